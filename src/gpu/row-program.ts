@@ -1,0 +1,28 @@
+// What the row scheduler runs: a program turns rows into results, in batches, one bounded submit at a time.
+
+/** A finished row of a batch: its place in the batch and what came of it. */
+export type RowResult<Out> =
+  | { readonly row: number; readonly value: Out }
+  | { readonly row: number; readonly error: Error };
+
+/** Rows under way together. Dropped rows are only skipped at the next step; nothing of theirs is returned. */
+export interface Batch<Out> {
+  /**
+   * One bounded submit (≤ 250 ms on slow drivers), awaited.
+   * @param dropped rows whose callers have gone; need not be computed any more.
+   * @returns rows that finished in this step; each row finishes exactly once.
+   */
+  step(dropped: ReadonlySet<number>): Promise<readonly RowResult<Out>[]>;
+  /** Return pooled state. Called once, after the last row finished or was dropped, or a step threw. */
+  release(): void;
+}
+
+/** One stage of one model. Rows of one program are batched whichever caller they came from. */
+export interface RowProgram<In, Out> {
+  readonly name: string;
+  /** Most rows that one batch may hold, for rows of this key. */
+  maxRows(key: string): number;
+  /** Rows share a batch only when their keys are equal (shapes, buckets, generation settings). */
+  key(row: In): string;
+  start(rows: readonly In[]): Batch<Out>;
+}

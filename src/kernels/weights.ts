@@ -1,0 +1,33 @@
+// The weight records that kernels take: what a model file's own records are made of.
+
+import type { Tensor } from "../gpu/tensor.ts";
+
+/** LayerNorm: gain and bias (width), f32; eps inside the square root. */
+export interface Norm {
+  readonly gain: Tensor;
+  readonly bias: Tensor;
+  readonly eps: number;
+}
+
+/**
+ * The columns [from, from + width) of a matrix of `columns` outputs, as one binding.
+ * weight: (inputs, padded width) row-major, i.e. the transpose of PyTorch's Linear.weight; padded to a multiple of
+ * 4 columns with zeros. Type f32, or f16 (packed pairs along the columns).
+ */
+export interface Segment {
+  readonly weight: Tensor;
+  readonly from: number;
+  readonly width: number;
+}
+
+/**
+ * y = x·W + b. x: (rows, inputs) -> y: (rows, columns).
+ * More than one segment only where the matrix is above the device's binding limit (it is split by output columns).
+ * With f16 weights the kernels round x to f16 before multiplying; sums are f32.
+ */
+export interface Linear {
+  readonly segments: readonly Segment[];
+  readonly bias: Tensor | null;
+  readonly inputs: number;
+  readonly columns: number;
+}

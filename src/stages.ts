@@ -1,0 +1,113 @@
+// The stage nouns as types: what flows from an image to a text, and the three stages between.
+//
+//     image bytes -> pixels -> features -> prompt -> token ids -> text
+//                    toPixels  ENCODE      QUERY     GENERATE     detokenize
+
+/** Preprocessed image: (3, height, width) f32, row-major, normalised. */
+export interface Pixels {
+  readonly data: Float32Array;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** How an activation is stored at a hand-over between stages: f32 under `--dtype f32`, else f16. */
+export type ActivationType = "f32" | "f16";
+
+/**
+ * What passes between stages. `features`: (tokens, width) of the ViT. `prompt`: (queries, llmWidth) of the Q-Former.
+ * bytes are little-endian, row-major, in `type`.
+ */
+export interface Activation {
+  readonly kind: "features" | "prompt";
+  readonly type: ActivationType;
+  readonly shape: readonly [number, number];
+  readonly bytes: Uint8Array;
+}
+
+export type Dtype = "f32" | "f16";
+
+/** Generation settings, with the names and defaults of Hugging Face's generate(). */
+export interface Generation {
+  /** Most new ids, the final eos included. Default 20. */
+  readonly maxNewTokens: number;
+  /** eos is impossible before this many new ids. Default 0. */
+  readonly minNewTokens: number;
+  /** 1 = greedy. Default 1. */
+  readonly numBeams: number;
+  /** Finished beams score sum(logp) / length^lengthPenalty. Default 1. */
+  readonly lengthPenalty: number;
+  /** Seen ids, prompt and image ids included: score > 0 is divided by it, score < 0 multiplied. Default 1. */
+  readonly repetitionPenalty: number;
+}
+
+export const defaultGeneration: Generation = {
+  maxNewTokens: 20,
+  minNewTokens: 0,
+  numBeams: 1,
+  lengthPenalty: 1,
+  repetitionPenalty: 1,
+};
+
+/** How one call is scheduled on the GPU. */
+export interface RowOptions {
+  /** Interactive rows are served before batch rows at every submit boundary. Default "batch". */
+  readonly priority?: "interactive" | "batch";
+  /** Aborting gives the row up at the next submit boundary; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+/** What is known of a loaded model without its weights; plain JSON, may cross threads and be logged. */
+export interface ModelCard {
+  /** As the user gave it. */
+  readonly ref: string;
+  /** e.g. "blip-2-opt" */
+  readonly family: string;
+  /** SHA-256 (hex) over the sorted (file, size, sha256) of the checkpoint. */
+  readonly digest: string;
+  readonly dtype: Dtype;
+  /** Image side in pixels and what preprocessing does; enters the prompt key. */
+  readonly image: ImageSettings;
+  readonly features: readonly [number, number];
+  readonly prompt: readonly [number, number];
+  /** Positions that the language model has; prompt, text and new ids together. */
+  readonly maxPositions: number;
+}
+
+/** Preprocessing as the checkpoint's preprocessor_config.json says. */
+export interface ImageSettings {
+  readonly height: number;
+  readonly width: number;
+  /** PIL's BICUBIC; others are refused at load. */
+  readonly resample: "bicubic";
+  readonly rescale: number;
+  readonly mean: readonly [number, number, number];
+  readonly std: readonly [number, number, number];
+}
+
+/**
+ * The stages of one loaded model, wherever its weights are. Rows of concurrent calls share batches; the result of a
+ * call never depends on what it was batched with.
+ */
+export interface Stages {
+  readonly card: ModelCard;
+  /** Decode, orient, resize, normalise. @throws ImageError */
+  toPixels(image: Uint8Array): Promise<Pixels>;
+  /** ViT. */
+  encode(pixels: Pixels, options?: RowOptions): Promise<Activation>;
+  /** Q-Former and language projection. */
+  query(features: Activation, options?: RowOptions): Promise<Activation>;
+  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. */
+  encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
+  /** Text ids for the language model, specials included, image slots excluded. @throws TokenizerError */
+  tokenize(text: string | null): Promise<number[]>;
+  /** New ids only, the final eos included when produced. */
+  generate(
+    prompt: Activation,
+    textIds: readonly number[],
+    generation: Generation,
+    options?: RowOptions,
+  ): Promise<number[]>;
+  /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */
+  detokenize(ids: readonly number[]): Promise<string>;
+  close(): Promise<void>;
+}
