@@ -31,10 +31,15 @@ export function byteLength(shape: readonly number[], type: ElementType): number 
 }
 
 /**
- * Check a tensor's shape against numbers (exact) and names (any size, returned in order).
+ * Check a tensor's shape against numbers (exact) and names (any size, returned in order), and its type where given.
  * @throws ShapeError naming the operation, the tensor, both shapes.
  */
-export function expectShape(where: string, tensor: Tensor, expected: readonly (number | string)[]): number[] {
+export function expectShape(
+  where: string,
+  tensor: Tensor,
+  expected: readonly (number | string)[],
+  type?: ElementType,
+): number[] {
   const matches =
     tensor.shape.length === expected.length &&
     expected.every((size, i) => typeof size === "string" || size === tensor.shape[i]);
@@ -42,6 +47,9 @@ export function expectShape(where: string, tensor: Tensor, expected: readonly (n
     throw new ShapeError(
       `${where}: expected ${tensor.name} to be (${expected.join(", ")}), got (${tensor.shape.join(", ")})`,
     );
+  }
+  if (type !== undefined && tensor.type !== type) {
+    throw new ShapeError(`${where}: expected ${tensor.name} to be ${type}, got ${tensor.type}`);
   }
   return tensor.shape.filter((_, i) => typeof expected[i] === "string");
 }

@@ -3,12 +3,13 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
+import { measureEncodeCost } from "../../src/gpu/encode-cost.ts";
 import { KernelError, ShapeError } from "../../src/gpu/errors.ts";
 import { packageRoot } from "../../src/gpu/package-root.ts";
 import type { Launch, Recorder } from "../../src/gpu/recorder.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { view } from "../../src/gpu/view.ts";
-import { expectClose, openRig } from "../kernels/harness.ts";
+import { expectClose, openRig, randomValues } from "../kernels/harness.ts";
 
 process.env.BLIPFLEET_SHADERS = join(packageRoot, "test/gpu/shaders");
 const rig = await openRig();
@@ -75,6 +76,36 @@ test("scratch whose lives overlap never shares a buffer, and the rest does", asy
   expectClose(new Float32Array(y as ArrayBuffer), expected, exact);
   list.destroy();
   assert.equal(gpu.allocatedBytes, before);
+});
+
+test("random graphs of launches give what a plain loop gives", async () => {
+  for (let seed = 0; seed < 8; seed++) {
+    const draws = randomValues(400, seed);
+    let at = 0;
+    const draw = (below: number) => Math.floor((((draws[at++ % 400] ?? 0) + 1) / 2) * below);
+    const sizes = [3, 90, 700];
+    const x = await Promise.all(sizes.map((size) => rig.tensor("x", [size], randomValues(size, seed))));
+    const values: { size: number; expected: Float32Array }[] = sizes.map((size) => ({
+      size,
+      expected: randomValues(size, seed),
+    }));
+    const list = await gpu.record(`graph ${seed}`, (k) => {
+      const tensors: Tensor[] = [...x];
+      for (let i = 0; i < 40; i++) {
+        const from = draw(tensors.length);
+        const scale = draw(2) === 0 ? 2 : -1;
+        tensors.push(scaleAdd(k, tensors[from] as Tensor, scale));
+        const { size, expected } = values[from] as { size: number; expected: Float32Array };
+        values.push({ size, expected: expected.map((value) => value * scale) });
+      }
+      return { kept: [3, 17, 29, 42].map((i) => tensors[i] as Tensor) };
+    });
+    const reads = await gpu.submit([list, list], { reads: list.result.kept });
+    [3, 17, 29, 42].forEach((i, n) => {
+      expectClose(new Float32Array(reads[n] as ArrayBuffer), values[i]?.expected ?? [], exact);
+    });
+    list.destroy();
+  }
 });
 
 test("two recordings share scratch but not results", async () => {
@@ -172,6 +203,20 @@ test("a compile error names file, line and column", async () => {
     gpu.record("absent", (k) => k.launch("absent", { inputs: {}, outputs: {}, workgroups: [1] })),
     /shaders\/absent.wgsl: expected a readable file/,
   );
+});
+
+test("encoding anew costs more than replaying, and both are counted per dispatch", async () => {
+  const x = await rig.tensor("x", [8], new Float32Array(8));
+  const list = await gpu.record("costs", (k) => {
+    let y: Tensor = x;
+    for (let i = 0; i < 200; i++) y = scaleAdd(k, y, 1);
+    return y;
+  });
+  const cost = await measureEncodeCost(gpu, list, 9);
+  assert.equal(cost.dispatches, 200);
+  assert.ok(cost.replayed > 0 && cost.replayed < cost.fresh, JSON.stringify(cost));
+  process.stderr.write(`encode cost in µs per dispatch: ${JSON.stringify(cost)}\n`);
+  list.destroy();
 });
 
 test("uploads in pieces and at offsets, and odd tails, arrive", async () => {

@@ -1,0 +1,317 @@
+// Rows of all callers meet here: batched per program and key, one bounded submit at a time, the urgent first.
+//
+// At every submit boundary, in this order:
+//   1. rows whose signal was aborted are given up;
+//   2. waiting interactive rows start a batch, then waiting batch-priority rows, as far as there is room;
+//   3. the batch that waited longest takes its next step; batch-priority ones only when no interactive batch is there.
+// A row's result never depends on the others of its batch, so who shares with whom is only a question of speed.
+
+import { DeviceLostError, OutOfMemoryError } from "./errors.ts";
+import type { Batch, RowProgram } from "./row-program.ts";
+
+export type Priority = "interactive" | "batch";
+
+/** The scheduler takes no rows any more. */
+export class SchedulerClosedError extends Error {
+  override name = "SchedulerClosedError";
+}
+
+export interface ScheduleOptions {
+  readonly priority?: Priority;
+  readonly signal?: AbortSignal;
+}
+
+export interface SchedulerOptions {
+  /**
+   * Called once: the device is lost or out of memory, or a program broke its contract (release() threw). All rows are
+   * rejected with the same error and the process must end.
+   */
+  readonly onFatal?: (error: Error) => void;
+  /** How long an idle scheduler waits for company after a batch-priority row came. Default 2 ms, at most four times. */
+  readonly gatherMilliseconds?: number;
+}
+
+/** Counters since the start, by program name. */
+export interface ProgramStats {
+  readonly rows: number;
+  readonly failed: number;
+  readonly batches: number;
+  readonly steps: number;
+  /** Time in steps. */
+  readonly milliseconds: number;
+}
+
+interface Row {
+  readonly program: RowProgram<unknown, unknown>;
+  readonly key: string;
+  readonly priority: Priority;
+  readonly input: unknown;
+  readonly resolve: (value: unknown) => void;
+  /** Rejects, and forgets the signal. */
+  readonly reject: (error: unknown) => void;
+  aborted: boolean;
+  reason: unknown;
+}
+
+interface Running {
+  readonly program: RowProgram<unknown, unknown>;
+  readonly priority: Priority;
+  readonly batch: Batch<unknown>;
+  /** By place in the batch; undefined once finished or given up. */
+  readonly rows: (Row | undefined)[];
+  readonly dropped: Set<number>;
+}
+
+/** Batches under way for one program: each holds decoding state, and more at once only makes each slower. */
+const mostRunning: Readonly<Record<Priority, number>> = { interactive: 4, batch: 1 };
+
+export class RowScheduler {
+  readonly #options: SchedulerOptions;
+  #waiting: Row[] = [];
+  /** Longest-waiting first. */
+  readonly #running: Running[] = [];
+  readonly #stats = new Map<string, { -readonly [K in keyof ProgramStats]: ProgramStats[K] }>();
+  #arrivals = 0;
+  #loop: Promise<void> | undefined;
+  #closed: Error | undefined;
+
+  constructor(options: SchedulerOptions = {}) {
+    this.#options = options;
+  }
+
+  /**
+   * Queue one row.
+   * @returns its result; rejects with the signal's reason when aborted, or with what the program threw.
+   */
+  run<In, Out>(program: RowProgram<In, Out>, input: In, options: ScheduleOptions = {}): Promise<Out> {
+    return new Promise<Out>((resolve, reject) => {
+      const { signal, priority = "batch" } = options;
+      if (this.#closed) return reject(this.#closed);
+      if (signal?.aborted) return reject(signal.reason);
+      const abort = () => {
+        row.aborted = true;
+        row.reason = signal?.reason;
+        const at = this.#waiting.indexOf(row);
+        if (at < 0) return;
+        this.#waiting.splice(at, 1);
+        row.reject(row.reason);
+      };
+      const row: Row = {
+        program: program as RowProgram<unknown, unknown>,
+        key: program.key(input),
+        priority,
+        input,
+        resolve: (value) => {
+          signal?.removeEventListener("abort", abort);
+          resolve(value as Out);
+        },
+        reject: (error) => {
+          signal?.removeEventListener("abort", abort);
+          reject(error);
+        },
+        aborted: false,
+        reason: undefined,
+      };
+      signal?.addEventListener("abort", abort);
+      this.#waiting.push(row);
+      this.#arrivals++;
+      this.#loop ??= this.#work();
+    });
+  }
+
+  /** Counters by program name; plain JSON. */
+  stats(): Readonly<Record<string, ProgramStats>> {
+    return Object.fromEntries([...this.#stats].map(([name, counters]) => [name, { ...counters }]));
+  }
+
+  /** Rows that wait or are under way. */
+  get load(): number {
+    const running = this.#running.reduce((sum, { rows }) => sum + rows.filter((row) => row !== undefined).length, 0);
+    return this.#waiting.length + running;
+  }
+
+  /**
+   * Take no more rows. `drain` finishes those there are; `reject` gives them up at the next submit boundary.
+   * Resolves when nothing is under way.
+   */
+  async close(how: "drain" | "reject" = "drain"): Promise<void> {
+    this.#closed ??= new SchedulerClosedError("scheduler: expected to be open, got a row after close");
+    if (how === "reject") this.#giveUp(new SchedulerClosedError("scheduler: closed before the row was done"));
+    await this.#loop;
+  }
+
+  /** Reject what waits; what runs is given up at the next boundary. */
+  #giveUp(error: Error): void {
+    for (const row of this.#waiting.splice(0)) row.reject(error);
+    for (const { rows } of this.#running) {
+      for (const row of rows) {
+        if (row === undefined || row.aborted) continue;
+        row.aborted = true;
+        row.reason = error;
+      }
+    }
+  }
+
+  async #work(): Promise<void> {
+    try {
+      await this.#gather();
+      for (;;) {
+        this.#dropAborted();
+        this.#startBatches();
+        const running = this.#next();
+        if (running) await this.#step(running);
+        else if (this.#waiting.length === 0) break;
+        // Messages, new rows and aborts get their turn between two submits.
+        await turn();
+      }
+    } catch (error) {
+      // A program broke its contract outside of a step; what its buffers hold is unknown.
+      this.#die(error instanceof Error ? error : new Error(String(error)));
+      for (const { rows } of this.#running.splice(0)) for (const row of rows) row?.reject(row.reason);
+    }
+    this.#loop = undefined;
+  }
+
+  /** Idle until now: rows of the same burst should share their first batch. */
+  async #gather(): Promise<void> {
+    for (let round = 0; round < 4; round++) {
+      const seen = this.#arrivals;
+      const urgent = this.#waiting.some((row) => row.priority === "interactive");
+      const full = this.#waiting.some((row) => this.#company(row).length >= row.program.maxRows(row.key));
+      if (full) return;
+      if (urgent) await turn();
+      else await new Promise((resolve) => setTimeout(resolve, this.#options.gatherMilliseconds ?? 2));
+      if (this.#arrivals === seen) return;
+    }
+  }
+
+  /** Waiting rows that may share a batch with this one, in order of arrival. */
+  #company(first: Row): Row[] {
+    return this.#waiting.filter(
+      (row) => row.program === first.program && row.key === first.key && row.priority === first.priority,
+    );
+  }
+
+  #dropAborted(): void {
+    for (const running of [...this.#running]) {
+      running.rows.forEach((row, place) => {
+        if (!row?.aborted) return;
+        running.rows[place] = undefined;
+        running.dropped.add(place);
+        row.reject(row.reason);
+      });
+      this.#releaseIfDone(running);
+    }
+  }
+
+  #startBatches(): void {
+    for (const priority of ["interactive", "batch"] as const) {
+      // Oldest first; a row whose program has no room does not hold up rows of other programs.
+      for (let at = 0; at < this.#waiting.length; ) {
+        const row = this.#waiting[at];
+        if (row?.priority !== priority || !this.#hasRoom(row)) {
+          at++;
+          continue;
+        }
+        const rows = this.#company(row).slice(0, Math.max(1, row.program.maxRows(row.key)));
+        const taken = new Set(rows);
+        this.#waiting = this.#waiting.filter((each) => !taken.has(each));
+        this.#start(rows);
+        at = 0;
+      }
+    }
+  }
+
+  #hasRoom({ program, priority }: Row): boolean {
+    const count = this.#running.filter((each) => each.program === program && each.priority === priority).length;
+    return count < mostRunning[priority];
+  }
+
+  #start(rows: Row[]): void {
+    const [first] = rows;
+    if (first === undefined) return;
+    const { program, priority } = first;
+    try {
+      const batch = program.start(rows.map((row) => row.input));
+      this.#running.push({ program, priority, batch, rows: [...rows], dropped: new Set() });
+      this.#count(program.name).batches++;
+    } catch (error) {
+      // One row that cannot start must not fail those of other callers.
+      if (rows.length > 1) for (const row of rows) this.#start([row]);
+      else this.#fail(program.name, first, error);
+    }
+  }
+
+  #next(): Running | undefined {
+    return this.#running.find((each) => each.priority === "interactive") ?? this.#running[0];
+  }
+
+  async #step(running: Running): Promise<void> {
+    const { program, batch, rows, dropped } = running;
+    const counters = this.#count(program.name);
+    const started = performance.now();
+    try {
+      const finished = await batch.step(dropped);
+      for (const result of finished) {
+        const row = rows[result.row];
+        if (row === undefined) {
+          if (dropped.has(result.row)) continue;
+          throw new Error(`${program.name}: expected each row to finish once, got row ${result.row} again`);
+        }
+        rows[result.row] = undefined;
+        if (row.aborted) row.reject(row.reason);
+        else if ("error" in result) this.#fail(program.name, row, result.error);
+        else {
+          counters.rows++;
+          row.resolve(result.value);
+        }
+      }
+    } catch (error) {
+      rows.forEach((row, place) => {
+        if (row) this.#fail(program.name, row, error);
+        rows[place] = undefined;
+      });
+      if (error instanceof DeviceLostError || error instanceof OutOfMemoryError) this.#die(error);
+    } finally {
+      counters.steps++;
+      counters.milliseconds += performance.now() - started;
+    }
+    const at = this.#running.indexOf(running);
+    if (at >= 0) this.#running.push(...this.#running.splice(at, 1));
+    this.#releaseIfDone(running);
+  }
+
+  #releaseIfDone(running: Running): void {
+    const at = this.#running.indexOf(running);
+    if (at < 0 || running.rows.some((row) => row !== undefined)) return;
+    this.#running.splice(at, 1);
+    running.batch.release();
+  }
+
+  /** The device is gone: nothing that waits can be done here. */
+  #die(error: Error): void {
+    if (this.#closed === error) return;
+    this.#closed = error;
+    this.#giveUp(error);
+    this.#options.onFatal?.(error);
+  }
+
+  #fail(program: string, row: Row, error: unknown): void {
+    this.#count(program).failed++;
+    row.reject(row.aborted ? row.reason : error);
+  }
+
+  #count(program: string): { -readonly [K in keyof ProgramStats]: ProgramStats[K] } {
+    let counters = this.#stats.get(program);
+    if (counters === undefined) {
+      counters = { rows: 0, failed: 0, batches: 0, steps: 0, milliseconds: 0 };
+      this.#stats.set(program, counters);
+    }
+    return counters;
+  }
+}
+
+/** One turn of the event loop. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
