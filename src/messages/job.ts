@@ -35,6 +35,24 @@ export interface JobInput extends Asked {
   readonly chunkSize: number;
   /** Chunks in flight. */
   readonly window: number;
+  /** Default: see Timing. */
+  readonly timing?: Timing;
+  /** Default 0. A retry is attempt 1, 2, … of the same job, over the items that have no result but a failure. */
+  readonly attempt?: number;
+  /** What the attempts before this one left; absent in attempt 0. */
+  readonly previous?: JobRecord;
+  /** Where done and failed are shown to Temporal's lists. The server must have the attributes; default memo. */
+  readonly visibility?: "search-attributes" | "memo";
+  /** State of a run that continues an earlier one; no caller sets it. */
+  readonly carried?: JobCarried;
+}
+
+/** How soon the work of a worker that died or froze moves on. */
+export interface Timing {
+  /** A stage's activity that is silent for so many seconds is given to another worker. Default 20. */
+  readonly heartbeatSeconds: number;
+  /** A chunk that is silent for so many seconds is asked about. Default 60. */
+  readonly silentSeconds: number;
 }
 
 /** One line of a manifest shard. `index` is the item's place in the input, from 0. */
@@ -71,4 +89,236 @@ export interface Committed {
   readonly name: string;
   /** hex SHA-256 of the bytes that won */
   readonly sha256: string;
+}
+
+/** One manifest shard: a JSONL object of ManifestItems. */
+export interface ManifestShard extends Committed {
+  readonly items: number;
+}
+
+/** What the activity `plan` found. It keeps the list of shards short (at most about 1,000), whatever the job's size. */
+export interface Plan {
+  readonly total: number;
+  readonly shards: readonly ManifestShard[];
+}
+
+/** What a job has committed: enough to export it, to continue it and to retry it. */
+export interface JobRecord {
+  /** The manifest of attempt 0: every item, in order. */
+  readonly manifest: Plan;
+  /** The newest page of the chain of results (see IndexPage); null before the first. */
+  readonly head: Committed | null;
+}
+
+/** One page of the chain of results, an object in the job's folder; `previous` leads to older ones, and so on. */
+export interface IndexPage {
+  readonly attempt: number;
+  readonly page: number;
+  readonly previous: Committed | null;
+  readonly chunks: readonly IndexEntry[];
+}
+
+/** The committed result of one chunk: a JSONL object of ResultLines. */
+export interface IndexEntry {
+  readonly chunk: number;
+  readonly result: Committed;
+  readonly done: number;
+  readonly failed: number;
+}
+
+/** Chunks on one page of the chain. 100 entries are about 15 KB. */
+export const chunksOnPage = 100;
+
+/** Items of one chunk: `count` lines of `shard` from line `offset`. */
+export interface ChunkRange {
+  readonly shard: Committed;
+  readonly offset: number;
+  readonly count: number;
+}
+
+/** Names a chunk and where its objects are; part of every message about it. */
+export interface ChunkIdentity extends ChunkRange {
+  readonly jobId: string;
+  readonly attempt: number;
+  /** From 0 within the attempt. */
+  readonly chunk: number;
+  /** URI of the job's folder. */
+  readonly folder: string;
+}
+
+/** Input of the workflow `chunk`. */
+export interface ChunkInput extends ChunkIdentity {
+  readonly asked: Asked;
+  readonly timing: Timing;
+  /** Workflow to report to. */
+  readonly reportTo: string;
+}
+
+/** Positions in the chunk whose activation is not to be had from the prompt store. */
+export interface Missing {
+  /** Never published, evicted, or lost with a server. */
+  readonly absent: readonly number[];
+  /** There, but corrupt or foreign: the next publication overwrites it. */
+  readonly damaged: readonly number[];
+}
+
+/** Input of the activities `encode` and `query` of a chunk. */
+export interface EncodeInput extends ChunkIdentity {
+  readonly asked: Asked;
+  /** 0, then one for every time that prompts were missing. */
+  readonly round: number;
+  /** What this round is about; null: every item. */
+  readonly missing: Missing | null;
+}
+
+export interface QueryInput extends EncodeInput {
+  /** What `encode` committed in this round. */
+  readonly encoded: Committed;
+}
+
+export interface GenerateInput extends ChunkIdentity {
+  readonly asked: Asked;
+  readonly round: number;
+  /** What `encode` (fused) or `query` (split) committed, by round; a later line about an item replaces an earlier one. */
+  readonly prompts: readonly Committed[];
+  /** No further round: an item whose prompt is missing fails as PromptStoreError. */
+  readonly last: boolean;
+}
+
+/** What one activity did, for the job's timings. */
+export interface StageWork {
+  /** Items that the GPU worked on. */
+  readonly made: number;
+  /** Items that were there already: in the prompt store, or committed by an earlier try. */
+  readonly reused: number;
+  /** From the activity's start to its end. */
+  readonly milliseconds: number;
+}
+
+export interface EncodeOutcome extends StageWork {
+  /** A JSONL object of PromptLines, one for every item of the round. */
+  readonly committed: Committed;
+}
+
+export interface GenerateOutcome extends StageWork {
+  /** The chunk's result when nothing is missing, a JSONL object of ResultLines in order. */
+  readonly result: (Committed & { readonly done: number; readonly failed: number }) | null;
+  readonly missing: Missing;
+}
+
+/** One line about one item, written by `encode` and `query`. `position` counts from 0 in the chunk. */
+export type PromptLine =
+  | { readonly position: number; readonly prompt: string; readonly features?: string }
+  | { readonly position: number; readonly error: ItemError }
+  | { readonly position: number; readonly missing: "absent" | "damaged" };
+
+export interface ItemError {
+  readonly type: string;
+  readonly message: string;
+}
+
+/** One line of a chunk's result. */
+export interface ResultLine {
+  /** ManifestItem.index */
+  readonly index: number;
+  readonly result: ItemResult;
+  /** The adapter that generated it; "" for an item that failed before. */
+  readonly adapter: string;
+}
+
+/** How a chunk ended, by signal to its job and as its own result. */
+export type ChunkReport = { readonly attempt: number; readonly chunk: number } & (
+  | {
+      readonly state: "done";
+      readonly result: Committed;
+      readonly done: number;
+      readonly failed: number;
+      readonly reencoded: number;
+      readonly stages: StageTimings;
+    }
+  | { readonly state: "canceled" }
+  | { readonly state: "failed"; readonly error: ItemError }
+);
+
+/** Sums over the activities of each stage. */
+export type StageTimings = Readonly<Partial<Record<Stage, StageWork>>>;
+
+/** What Temporal says about a chunk that has not reported for a while. */
+export type ChunkStanding =
+  | { readonly chunk: number; readonly state: "running"; readonly waiting: string | null }
+  | { readonly chunk: number; readonly state: "reported"; readonly report: ChunkReport }
+  /** Terminated, timed out, or never started: to be started again. */
+  | { readonly chunk: number; readonly state: "lost"; readonly why: string };
+
+export type JobState = "planning" | "running" | "paused" | "canceling" | "canceled" | "failing" | "failed" | "done";
+
+/** Answer of the query `progress`. Counts are items of this attempt, unless they say chunks. */
+export interface JobProgress extends JobRecord {
+  readonly jobId: string;
+  readonly attempt: number;
+  readonly state: JobState;
+  readonly total: number;
+  readonly done: number;
+  readonly failed: number;
+  readonly inFlight: number;
+  readonly chunks: { readonly total: number; readonly finished: number; readonly inFlight: number };
+  /** Items whose prompt was missing and that were encoded again. */
+  readonly reencoded: number;
+  /** Milliseconds since 1970. */
+  readonly startedAt: number;
+  readonly updatedAt: number;
+  /** Over the last reports; 0 before the second. */
+  readonly imagesPerSecond: number;
+  readonly stages: StageTimings;
+  /** Why silent chunks are not moving, newest first, as Temporal tells it; at most 5. */
+  readonly waiting: readonly string[];
+  /** Why the job fails; null while it does not. */
+  readonly problem: ItemError | null;
+}
+
+/** Result of the workflow `job`. */
+export interface JobOutcome extends JobRecord {
+  readonly jobId: string;
+  readonly attempt: number;
+  readonly state: "done" | "canceled";
+  readonly total: number;
+  readonly done: number;
+  readonly failed: number;
+  readonly stages: StageTimings;
+}
+
+/** A chunk that was started and has not reported. */
+export interface ChunkInFlight extends ChunkRange {
+  readonly chunk: number;
+  /** Milliseconds since 1970: started, or last known to be running. */
+  readonly heardAt: number;
+  /** Times it was lost and started again. */
+  readonly restarts: number;
+}
+
+/** A page of the chain that still lacks chunks. */
+export interface OpenPage {
+  readonly page: number;
+  readonly entries: readonly IndexEntry[];
+}
+
+/** The state of a job between two runs; bounded by the window and the number of shards, not by the job's size. */
+export interface JobCarried {
+  readonly plan: Plan | null;
+  /** The next chunk, and where it starts. */
+  readonly next: { readonly chunk: number; readonly shard: number; readonly offset: number };
+  readonly done: number;
+  readonly failed: number;
+  readonly reencoded: number;
+  readonly chunksFinished: number;
+  readonly inFlight: readonly ChunkInFlight[];
+  readonly openPages: readonly OpenPage[];
+  readonly head: Committed | null;
+  readonly stages: StageTimings;
+  /** Times and sizes of the last reports, for the rate. */
+  readonly recent: readonly { readonly at: number; readonly items: number }[];
+  readonly startedAt: number;
+  readonly paused: boolean;
+  readonly canceling: boolean;
+  readonly problem: ItemError | null;
 }

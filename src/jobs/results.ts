@@ -1,0 +1,248 @@
+// Results of a job: what the stages commit chunk by chunk, and how it becomes one file in the order of the manifest.
+//
+// Only objects whose digests are handed in (they come from the workflow) are read, so nothing that a late or confused
+// worker leaves in the folder can reach an export.
+
+import { z } from "zod";
+import type { Committed, ItemResult, ManifestItem, Stage } from "../messages/job.ts";
+import { IncompleteJobError, StoreError } from "./errors.ts";
+import { commitJsonl, readJsonl } from "./jsonl.ts";
+import { type ManifestRef, manifestItems } from "./manifest.ts";
+import type { ObjectStore } from "./store.ts";
+
+/** Who made an item's result. Kept beside the results, never in them: results are equal on every fleet. */
+export interface Maker {
+  /** The GPU, e.g. "llvmpipe (LLVM 19.1.7, 256 bits)". */
+  readonly adapter: string;
+  /** The worker process, e.g. "host-7 pid 1234". */
+  readonly worker: string;
+}
+
+/** One line of a committed result object. `index` is the item's place in the manifest. */
+export interface ResultLine {
+  readonly index: number;
+  readonly result: ItemResult;
+  readonly maker: Maker;
+}
+
+/** The committed result objects of one chunk. Chunks are numbered in manifest order. */
+export interface ChunkResults {
+  readonly chunk: number;
+  readonly objects: readonly Committed[];
+}
+
+/** A finished or running job as the export sees it. */
+export interface JobResults {
+  readonly store: ObjectStore;
+  readonly manifest: ManifestRef;
+  readonly chunks: readonly ChunkResults[];
+}
+
+const resultSchema: z.ZodType<ItemResult> = z.union([
+  z.object({
+    id: z.string(),
+    image: z.string(),
+    status: z.literal("done"),
+    question: z.string().exactOptional(),
+    text: z.string(),
+    token_ids: z.array(z.number().int()),
+  }),
+  z.object({
+    id: z.string(),
+    image: z.string(),
+    status: z.literal("failed"),
+    question: z.string().exactOptional(),
+    error: z.object({ type: z.string(), message: z.string() }),
+  }),
+]);
+
+const lineSchema = z.object({
+  index: z.number().int().nonnegative(),
+  result: resultSchema,
+  maker: z.object({ adapter: z.string(), worker: z.string() }),
+});
+
+/**
+ * Name of the object that one stage commits for a chunk; with `part` for one of its sub-results.
+ * e.g. chunks/000012/generate.jsonl, chunks/000012/generate.00003.jsonl
+ */
+export function stageObjectName(chunk: number, stage: Stage, part?: number): string {
+  const suffix = part === undefined ? "" : `.${String(part).padStart(5, "0")}`;
+  return `chunks/${String(chunk).padStart(6, "0")}/${stage}${suffix}.jsonl`;
+}
+
+/** Commit result lines under a name of stageObjectName(), first writer wins. */
+export async function commitResults(
+  store: ObjectStore,
+  name: string,
+  lines: readonly ResultLine[],
+): Promise<Committed> {
+  return commitJsonl(
+    store,
+    name,
+    lines.map(({ index, result, maker }) => ({ index, result: ordered(result), maker })),
+  );
+}
+
+/** The lines of a committed result object. @throws StoreError */
+export async function readResults(store: ObjectStore, object: Committed): Promise<ResultLine[]> {
+  return readJsonl(store, object, lineSchema);
+}
+
+/** Fields in the order of the documented output, so that equal results are equal bytes. */
+function ordered(result: ItemResult): ItemResult {
+  const { id, image } = result;
+  const question = result.question === undefined ? {} : { question: result.question };
+  if (result.status === "done") {
+    return { id, image, status: "done", ...question, text: result.text, token_ids: result.token_ids };
+  }
+  const { type, message } = result.error;
+  return { id, image, status: "failed", ...question, error: { type, message } };
+}
+
+/** An item of the manifest with its result line; `line` is undefined while there is none. */
+export interface ItemWithResult {
+  readonly item: ManifestItem;
+  readonly line: ResultLine | undefined;
+}
+
+/**
+ * Every item of the manifest in order, exactly once, with its result. One shard and one chunk are in memory.
+ * @throws StoreError when two committed lines claim one item or a line is not that item's.
+ */
+export async function* itemsWithResults(job: JobResults): AsyncGenerator<ItemWithResult> {
+  const lines = resultLines(job);
+  let next = await lines.next();
+  for await (const item of manifestItems(job.store, job.manifest)) {
+    const line = next.done !== true && next.value.index === item.index ? next.value : undefined;
+    if (line !== undefined) {
+      if (line.result.id !== item.id || line.result.image !== item.image) {
+        throw new StoreError(
+          `results: expected item ${item.index} to be ${JSON.stringify(item.id)}, got a result of ${JSON.stringify(line.result.id)}`,
+        );
+      }
+      next = await lines.next();
+    }
+    yield { item, line };
+  }
+  if (next.done !== true) {
+    throw new StoreError(`results: expected ${job.manifest.items} items, got a result for item ${next.value.index}`);
+  }
+}
+
+/** All committed lines in order of the items. */
+async function* resultLines(job: JobResults): AsyncGenerator<ResultLine> {
+  let last = -1;
+  for (const { chunk, objects } of [...job.chunks].sort((a, b) => a.chunk - b.chunk)) {
+    const lines = (await Promise.all(objects.map((object) => readResults(job.store, object)))).flat();
+    for (const line of lines.sort((a, b) => a.index - b.index)) {
+      if (line.index <= last) {
+        throw new StoreError(`results: expected item ${line.index} once, got it again in chunk ${chunk}`);
+      }
+      last = line.index;
+      yield line;
+    }
+  }
+}
+
+export interface ExportOptions {
+  /** Leave items without a result out instead of refusing. Default false. */
+  readonly partial?: boolean;
+  /** Runs that tried failed items of this job again, oldest first; what they finished replaces the failure. */
+  readonly retries?: readonly JobResults[];
+}
+
+/** How a job stands. */
+export interface ResultCounts {
+  readonly items: number;
+  readonly done: number;
+  readonly failed: number;
+  readonly missing: number;
+}
+
+/**
+ * The job's results as JSON lines (each with its newline), one per item, in manifest order: the same bytes whatever the
+ * topology, the workers and the order in which chunks finished.
+ * @throws IncompleteJobError before the first line when items have no result and `partial` is not set
+ * @throws StoreError
+ */
+export async function* exportLines(job: JobResults, options: ExportOptions = {}): AsyncGenerator<string> {
+  for await (const line of finalLines(job, options)) yield `${JSON.stringify(ordered(line.result))}\n`;
+}
+
+/**
+ * Beside the export: {"id", "adapter", "worker", "status"} of every item with a result, as JSON lines in the same order.
+ * @throws as exportLines
+ */
+export async function* statsLines(job: JobResults, options: ExportOptions = {}): AsyncGenerator<string> {
+  for await (const { result, maker } of finalLines(job, options)) {
+    const { adapter, worker } = maker;
+    yield `${JSON.stringify({ id: result.id, status: result.status, adapter, worker })}\n`;
+  }
+}
+
+/** Count a job's results as an export would find them. @throws StoreError */
+export async function countResults(job: JobResults, options: ExportOptions = {}): Promise<ResultCounts> {
+  const counts = { items: 0, done: 0, failed: 0, missing: 0 };
+  const retried = await finishedRetries(options.retries ?? []);
+  for await (const { item, line } of itemsWithResults(job)) {
+    counts.items += 1;
+    if (line === undefined) counts.missing += 1;
+    else counts[withRetry(item, line, retried).result.status] += 1;
+  }
+  return counts;
+}
+
+/** The items that failed, indexed from 0: what a retry's manifest holds (see commitManifest). @throws StoreError */
+export async function* failedItems(job: JobResults, options: ExportOptions = {}): AsyncGenerator<ManifestItem> {
+  const retried = await finishedRetries(options.retries ?? []);
+  let index = 0;
+  for await (const { item, line } of itemsWithResults(job)) {
+    if (line === undefined || withRetry(item, line, retried).result.status !== "failed") continue;
+    yield { ...item, index };
+    index += 1;
+  }
+}
+
+async function* finalLines(job: JobResults, options: ExportOptions): AsyncGenerator<ResultLine> {
+  if (options.partial !== true) await expectComplete(job);
+  const retried = await finishedRetries(options.retries ?? []);
+  for await (const { item, line } of itemsWithResults(job)) {
+    if (line !== undefined) yield withRetry(item, line, retried);
+  }
+}
+
+async function expectComplete(job: JobResults): Promise<void> {
+  let missing = 0;
+  let firstMissing = "";
+  for await (const { item, line } of itemsWithResults(job)) {
+    if (line !== undefined) continue;
+    if (missing === 0) firstMissing = item.id;
+    missing += 1;
+  }
+  if (missing === 0) return;
+  throw new IncompleteJobError(
+    `export: expected a result for each of ${job.manifest.items} items, got ${missing} without one ` +
+      `(the first is ${JSON.stringify(firstMissing)}); wait for the job, or export what is there with --partial`,
+    missing,
+    job.manifest.items,
+  );
+}
+
+/** Lines of retries by item id; a later retry replaces an earlier one. Retries are small: their items had failed. */
+async function finishedRetries(retries: readonly JobResults[]): Promise<Map<string, ResultLine>> {
+  const lines = new Map<string, ResultLine>();
+  for (const retry of retries) {
+    for await (const { item, line } of itemsWithResults(retry)) {
+      if (line !== undefined) lines.set(item.id, line);
+    }
+  }
+  return lines;
+}
+
+/** A retry's line takes the place of a failure only. */
+function withRetry(item: ManifestItem, line: ResultLine, retried: ReadonlyMap<string, ResultLine>): ResultLine {
+  if (line.result.status === "done") return line;
+  const retry = retried.get(item.id);
+  return retry === undefined ? line : { ...retry, index: line.index };
+}
