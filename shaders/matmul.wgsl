@@ -1,0 +1,138 @@
+// y[r, firstColumn + c] = activation(sum_k x[r, k] * weight[k, c] + bias[firstColumn + c]) + residual[r, firstColumn + c]
+//
+// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
+// bias: (columns)   residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
+//
+// One invocation keeps ROWS rows times VECS groups of four columns in registers and walks down k, so that each loaded
+// weight serves ROWS rows and each x, the same for all invocations of a workgroup, serves its 4 * VECS columns.
+// Neighbouring invocations take neighbouring groups of columns. No workgroup memory and no barriers: CPU drivers run
+// one workgroup as one SIMD group, where both cost much and save nothing.
+//
+// Numerical choice: every element is one chain of fma over ascending k in f32, in every variant, so that a row's bits
+// depend neither on the other rows nor on the tile. With F16 each x is rounded to f16 first, by integer arithmetic:
+// pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
+
+const F16 = false;
+const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu
+const HAS_BIAS = true;
+const HAS_RESIDUAL = false;
+const WORKGROUP = 8u;
+const ROWS = 8u;
+const VECS = 4u;
+
+struct Params {
+  rows: u32,
+  inputs: u32,
+  columns: u32,
+  firstColumn: u32,
+  width: u32,
+  stride: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read> bias: array<f32>;
+@group(0) @binding(3) var<storage, read> residual: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<uniform> params: Params;
+
+/// Four neighbouring weights; `group` counts fours from the start of the matrix.
+fn fourWeights(group: u32) -> vec4f {
+  if (F16) {
+    let pairs = weight[group];
+    return vec4f(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+  }
+  return vec4f(bitcast<vec2f>(weight[2u * group]), bitcast<vec2f>(weight[2u * group + 1u]));
+}
+
+/// The f16 nearest to `value`, ties to even; inf above 65504 as in PyTorch.
+fn roundToHalf(value: f32) -> f32 {
+  let bits = bitcast<u32>(value);
+  let size = bits & 0x7fffffffu;
+  let normal = (size + 0xfffu + ((size >> 13u) & 1u)) & 0xffffe000u;
+  // Below 2^-14 halves are whole multiples of 2^-24.
+  let small = bitcast<u32>(round(bitcast<f32>(size) * 0x1p+24f) * 0x1p-24f);
+  var rounded = select(normal, small, size < 0x38800000u);
+  rounded = select(rounded, 0x7f800000u, size >= 0x477ff000u);
+  rounded = select(rounded, size, size > 0x7f800000u);
+  return bitcast<f32>(rounded | (bits & 0x80000000u));
+}
+
+fn input(at: u32) -> f32 {
+  if (F16) {
+    return roundToHalf(x[at]);
+  }
+  return x[at];
+}
+
+/// v / 2 * (1 + erf(v / sqrt(2))), written as max(v, 0) - |v| / 2 * erfc(t) with t = |v| / sqrt(2) and
+/// erfc(t) = exp(-t * p(t)), so that nothing cancels. p: a polynomial fitted on [0, 4.2] that leaves an error of 2e-9
+/// in gelu; beyond it erfc is under 3e-9 and counts as 0.
+fn gelu(v: f32) -> f32 {
+  let size = abs(v);
+  let t = size * 0.70710678f;
+  var p = -6.1991952e-06f;
+  p = fma(p, t, 8.6951171e-05f);
+  p = fma(p, t, -5.0717732e-04f);
+  p = fma(p, t, 1.3952886e-03f);
+  p = fma(p, t, 1.7545550e-04f);
+  p = fma(p, t, -1.9392719e-02f);
+  p = fma(p, t, 1.0287256e-01f);
+  p = fma(p, t, 6.3660085e-01f);
+  p = fma(p, t, 1.1283805e+00f);
+  let complement = select(exp(-t * p), 0.0, t > 4.2);
+  return max(v, 0.0) - 0.5 * size * complement;
+}
+
+fn finish(sum: f32, row: u32, column: u32) -> f32 {
+  var value = sum;
+  if (HAS_BIAS) {
+    value += bias[column];
+  }
+  if (ACTIVATION == 1u) {
+    value = gelu(value);
+  }
+  if (ACTIVATION == 2u) {
+    value = max(value, 0.0);
+  }
+  if (HAS_RESIDUAL) {
+    value += residual[row * params.columns + column];
+  }
+  return value;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lane: u32) {
+  // Tiles of rows are dealt over y and z, because one dimension holds 65535 workgroups.
+  let firstRow = (tile.y + tile.z * 65535u) * ROWS;
+  let firstGroup = tile.x * WORKGROUP * VECS + lane;
+  let groups = params.stride / 4u;
+
+  // Rows and groups past the end are computed from whatever is read there, and are not stored.
+  var sums: array<array<vec4f, VECS>, ROWS>;
+  for (var k = 0u; k < params.inputs; k++) {
+    var weights: array<vec4f, VECS>;
+    for (var v = 0u; v < VECS; v++) {
+      weights[v] = fourWeights(k * groups + min(firstGroup + v * WORKGROUP, groups - 1u));
+    }
+    for (var r = 0u; r < ROWS; r++) {
+      let scale = vec4f(input((firstRow + r) * params.inputs + k));
+      for (var v = 0u; v < VECS; v++) {
+        sums[r][v] = fma(scale, weights[v], sums[r][v]);
+      }
+    }
+  }
+
+  for (var r = 0u; r < ROWS; r++) {
+    let row = firstRow + r;
+    for (var v = 0u; v < VECS; v++) {
+      for (var j = 0u; j < 4u; j++) {
+        let c = (firstGroup + v * WORKGROUP) * 4u + j;
+        if (row < params.rows && c < params.width) {
+          let column = params.firstColumn + c;
+          y[row * params.columns + column] = finish(sums[r][v][j], row, column);
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,50 @@
+// y = activation(x·W + b) + residual. Shader: shaders/matmul.wgsl
+
+import { ShapeError } from "../gpu/errors.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import { matmulTile } from "./matmul-tiles.ts";
+import type { Linear } from "./weights.ts";
+import { overTwo } from "./workgroups.ts";
+
+export type Activation = "none" | "gelu" | "relu";
+
+const activations = { none: 0, gelu: 1, relu: 2 } as const;
+
+/**
+ * activation(x·W + b) + residual, gelu exact. x: (rows, inputs), residual: (rows, columns) -> (rows, columns) f32.
+ * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * @throws ShapeError
+ */
+export function matmul(
+  k: Recorder,
+  x: Tensor,
+  linear: Linear,
+  { activation = "none", residual }: { activation?: Activation; residual?: Tensor } = {},
+): Tensor {
+  const { segments, bias, inputs, columns } = linear;
+  const [rows = 0] = expectShape("matmul", x, ["rows", inputs], "f32");
+  if (bias) expectShape("matmul", bias, [columns]);
+  if (residual) expectShape("matmul", residual, [rows, columns]);
+  const y = k.scratch("y", [rows, columns]);
+  const tile = matmulTile(k.softwareAdapter, rows);
+  for (const { weight, from, width } of segments) {
+    const stride = Math.ceil(width / 4) * 4;
+    expectShape("matmul", weight, [inputs, stride]);
+    if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
+    k.launch("matmul", {
+      inputs: { x, weight, bias: bias ?? x, residual: residual ?? x },
+      outputs: { y },
+      params: { rows, inputs, columns, firstColumn: from, width, stride },
+      constants: {
+        F16: weight.type === "f16" ? "true" : "false",
+        ACTIVATION: activations[activation],
+        HAS_BIAS: bias ? "true" : "false",
+        HAS_RESIDUAL: residual ? "true" : "false",
+        ...tile,
+      },
+      workgroups: [Math.ceil(stride / (4 * tile.WORKGROUP * tile.VECS)), ...overTwo(Math.ceil(rows / tile.ROWS))],
+    });
+  }
+  return y;
+}

@@ -1,0 +1,233 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Recorder } from "../../src/gpu/recorder.ts";
+import type { Tensor } from "../../src/gpu/tensor.ts";
+import { type Activation, matmul } from "../../src/kernels/matmul.ts";
+import type { Linear, Segment } from "../../src/kernels/weights.ts";
+import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
+import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
+
+const rig = await openRig();
+
+type Type = "f32" | "f16";
+
+/** The same recorder, asking for the kernel family of CPU drivers or of GPUs. */
+function family(k: Recorder, softwareAdapter: boolean): Recorder {
+  return { softwareAdapter, scratch: k.scratch.bind(k), launch: k.launch.bind(k) };
+}
+
+/** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
+async function segment(
+  weight: Float32Array,
+  inputs: number,
+  columns: number,
+  from: number,
+  width: number,
+  type: Type,
+): Promise<Segment> {
+  const stride = Math.ceil(width / 4) * 4;
+  const padded = new Float32Array(inputs * stride).fill(Number.NaN);
+  for (let k = 0; k < inputs; k++) {
+    for (let c = 0; c < width; c++) padded[k * stride + c] = weight[k * columns + from + c] ?? Number.NaN;
+  }
+  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], padded, type), from, width };
+}
+
+interface Made {
+  readonly given: MatmulCase & { readonly x: Float32Array };
+  readonly x: Tensor;
+  readonly linear: Linear;
+  readonly residual: Tensor | undefined;
+}
+
+async function make(
+  [rows, inputs, columns]: readonly [number, number, number],
+  type: Type,
+  options: { bias?: boolean; residual?: boolean; activation?: Activation; splits?: readonly number[] } = {},
+): Promise<Made> {
+  const x = randomValues(rows * inputs, 1);
+  const exact = randomValues(inputs * columns, 2);
+  const weight = type === "f16" ? exact.map(roundF16) : exact;
+  const bias = options.bias ? randomValues(columns, 3) : undefined;
+  const residual = options.residual ? randomValues(rows * columns, 4) : undefined;
+  const starts = [0, ...(options.splits ?? [])];
+  const segments: Segment[] = [];
+  for (const [i, from] of starts.entries()) {
+    segments.push(await segment(weight, inputs, columns, from, (starts[i + 1] ?? columns) - from, type));
+  }
+  const round = type === "f16" ? roundF16 : (value: number) => value;
+  return {
+    given: { rows, inputs, columns, x, weight, bias, residual, activation: options.activation ?? "none", round },
+    x: await rig.tensor("x", [rows, inputs], x),
+    linear: { segments, bias: bias ? await rig.tensor("bias", [columns], bias) : null, inputs, columns },
+    residual: residual ? await rig.tensor("residual", [rows, columns], residual) : undefined,
+  };
+}
+
+function multiply(k: Recorder, { x, linear, residual, given }: Made): Tensor {
+  return matmul(k, x, linear, { activation: given.activation ?? "none", ...(residual ? { residual } : {}) });
+}
+
+/** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
+function sumTolerance(inputs: number) {
+  return { absolute: (inputs + 4) * 2 ** -23, relative: 2 ** -21, reason: `f32 sum of ${inputs} terms` };
+}
+
+const shapes = [
+  [1, 1, 1],
+  [1, 88, 5],
+  [1, 33, 70],
+  [2, 7, 33],
+  [4, 3, 31],
+  [5, 64, 32],
+  [8, 13, 130],
+  [9, 588, 17],
+  [31, 33, 100],
+  [33, 5, 257],
+  [257, 88, 127],
+] as const;
+
+for (const type of ["f32", "f16"] as const) {
+  for (const softwareAdapter of [true, false]) {
+    const kind = `${type} weights, ${softwareAdapter ? "CPU" : "GPU"} tiles`;
+    for (const shape of shapes) {
+      test(`(${shape.join(", ")}), ${kind}`, async () => {
+        const made = await make(shape, type, { bias: shape[0] % 2 === 1 });
+        const [y] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+        expectClose(y, matmulReference(made.given), sumTolerance(shape[1]));
+      });
+    }
+
+    for (const options of [
+      { bias: true, residual: true, activation: "gelu" },
+      { bias: true, residual: true, activation: "relu" },
+      { residual: true, activation: "relu" },
+    ] as const) {
+      test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
+        for (const rows of [1, 3, 19]) {
+          const made = await make([rows, 6, 37], type, options);
+          const [y] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+          expectClose(y, matmulReference(made.given), sumTolerance(6));
+        }
+      });
+    }
+
+    test(`a row's bits do not depend on the other rows, ${kind}`, async () => {
+      const made = await make([67, 301, 45], type, { bias: true, activation: "gelu" });
+      const [all] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+      assert.ok(all);
+      for (const [from, rows] of [
+        [0, 1],
+        [66, 1],
+        [13, 3],
+        [30, 8],
+        [40, 26],
+      ] as const) {
+        const x = await rig.tensor("part", [rows, 301], made.given.x.slice(from * 301, (from + rows) * 301));
+        const [part] = await rig.run((k) => [multiply(family(k, softwareAdapter), { ...made, x })]);
+        assert.deepEqual(part, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
+      }
+    });
+  }
+
+  test(`both families give the same bits, ${type} weights`, async () => {
+    const made = await make([21, 130, 50], type, { bias: true, residual: true, activation: "gelu" });
+    const [cpu, gpu] = await rig.run((k) => [multiply(family(k, true), made), multiply(family(k, false), made)]);
+    assert.deepEqual(cpu, gpu);
+  });
+
+  test(`a matrix in three segments equals the whole one, ${type} weights`, async () => {
+    const options = { bias: true, residual: true, activation: "gelu" } as const;
+    for (const rows of [1, 11]) {
+      const whole = await make([rows, 29, 61], type, options);
+      const split = await make([rows, 29, 61], type, { ...options, splits: [8, 48] });
+      const [one] = await rig.run((k) => [multiply(k, whole)]);
+      const [three] = await rig.run((k) => [multiply(k, split)]);
+      assert.deepEqual(three, one);
+      expectClose(one, matmulReference(whole.given), sumTolerance(29));
+    }
+  });
+
+  test(`more workgroups than one dimension holds, ${type} weights`, async () => {
+    const rows = 65535 * 8 + 11;
+    const made = await make([rows, 1, 1], type, { bias: true });
+    const [y] = await rig.run((k) => [multiply(k, made)]);
+    expectClose(y, matmulReference(made.given), sumTolerance(1));
+  });
+}
+
+test("gelu is the exact one, to f32 rounding", async () => {
+  const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) / 200);
+  const small = [1e-8, -1e-8, 1e-4, -1e-4, 0, 40, -40, 1000, -1000];
+  const values = Float32Array.from([...x, ...small]);
+  const rows = values.length;
+  const given = { rows, inputs: 1, columns: 1, x: values, weight: [1], activation: "gelu" } as const;
+  const linear = {
+    segments: [await segment(Float32Array.of(1), 1, 1, 0, 1, "f32")],
+    bias: null,
+    inputs: 1,
+    columns: 1,
+  };
+  const xs = await rig.tensor("x", [rows, 1], values);
+  const [y] = await rig.run((k) => [matmul(k, xs, linear, { activation: "gelu" })]);
+  // tanh's form of gelu is 5e-4 away.
+  const reason = "the last place of the largest value beside 0, and exp's few";
+  expectClose(y, matmulReference(given), { absolute: 3e-7, relative: 2 ** -23, reason });
+});
+
+test("with f16 weights every x is rounded to the nearest f16, ties to even, above 65504 to inf", async () => {
+  const cases = [
+    1 + 2 ** -11,
+    1 + 3 * 2 ** -11,
+    1 + 2 ** -11 + 2 ** -20,
+    -1 - 3 * 2 ** -11,
+    65504,
+    65519.99,
+    2 ** -14 - 2 ** -26,
+    2 ** -14,
+    2 ** -24,
+    2 ** -25,
+    1.5 * 2 ** -24,
+    2.5 * 2 ** -24,
+    1.0001 * 2 ** -25,
+    -3.5 * 2 ** -24,
+    0.1,
+    -1000.3,
+    1e-30,
+    0,
+  ];
+  const wide = [65520, -65520, 1e10, -1e30, Number.POSITIVE_INFINITY];
+  const values = Float32Array.from([...cases, ...wide]);
+  const weight = await segment(Float32Array.of(1), 1, 1, 0, 1, "f16");
+  for (const rows of [1, values.length]) {
+    for (let at = 0; at < values.length; at += rows) {
+      const x = await rig.tensor("x", [rows, 1], values.subarray(at, at + rows));
+      const [y] = await rig.run((k) => [matmul(k, x, { segments: [weight], bias: null, inputs: 1, columns: 1 })]);
+      assert.deepEqual([...(y ?? [])], [...values.subarray(at, at + rows)].map(roundF16));
+    }
+  }
+});
+
+test("f16 weights may be denormal", async () => {
+  const weight = Float32Array.of(2 ** -24, -3 * 2 ** -24, 2 ** -14 - 2 ** -24, 65504);
+  const linear = { segments: [await segment(weight, 1, 4, 0, 4, "f16")], bias: null, inputs: 1, columns: 4 };
+  const x = await rig.tensor("x", [1, 1], [2]);
+  const [y] = await rig.run((k) => [matmul(k, x, linear)]);
+  assert.deepEqual(
+    [...(y ?? [])],
+    [...weight].map((value) => 2 * value),
+  );
+});
+
+test("wrong shapes and types are named", async () => {
+  const made = await make([2, 3, 4], "f32", { bias: true });
+  const narrow = await rig.tensor("narrow", [2, 2], [1, 2, 3, 4]);
+  const packed = await rig.tensor("packed", [2, 4], new Array(8).fill(1), "f16");
+  const launch = (x: Tensor, linear: Linear, residual?: Tensor) =>
+    rig.run((k) => [matmul(k, x, linear, residual ? { residual } : {})]);
+  await assert.rejects(launch(narrow, made.linear), /ShapeError: matmul: expected narrow to be \(rows, 3\), got \(2, 2\)/);
+  await assert.rejects(launch(packed, { ...made.linear, inputs: 4 }), /matmul: expected packed to be f32, got f16/);
+  await assert.rejects(launch(made.x, made.linear, narrow), /expected narrow to be \(2, 4\), got \(2, 2\)/);
+  await assert.rejects(launch(made.x, { ...made.linear, bias: narrow }), /expected narrow to be \(4\), got \(2, 2\)/);
+  await assert.rejects(launch(made.x, { ...made.linear, columns: 3, bias: null }), /columns up to 3, got 4/);
+});

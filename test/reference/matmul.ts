@@ -1,0 +1,37 @@
+// y = activation(x·W + b) + residual, in f64.
+
+import { erf } from "./erf.ts";
+
+export interface MatmulCase {
+  readonly rows: number;
+  readonly inputs: number;
+  readonly columns: number;
+  /** (rows, inputs) */
+  readonly x: ArrayLike<number>;
+  /** (inputs, columns) */
+  readonly weight: ArrayLike<number>;
+  readonly bias?: ArrayLike<number> | undefined;
+  readonly residual?: ArrayLike<number> | undefined;
+  readonly activation?: "none" | "gelu" | "relu";
+  /** Applied to every x before it is multiplied. */
+  readonly round?: (value: number) => number;
+}
+
+export function matmulReference(given: MatmulCase): Float64Array {
+  const { rows, inputs, columns, x, weight, bias, residual, activation = "none", round = (value) => value } = given;
+  const y = new Float64Array(rows * columns);
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < columns; c++) {
+      let sum = 0;
+      for (let k = 0; k < inputs; k++) {
+        sum += round(x[r * inputs + k] ?? Number.NaN) * (weight[k * columns + c] ?? Number.NaN);
+      }
+      if (bias) sum += bias[c] ?? Number.NaN;
+      if (activation === "gelu") sum = (sum / 2) * (1 + erf(sum / Math.SQRT2));
+      if (activation === "relu") sum = Math.max(sum, 0);
+      if (residual) sum += residual[r * columns + c] ?? Number.NaN;
+      y[r * columns + c] = sum;
+    }
+  }
+  return y;
+}
