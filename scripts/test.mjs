@@ -1,0 +1,146 @@
+// The tests: build, lint, then node:test over dist/test, on the primary adapter and once more on a second driver for
+// everything that runs kernels. Fails when a test fails or is skipped, when a file holds none, or when none ran.
+
+import { spawn } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { readEnvironment, variablesFor } from "../bin/environment.mjs";
+import { build } from "./build.mjs";
+import { SetupError } from "./setup/steps.mjs";
+
+const usage = `usage: npm test [-- OPTIONS]
+  --only PATTERN   only test files whose path contains PATTERN (may be repeated)
+  --all            also the long tests (*.long.test.ts), and every model on both drivers
+  --mutants        instead: broken copies of the shaders, which the kernel tests must reject
+  --driver KIND    only on this adapter: gpu, lavapipe or swiftshader
+`;
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+/** Files run at once; the project's budget is for two cores, and GPU tests on a software driver use both. */
+const concurrency = 2;
+/** Seconds for one file; the slowest whole-stack test takes about a minute on two cores. */
+const fileLimit = 300;
+
+/** What runs on the second driver too, by the start of its path below test/. */
+const onBothDrivers = ["gpu/", "kernels/", "models/small"];
+const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local"];
+
+/** Compiled test files, relative to dist/test, sorted. */
+function testFiles({ all, only }) {
+  return readdirSync(join(root, "dist", "test"), { recursive: true })
+    .map((path) => path.replaceAll("\\", "/"))
+    .filter((path) => path.endsWith(".test.js"))
+    .filter((path) => all || only.length > 0 || !path.endsWith(".long.test.js"))
+    .filter((path) => only.length === 0 || only.some((pattern) => `test/${path}`.includes(pattern)))
+    .sort();
+}
+
+function start(command, args, env) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd: root, stdio: "inherit", env: { ...process.env, ...env } });
+    child.on("error", reject);
+    child.on("exit", (status, signal) => resolve(status ?? (signal ? 1 : 0)));
+  });
+}
+
+/** Run these files on one driver. @returns the reporter's counts and the status of node:test */
+async function runFiles(files, environment, driver, folder) {
+  const { variables, problem } = variablesFor(environment, { ...process.env, BLIPFLEET_DRIVER: driver });
+  if (problem) throw new SetupError(problem);
+  const countsPath = join(folder, `${driver}.json`);
+  const args = [
+    "--test",
+    `--test-concurrency=${concurrency}`,
+    `--test-timeout=${fileLimit * 1000}`,
+    `--test-reporter=${new URL("./test-reporter.mjs", import.meta.url).href}`,
+    "--test-reporter-destination=stdout",
+    ...files.map((path) => join("dist", "test", path)),
+  ];
+  const status = await start(process.execPath, args, { ...variables, BLIPFLEET_TEST_COUNTS: countsPath });
+  return { driver, status, ...JSON.parse(readFileSync(countsPath, "utf8")) };
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: {
+      all: { type: "boolean", default: false },
+      mutants: { type: "boolean", default: false },
+      only: { type: "string", multiple: true, default: [] },
+      driver: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(usage);
+    return 0;
+  }
+  const started = Date.now();
+  await build({ tell: (line) => process.stdout.write(`test: ${line}\n`) });
+  const environment = readEnvironment();
+  if (!environment?.adapter) throw new SetupError("test: expected a WebGPU adapter, found none; run `npm run setup`");
+  if (values.mutants) return start(process.execPath, ["scripts/mutants.mjs"], variablesFor(environment).variables);
+  if (values.only.length === 0) {
+    process.stdout.write("test: linting\n");
+    const biome = join(root, "node_modules", "@biomejs", "biome", "bin", "biome");
+    if ((await start(process.execPath, [biome, "check", "--error-on-warnings"])) !== 0) return 1;
+  }
+  const files = testFiles(values);
+  const prefixes = values.all ? onBothDriversWithAll : onBothDrivers;
+  const again = files.filter((path) => prefixes.some((prefix) => path.startsWith(prefix)));
+  const primary = environment.adapter;
+  const second = environment.secondAdapter;
+  const runs = values.driver
+    ? [[values.driver, files]]
+    : [
+        [primary, files],
+        [second, again],
+      ];
+  if (!values.driver && !second) {
+    process.stdout.write("test: no second driver on this platform; kernels are tested on one only\n");
+    runs.pop();
+  }
+  const folder = mkdtempSync(join(tmpdir(), "blipfleet-test-"));
+  const results = [];
+  try {
+    for (const [driver, chosen] of runs) {
+      if (chosen.length === 0) continue;
+      process.stdout.write(
+        `\ntest: ${chosen.length} files on ${driver}: ${environment.adapters[driver]?.description}\n`,
+      );
+      results.push(await runFiles(chosen, environment, driver, folder));
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  return summarise(results, (Date.now() - started) / 1000);
+}
+
+function summarise(results, seconds) {
+  process.stdout.write("\n");
+  let good = results.length > 0;
+  for (const { driver, status, files, passed, failed, skipped, empty, adapters } of results) {
+    process.stdout.write(`test: ${driver}: ${files} files, ${passed} passed, ${failed} failed, ${skipped} skipped\n`);
+    for (const adapter of adapters) process.stdout.write(`test: ${driver}: ran on ${adapter}\n`);
+    for (const file of empty) process.stdout.write(`test: ${file}: expected at least one test, got none\n`);
+    if (status !== 0 || failed > 0 || skipped > 0 || passed === 0 || empty.length > 0) good = false;
+  }
+  if (results.length === 0) process.stdout.write("test: expected at least one test file, found none\n");
+  process.stdout.write(`test: ${good ? "passed" : "FAILED"} in ${seconds.toFixed(0)} s\n`);
+  return good ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  const wrongUse = error.code?.startsWith?.("ERR_PARSE_ARGS");
+  const text = wrongUse
+    ? `test: ${error.message}\n${usage}`
+    : error instanceof SetupError
+      ? error.message
+      : error.stack;
+  process.stderr.write(`${text}\n`);
+  process.exitCode = wrongUse ? 2 : 1;
+}
