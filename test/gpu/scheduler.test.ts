@@ -110,6 +110,18 @@ test("an interactive row starts at the next boundary and goes first until it is 
   assert.deepEqual(log.slice(at, at + 4), ["p starts quick", "p quick", "p quick", "p slow"]);
 });
 
+test("interactive rows do not wait for company of batch priority", async () => {
+  const log: string[] = [];
+  const scheduler = new RowScheduler();
+  const { program } = counting("p", log);
+  await Promise.all([
+    scheduler.run(program, row("a")),
+    scheduler.run(program, row("b")),
+    scheduler.run(program, row("quick"), { priority: "interactive" }),
+  ]);
+  assert.deepEqual(log.slice(0, 3), ["p starts quick", "p starts a+b", "p quick"]);
+});
+
 test("batch-priority batches of several programs take turns", async () => {
   const log: string[] = [];
   const scheduler = new RowScheduler();
@@ -155,6 +167,7 @@ test("a waiting row that is aborted never starts, and an aborted signal is refus
   await assert.rejects(second, /changed my mind/);
   await assert.rejects(scheduler.run(program, row("c"), { signal: abort.signal }), /changed my mind/);
   await first;
+  await scheduler.close();
   assert.ok(!log.some((line) => line.includes("b") || line.includes("c")), log.join("; "));
 });
 

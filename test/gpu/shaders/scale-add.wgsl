@@ -15,7 +15,9 @@ struct Params {
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let i = id.x;
+  // A re-valued constant keeps its type: an i32 here would not compile.
+  let lanes = LANES;
+  let i = id.x / lanes * lanes + id.x % lanes;
   if (i >= params.count) { return; }
   var value = x[i] * params.scale + bias[0] + extra;
   if (SQUARE) { value = value * value; }
