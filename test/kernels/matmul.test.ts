@@ -5,16 +5,12 @@ import type { Tensor } from "../../src/gpu/tensor.ts";
 import { type Activation, matmul } from "../../src/kernels/matmul.ts";
 import type { Linear, Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
+import { asFamily } from "./families.ts";
 import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
 
 const rig = await openRig();
 
 type Type = "f32" | "f16";
-
-/** The same recorder, asking for the kernel family of CPU drivers or of GPUs. */
-function family(k: Recorder, softwareAdapter: boolean): Recorder {
-  return { softwareAdapter, scratch: k.scratch.bind(k), launch: k.launch.bind(k) };
-}
 
 /** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
 async function segment(
@@ -93,7 +89,7 @@ for (const type of ["f32", "f16"] as const) {
     for (const shape of shapes) {
       test(`(${shape.join(", ")}), ${kind}`, async () => {
         const made = await make(shape, type, { bias: shape[0] % 2 === 1 });
-        const [y] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+        const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
         expectClose(y, matmulReference(made.given), sumTolerance(shape[1]));
       });
     }
@@ -106,7 +102,7 @@ for (const type of ["f32", "f16"] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
           const made = await make([rows, 6, 37], type, options);
-          const [y] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
           expectClose(y, matmulReference(made.given), sumTolerance(6));
         }
       });
@@ -114,7 +110,7 @@ for (const type of ["f32", "f16"] as const) {
 
     test(`a row's bits do not depend on the other rows, ${kind}`, async () => {
       const made = await make([67, 301, 45], type, { bias: true, activation: "gelu" });
-      const [all] = await rig.run((k) => [multiply(family(k, softwareAdapter), made)]);
+      const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
       assert.ok(all);
       for (const [from, rows] of [
         [0, 1],
@@ -124,7 +120,7 @@ for (const type of ["f32", "f16"] as const) {
         [40, 26],
       ] as const) {
         const x = await rig.tensor("part", [rows, 301], made.given.x.slice(from * 301, (from + rows) * 301));
-        const [part] = await rig.run((k) => [multiply(family(k, softwareAdapter), { ...made, x })]);
+        const [part] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), { ...made, x })]);
         assert.deepEqual(part, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
       }
     });
@@ -132,7 +128,7 @@ for (const type of ["f32", "f16"] as const) {
 
   test(`both families give the same bits, ${type} weights`, async () => {
     const made = await make([21, 130, 50], type, { bias: true, residual: true, activation: "gelu" });
-    const [cpu, gpu] = await rig.run((k) => [multiply(family(k, true), made), multiply(family(k, false), made)]);
+    const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);
     assert.deepEqual(cpu, gpu);
   });
 
@@ -225,7 +221,10 @@ test("wrong shapes and types are named", async () => {
   const packed = await rig.tensor("packed", [2, 4], new Array(8).fill(1), "f16");
   const launch = (x: Tensor, linear: Linear, residual?: Tensor) =>
     rig.run((k) => [matmul(k, x, linear, residual ? { residual } : {})]);
-  await assert.rejects(launch(narrow, made.linear), /ShapeError: matmul: expected narrow to be \(rows, 3\), got \(2, 2\)/);
+  await assert.rejects(
+    launch(narrow, made.linear),
+    /ShapeError: matmul: expected narrow to be \(rows, 3\), got \(2, 2\)/,
+  );
   await assert.rejects(launch(packed, { ...made.linear, inputs: 4 }), /matmul: expected packed to be f32, got f16/);
   await assert.rejects(launch(made.x, made.linear, narrow), /expected narrow to be \(2, 4\), got \(2, 2\)/);
   await assert.rejects(launch(made.x, { ...made.linear, bias: narrow }), /expected narrow to be \(4\), got \(2, 2\)/);

@@ -1,0 +1,50 @@
+// Beam search, first of three: log-probabilities after the penalties, with the running scores added.
+
+import { ShapeError } from "../gpu/errors.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import { type DecodeState, settingsHead } from "./decode-state.ts";
+import { scanLanes, type VocabularyChunks } from "./vocabulary-chunks.ts";
+
+export interface BeamScores {
+  /** (rows, vocabulary) f32 */
+  readonly scores: Tensor;
+  /** (rows, chunks, 2) u32 of (score f32 bits, id): the best of each chunk, of equal ones the lowest id */
+  readonly best: Tensor;
+}
+
+/**
+ * @param logits (rows, vocabulary) f32, or (items, vocabulary) at the first step, when the beams of an item share theirs.
+ * @param partials of logSumExp over the same logits.
+ */
+export function beamScores(
+  k: Recorder,
+  logits: Tensor,
+  partials: Tensor,
+  state: DecodeState,
+  cut: VocabularyChunks,
+): BeamScores {
+  const { items, beams, vocabulary, seen, settings, progress, stopIds } = state;
+  const [given = 0] = expectShape("beamScores", logits, ["rows", vocabulary]);
+  if (given !== items * beams && given !== items) {
+    throw new ShapeError(`beamScores: expected logits of ${items * beams} rows or ${items} items, got ${given}`);
+  }
+  expectShape("beamScores", partials, [given, cut.chunks, 2]);
+  const [seenWords = 0] = expectShape("beamScores", seen, [items * beams, "words"]);
+  const scores = k.scratch("scores", [items * beams, vocabulary]);
+  const best = k.scratch("best", [items * beams, cut.chunks, 2], "u32");
+  k.launch("beam-scores", {
+    inputs: { logits, partials, seen, settings, progress, stopIds },
+    outputs: { scores, best },
+    params: {
+      vocabulary,
+      seenWords,
+      settingsWidth: settingsHead + state.newRows,
+      stopCount: state.stopCount,
+      shared: given === items * beams ? 0 : 1,
+    },
+    constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk, beams },
+    workgroups: [cut.chunks, items * beams],
+  });
+  return { scores, best };
+}

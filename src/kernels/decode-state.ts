@@ -1,0 +1,44 @@
+// What lives on the GPU between the steps of a batch of sequences, shared by the kernels that decode.
+
+import type { Tensor } from "../gpu/tensor.ts";
+
+/** In a cursor: no token (image slot, padding), no position or slot (padding). As a token: no logit was a number. */
+export const none = 0xffffffff;
+
+/** Columns of `settings` before the divisors. */
+export const settingsHead = 4;
+/** Columns of `ended` before the ids. */
+export const endedHead = 3;
+
+/**
+ * A row is (item r / beams, beam r % beams). All u32; f32 values as their bits.
+ *
+ * settings  (items, 4 + newRows)      maxNew, minNew, repetition penalty f32, prompt length, then f32 n^lengthPenalty
+ *                                     for n = 1 .. newRows
+ * stopIds   (at least 1)              ids that end a sequence, `stopCount` of them
+ * progress  (items, 2 + beams)        ids generated, done, running scores f32
+ * choice    (rows, 2)                 token, parent beam of the last step
+ * cursors   (rows, 4)                 token, position, cache slot, sequence of the next step
+ * table     (rows, positions)         cache slot of each position
+ * seen      (rows, ceil(vocab / 32))  bits of the ids in the prompt and since
+ * history   (rows, newRows)           ids generated
+ * ended     (rows, 3 + newRows)       real end, score f32, length, ids; an item's best first
+ */
+export interface DecodeState {
+  readonly items: number;
+  readonly beams: number;
+  readonly newRows: number;
+  readonly vocabulary: number;
+  readonly stopCount: number;
+  /** Cache slot of row 0's first new position; row r, step t has slotBase + r * newRows + t. */
+  readonly slotBase: number;
+  readonly settings: Tensor;
+  readonly stopIds: Tensor;
+  readonly progress: Tensor;
+  readonly choice: Tensor;
+  readonly cursors: Tensor;
+  readonly table: Tensor;
+  readonly seen: Tensor;
+  readonly history: Tensor;
+  readonly ended: Tensor;
+}
