@@ -1,0 +1,218 @@
+// The GPU side of one batch under way: state buffers, caches, and the two recorded lists that every step replays.
+
+import type { Gpu } from "../gpu/device.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import type { Recording } from "../gpu/recording.ts";
+import type { ElementType, Tensor } from "../gpu/tensor.ts";
+import { advance } from "../kernels/advance.ts";
+import type { LayerCache } from "../kernels/append-cache.ts";
+import { beamCandidates } from "../kernels/beam-candidates.ts";
+import { beamScores } from "../kernels/beam-scores.ts";
+import { beamStep } from "../kernels/beam-step.ts";
+import { type DecodeState, endedHead, none, settingsHead } from "../kernels/decode-state.ts";
+import { greedyScores } from "../kernels/greedy-scores.ts";
+import { greedyStep } from "../kernels/greedy-step.ts";
+import { logSumExp } from "../kernels/log-sum-exp.ts";
+import { vocabularyChunks } from "../kernels/vocabulary-chunks.ts";
+import {
+  cacheSlots,
+  cacheStride,
+  type GenerateBuckets,
+  type GenerateRow,
+  keptPerBeam,
+  promptLength,
+} from "./generate-row.ts";
+import type { LanguageModel } from "./language-model.ts";
+
+export interface DecodeMachine {
+  readonly items: number;
+  readonly buckets: GenerateBuckets;
+  readonly state: DecodeState;
+  /** Reads all prompts and chooses the first id of every row. */
+  readonly first: Recording;
+  /** Reads the last ids and chooses the next one of every row. */
+  readonly next: Recording;
+  /** Write the prompts, ids and settings of rows; the items behind them are done from the start. */
+  load(rows: readonly GenerateRow[]): Promise<void>;
+  destroy(): void;
+}
+
+/** Buffers and recordings for `items` rows of these buckets. @throws KernelError, OutOfMemoryError */
+export async function makeDecodeMachine(
+  gpu: Gpu,
+  model: LanguageModel,
+  items: number,
+  buckets: GenerateBuckets,
+): Promise<DecodeMachine> {
+  const { beams, textRows, newRows, promptType } = buckets;
+  const tokens = model.queries + textRows;
+  const rows = items * beams;
+  const tensors: Tensor[] = [];
+  const alloc = (name: string, shape: readonly number[], type: ElementType = "u32"): Tensor => {
+    const tensor = gpu.alloc(name, shape, type);
+    tensors.push(tensor);
+    return tensor;
+  };
+  const itemStride = Math.ceil((model.queries * model.width) / 2) * 2;
+  const prompt = alloc("prompt", [items, itemStride], promptType);
+  const promptCursors = alloc("promptCursors", [items * tokens, 4]);
+  const lastRows = alloc("lastRows", [items]);
+  const cacheShape = [cacheSlots(model, items, buckets), cacheStride(model)];
+  const cache: LayerCache[] = Array.from({ length: model.cache.layers }, (_, i) => ({
+    keys: alloc(`keys ${i}`, cacheShape, model.cache.type),
+    values: alloc(`values ${i}`, cacheShape, model.cache.type),
+  }));
+  const state: DecodeState = {
+    items,
+    beams,
+    newRows,
+    vocabulary: model.vocabulary,
+    stopCount: model.stopIds.length,
+    slotBase: items * tokens,
+    settings: alloc("settings", [items, settingsHead + newRows]),
+    stopIds: alloc("stopIds", [Math.max(1, model.stopIds.length)]),
+    progress: alloc("progress", [items, 2 + beams]),
+    choice: alloc("choice", [rows, 2]),
+    cursors: alloc("cursors", [rows, 4]),
+    table: alloc("table", [rows, tokens + newRows]),
+    seen: alloc("seen", [rows, Math.ceil(model.vocabulary / 32)]),
+    history: alloc("history", [rows, newRows]),
+    ended: alloc("ended", [rows, endedHead + newRows]),
+  };
+  const free = () => {
+    for (const tensor of tensors) gpu.free(tensor);
+  };
+  const choose = (k: Recorder, logits: Tensor) => {
+    if (beams === 1) chooseGreedily(k, state, logits);
+    else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
+  };
+  const { table } = state;
+  const name = `generate ${items} x ${beams}`;
+  let first: Recording | undefined;
+  try {
+    await gpu.upload(state.stopIds, bytesOf(Uint32Array.from(model.stopIds)));
+    first = await gpu.record(`${name} first`, (k) => {
+      choose(k, model.readPrompts(k, { cursors: promptCursors, table, cache, prompt, lastRows }));
+    });
+    const next = await gpu.record(`${name} next`, (k) => {
+      choose(k, model.readTokens(k, { cursors: state.cursors, table, cache }));
+    });
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride };
+    return {
+      items,
+      buckets,
+      state,
+      first,
+      next,
+      load: (given) => loadRows(gpu, model, state, prompts, given),
+      destroy() {
+        (first as Recording).destroy();
+        next.destroy();
+        free();
+      },
+    };
+  } catch (error) {
+    first?.destroy();
+    free();
+    throw error;
+  }
+}
+
+/** logits (items, vocabulary) -> the highest id of each row, and everything moved on by one */
+function chooseGreedily(k: Recorder, state: DecodeState, logits: Tensor): void {
+  greedyStep(k, greedyScores(k, logits, state, vocabularyChunks(state.vocabulary, 1)), state);
+  advance(k, state);
+}
+
+/** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
+function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
+  const cut = vocabularyChunks(state.vocabulary, state.beams);
+  const scores = beamScores(k, logits, logSumExp(k, logits, cut), state, cut);
+  beamStep(k, beamCandidates(k, scores, state.beams, keep, cut), state);
+  advance(k, state);
+}
+
+interface PromptTensors {
+  readonly prompt: Tensor;
+  readonly promptCursors: Tensor;
+  readonly lastRows: Tensor;
+  readonly tokens: number;
+  readonly itemStride: number;
+}
+
+/** What a beam that does not exist yet scores, and an end that nobody reached. */
+const hopeless = -1e9;
+
+async function loadRows(
+  gpu: Gpu,
+  model: LanguageModel,
+  state: DecodeState,
+  { prompt, promptCursors, lastRows, tokens, itemStride }: PromptTensors,
+  given: readonly GenerateRow[],
+): Promise<void> {
+  const { items, beams, newRows } = state;
+  const width = (tensor: Tensor) => tensor.shape[1] ?? 0;
+  const sized = (tensor: Tensor) => new Uint32Array(tensor.shape.reduce((product, size) => product * size, 1));
+  const cursors = sized(promptCursors).fill(none);
+  const last = sized(lastRows);
+  const settings = sized(state.settings);
+  const progress = sized(state.progress);
+  const table = sized(state.table);
+  const seen = sized(state.seen);
+  const ended = sized(state.ended);
+  for (let item = 0; item < items; item++) {
+    const row = given[item];
+    const length = row ? promptLength(model, row) : 0;
+    for (let t = 0; t < tokens; t++) {
+      const at = item * tokens + t;
+      const token = t < model.queries ? none : (row?.textIds[t - model.queries] ?? none);
+      // A padding row has no position and no slot, but a sequence inside the table.
+      cursors.set(t < length ? [token, t, at, item * beams] : [none, none, none, 0], 4 * at);
+    }
+    last[item] = item * tokens + Math.max(0, length - 1);
+    settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
+    progress.set([0, row ? 0 : 1, ...runningAtStart(beams)], item * (2 + beams));
+    for (let beam = 0; beam < beams; beam++) {
+      const at = item * beams + beam;
+      for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
+      for (const id of row ? [model.imageId, ...row.textIds] : []) {
+        const word = at * width(state.seen) + (id >> 5);
+        seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
+      }
+      ended.set([0, floatBits(hopeless), 0], at * (endedHead + newRows));
+    }
+    if (row) await gpu.upload(prompt, row.prompt.bytes, item * itemStride * (prompt.type === "f16" ? 2 : 4));
+  }
+  const uploads: [Tensor, Uint32Array][] = [
+    [promptCursors, cursors],
+    [lastRows, last],
+    [state.settings, settings],
+    [state.progress, progress],
+    [state.cursors, sized(state.cursors).fill(none)],
+    [state.table, table],
+    [state.seen, seen],
+    [state.ended, ended],
+  ];
+  for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
+}
+
+/** A row of `settings`: the divisors are powers in f64, rounded once to f32. */
+function settingsOf({ generation }: GenerateRow, length: number, newRows: number): number[] {
+  const { maxNewTokens, minNewTokens, repetitionPenalty, lengthPenalty } = generation;
+  const divisors = Array.from({ length: newRows }, (_, i) => floatBits((i + 1) ** lengthPenalty));
+  return [maxNewTokens, minNewTokens, floatBits(repetitionPenalty), length, ...divisors];
+}
+
+/** Only beam 0 exists at first. */
+function runningAtStart(beams: number): number[] {
+  return Array.from({ length: beams }, (_, beam) => floatBits(beam === 0 ? 0 : hopeless));
+}
+
+/** The bits of a number as f32. */
+function floatBits(value: number): number {
+  return new Uint32Array(Float32Array.of(value).buffer)[0] ?? 0;
+}
+
+function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+}

@@ -1,0 +1,11 @@
+// What can go wrong with a model before anything runs on the GPU, one class per mistake.
+
+/** A checkpoint of a kind that is not built; the message says what is. */
+export class UnsupportedModelError extends Error {
+  override name = "UnsupportedModelError";
+}
+
+/** Generation settings or ids that the model cannot serve: the caller's mistake. */
+export class GenerationError extends Error {
+  override name = "GenerationError";
+}

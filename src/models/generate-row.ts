@@ -1,0 +1,146 @@
+// One row of generate: what it asks for, whether the model can serve it, and with which rows it may share a batch.
+
+import type { Gpu } from "../gpu/device.ts";
+import { byteLength } from "../gpu/tensor.ts";
+import type { Activation, Generation } from "../stages.ts";
+import { GenerationError } from "./errors.ts";
+import type { LanguageModel } from "./language-model.ts";
+
+export interface GenerateRow {
+  /** (queries, width) of the Q-Former. */
+  readonly prompt: Activation;
+  /** Specials included, image slots excluded. */
+  readonly textIds: readonly number[];
+  readonly generation: Generation;
+}
+
+/** Sizes that a recording is made for; true lengths are at most these and lie in GPU buffers. */
+export interface GenerateBuckets {
+  readonly beams: number;
+  readonly textRows: number;
+  readonly newRows: number;
+  readonly promptType: "f32" | "f16";
+}
+
+const mostBeams = 32;
+const leastTextRows = 4;
+const leastNewRows = 8;
+
+/** Candidates per beam and step: enough for `beams` that go on when every beam offers each id that ends. */
+export function keptPerBeam(model: LanguageModel): number {
+  return Math.max(2, 1 + model.stopIds.length);
+}
+
+/** Image slots and text. */
+export function promptLength(model: LanguageModel, row: GenerateRow): number {
+  return model.queries + row.textIds.length;
+}
+
+/**
+ * Before anything is queued.
+ * @throws GenerationError naming the setting, what is allowed and what was given.
+ */
+export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
+  const { prompt, textIds, generation } = row;
+  const { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty } = generation;
+  const expect = (holds: boolean, what: string, expected: string, got: unknown) => {
+    if (!holds) throw new GenerationError(`${what}: expected ${expected}, got ${got}`);
+  };
+  expect(
+    prompt.kind === "prompt" && prompt.shape[0] === model.queries && prompt.shape[1] === model.width,
+    "generate",
+    `a prompt (${model.queries}, ${model.width})`,
+    `${prompt.kind} (${prompt.shape.join(", ")})`,
+  );
+  const bytes = model.queries * model.width * (prompt.type === "f16" ? 2 : 4);
+  expect(prompt.bytes.length === bytes, "generate", `${bytes} bytes of ${prompt.type} prompt`, prompt.bytes.length);
+  const badId = textIds.find((id) => !Number.isInteger(id) || id < 0 || id >= model.vocabulary);
+  expect(badId === undefined, "generate", `text ids below the vocabulary's ${model.vocabulary}`, badId);
+  expect(
+    Number.isInteger(numBeams) && numBeams >= 1 && numBeams <= mostBeams,
+    "numBeams",
+    `1 to ${mostBeams}`,
+    numBeams,
+  );
+  expect(
+    model.vocabulary >= keptPerBeam(model),
+    "generate",
+    `a vocabulary of at least ${keptPerBeam(model)} ids`,
+    model.vocabulary,
+  );
+  expect(Number.isInteger(maxNewTokens) && maxNewTokens >= 1, "maxNewTokens", "at least 1", maxNewTokens);
+  expect(Number.isInteger(minNewTokens) && minNewTokens >= 0, "minNewTokens", "at least 0", minNewTokens);
+  expect(Number.isFinite(lengthPenalty), "lengthPenalty", "a finite number", lengthPenalty);
+  expect(
+    Number.isFinite(repetitionPenalty) && repetitionPenalty > 0,
+    "repetitionPenalty",
+    "a finite number above 0",
+    repetitionPenalty,
+  );
+  const positions = promptLength(model, row) + maxNewTokens;
+  expect(
+    positions <= model.maxPositions,
+    "generate",
+    `at most ${model.maxPositions} positions of image slots, text and new ids`,
+    `${positions} (${model.queries} + ${textIds.length} + ${maxNewTokens}); lower --max-new-tokens or shorten the prompt`,
+  );
+}
+
+/** The smallest power of two that is at least `count` and `least`. */
+function bucket(count: number, least: number): number {
+  return Math.max(least, 2 ** Math.ceil(Math.log2(Math.max(1, count))));
+}
+
+export function bucketsOf(row: GenerateRow): GenerateBuckets {
+  return {
+    beams: row.generation.numBeams,
+    textRows: bucket(row.textIds.length, leastTextRows),
+    newRows: bucket(row.generation.maxNewTokens, leastNewRows),
+    promptType: row.prompt.type,
+  };
+}
+
+/** Rows of equal keys may share a batch; everything else about a row lies in GPU buffers. */
+export function generateKey(row: GenerateRow): string {
+  const { beams, textRows, newRows, promptType } = bucketsOf(row);
+  return `beams ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
+}
+
+/** The buckets that a key was made of. */
+export function bucketsOfKey(key: string): GenerateBuckets {
+  const [, beams, textRows, newRows, promptType] = /^beams (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
+  if (promptType !== "f32" && promptType !== "f16") {
+    throw new GenerationError(`generate: expected a key of generateKey(), got ${JSON.stringify(key)}`);
+  }
+  return { beams: Number(beams), textRows: Number(textRows), newRows: Number(newRows), promptType };
+}
+
+/** Cache rows that a batch of `items` needs: one per prompt position and item, one per new position and row. */
+export function cacheSlots(model: LanguageModel, items: number, buckets: GenerateBuckets): number {
+  return items * (model.queries + buckets.textRows) + items * buckets.beams * buckets.newRows;
+}
+
+/** Elements from one cache row to the next: whole words under f16. */
+export function cacheStride(model: LanguageModel): number {
+  return model.cache.type === "f16" ? Math.ceil(model.cache.width / 2) * 2 : model.cache.width;
+}
+
+/** Most items of one batch where memory allows; more does not make a step cheaper per item on CPU drivers. */
+const mostItems = { software: 8, gpu: 16 } as const;
+
+/** Most rows (a power of two, at least 1) whose logits, caches and activations each fit one binding. */
+export function maxGenerateRows(gpu: Gpu, model: LanguageModel, key: string): number {
+  const buckets = bucketsOfKey(key);
+  const fits = (items: number) => {
+    const rows = items * buckets.beams;
+    const promptRows = items * (model.queries + buckets.textRows);
+    return [
+      byteLength([rows, model.vocabulary], "f32"),
+      byteLength([cacheSlots(model, items, buckets), cacheStride(model)], model.cache.type),
+      byteLength([Math.max(rows, promptRows), model.widest], "f32"),
+    ].every((bytes) => bytes <= gpu.bindingLimit);
+  };
+  let items: number = gpu.softwareAdapter ? mostItems.software : mostItems.gpu;
+  while (items > 1 && !fits(items)) items /= 2;
+  return items;
+}

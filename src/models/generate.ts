@@ -1,0 +1,125 @@
+// Generation: greedy and beam search as transformers 4.57.6 does them (generation/utils.py, _sample and _beam_search), by
+// replaying a recorded step. Everything that a step needs and changes lives on the GPU; ids come back.
+
+import type { Gpu } from "../gpu/device.ts";
+import type { Batch, RowProgram, RowResult } from "../gpu/row-program.ts";
+import { endedHead } from "../kernels/decode-state.ts";
+import type { DecodeMachine } from "./decode-machine.ts";
+import { DecodeMachines } from "./decode-machines.ts";
+import { GenerationError } from "./errors.ts";
+import { bucketsOf, checkGenerateRow, type GenerateRow, generateKey, maxGenerateRows } from "./generate-row.ts";
+import type { LanguageModel } from "./language-model.ts";
+
+/** Milliseconds that a submit of several steps should take: well under the 250 that others may have to wait. */
+const submitTarget = 150;
+/** Steps of one submit at most; a row that ends early waits for the rest of its submit. */
+const mostSteps = 16;
+
+export interface StepPlan {
+  /** Steps of the next submit, given how many are left at most and what the last step took (undefined: not known). */
+  (left: number, stepMilliseconds: number | undefined): number;
+}
+
+/** One step until it is known how long it takes, then as many as fit the target. */
+export const boundedSteps: StepPlan = (left, stepMilliseconds) => {
+  if (stepMilliseconds === undefined) return 1;
+  const fitting = Math.floor(submitTarget / Math.max(stepMilliseconds, submitTarget / mostSteps));
+  return Math.min(left, Math.max(1, fitting));
+};
+
+/** The generate stage of one language model. Rows should have passed checkGenerateRow. */
+export function generateProgram(
+  gpu: Gpu,
+  model: LanguageModel,
+  { steps = boundedSteps }: { steps?: StepPlan } = {},
+): RowProgram<GenerateRow, number[]> & { close(): void } {
+  const machines = new DecodeMachines(gpu, model);
+  return {
+    name: "generate",
+    maxRows: (key) => maxGenerateRows(gpu, model, key),
+    key: generateKey,
+    start: (rows) => startGenerate(gpu, model, rows, machines, steps),
+    close: () => machines.close(),
+  };
+}
+
+/**
+ * Rows of one generateKey under way together.
+ * @returns a batch whose rows end as new ids only, the final id that ends a sequence included.
+ * @throws GenerationError if the model cannot serve a row.
+ */
+export function startGenerate(
+  gpu: Gpu,
+  model: LanguageModel,
+  rows: readonly GenerateRow[],
+  machines: DecodeMachines,
+  steps: StepPlan = boundedSteps,
+): Batch<number[]> {
+  for (const row of rows) checkGenerateRow(model, row);
+  const [head] = rows;
+  if (head === undefined || rows.some((row) => generateKey(row) !== generateKey(head))) {
+    throw new GenerationError(`generate: expected rows of one key, got ${rows.map(generateKey).join("; ") || "none"}`);
+  }
+  const open = new Set(rows.keys());
+  let machine: DecodeMachine | undefined;
+  let generated = 0;
+  let stepMilliseconds: number | undefined;
+
+  return {
+    async step(dropped) {
+      for (const row of dropped) open.delete(row);
+      if (open.size === 0) return [];
+      if (machine === undefined) {
+        machine = await machines.take(rows.length, bucketsOf(head));
+        await machine.load(rows);
+        generated = 1;
+        return finished(model, open, machine, await replay(gpu, machine, [machine.first]));
+      }
+      const { next } = machine;
+      const left = Math.max(...[...open].map((row) => rows[row]?.generation.maxNewTokens ?? 0)) - generated;
+      const count = steps(left, stepMilliseconds);
+      const started = performance.now();
+      const results = await replay(gpu, machine, new Array(count).fill(next));
+      stepMilliseconds = (performance.now() - started) / count;
+      generated += count;
+      return finished(model, open, machine, results);
+    },
+    release() {
+      if (machine) machines.giveBack(machine);
+      machine = undefined;
+    },
+  };
+}
+
+interface StepResults {
+  readonly progress: Uint32Array;
+  readonly ended: Uint32Array;
+}
+
+async function replay(gpu: Gpu, { state }: DecodeMachine, lists: readonly DecodeMachine["next"][]): Promise<StepResults> {
+  const [progress, ended] = await gpu.submit(lists, { reads: [state.progress, state.ended] });
+  return { progress: new Uint32Array(progress as ArrayBuffer), ended: new Uint32Array(ended as ArrayBuffer) };
+}
+
+/** Take the rows out of `open` that are done. */
+function finished(
+  model: LanguageModel,
+  open: Set<number>,
+  { state }: DecodeMachine,
+  { progress, ended }: StepResults,
+): RowResult<number[]>[] {
+  const results: RowResult<number[]>[] = [];
+  for (const row of open) {
+    if (progress[row * (2 + state.beams) + 1] === 0) continue;
+    open.delete(row);
+    const record = row * state.beams * (endedHead + state.newRows);
+    const ids = [...ended.subarray(record + endedHead, record + endedHead + (ended[record + 2] ?? 0))];
+    if (ended[record] !== 1 || ids.some((id) => id >= model.vocabulary)) {
+      const error = new GenerationError("generate: expected logits that are numbers, got NaN; the weights may be broken");
+      results.push({ row, error });
+    } else {
+      results.push({ row, value: ids });
+    }
+  }
+  return results;
+}

@@ -1,0 +1,84 @@
+// The `text_config` of an OPT checkpoint, with the defaults of transformers 4.57.6 for keys that a file leaves out.
+
+import { UnsupportedModelError } from "./errors.ts";
+
+export interface OptConfig {
+  readonly vocabulary: number;
+  readonly width: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly ffnWidth: number;
+  readonly maxPositions: number;
+  /** Inside the square root of every layer norm; OPT has no key for it. */
+  readonly normEps: number;
+  /** What starts a text when none is given. */
+  readonly bosId: number;
+  /** Ids that end a sequence; generation_config.json is not asked, as in that release. */
+  readonly stopIds: readonly number[];
+}
+
+const defaults = {
+  vocab_size: 50272,
+  hidden_size: 768,
+  num_hidden_layers: 12,
+  ffn_dim: 3072,
+  max_position_embeddings: 2048,
+  num_attention_heads: 12,
+  bos_token_id: 2,
+} as const;
+
+/**
+ * @param text the `text_config` object of config.json.
+ * @throws UnsupportedModelError for a variant of OPT that is not built: one sentence naming the key.
+ */
+export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
+  const number = (key: keyof typeof defaults): number => {
+    const value = text[key] ?? defaults[key];
+    if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
+    throw new UnsupportedModelError(`text_config.${key}: expected a whole number, got ${JSON.stringify(value)}`);
+  };
+  const expect = (key: string, expected: unknown, standard: unknown) => {
+    const value = text[key] ?? standard;
+    if (value !== expected) {
+      throw new UnsupportedModelError(
+        `text_config.${key}: expected ${JSON.stringify(expected)} (OPT-2.7b, OPT-6.7b and their like), got ${JSON.stringify(value)}`,
+      );
+    }
+  };
+  const width = number("hidden_size");
+  expect("activation_function", "relu", "relu");
+  expect("do_layer_norm_before", true, true);
+  expect("_remove_final_layer_norm", false, false);
+  expect("word_embed_proj_dim", width, width);
+  expect("enable_bias", true, true);
+  expect("layer_norm_elementwise_affine", true, true);
+  expect("tie_word_embeddings", true, true);
+  const heads = number("num_attention_heads");
+  if (heads === 0 || width % heads !== 0) {
+    throw new UnsupportedModelError(
+      `text_config.num_attention_heads: expected a divisor of the hidden size ${width}, got ${heads}`,
+    );
+  }
+  return {
+    vocabulary: number("vocab_size"),
+    width,
+    layers: number("num_hidden_layers"),
+    heads,
+    ffnWidth: number("ffn_dim"),
+    maxPositions: number("max_position_embeddings"),
+    normEps: 1e-5,
+    bosId: number("bos_token_id"),
+    stopIds: stopIds(text.eos_token_id === undefined ? 2 : text.eos_token_id),
+  };
+}
+
+function stopIds(value: unknown): readonly number[] {
+  const ids: unknown[] = value === null ? [] : Array.isArray(value) ? value : [value];
+  const bad = ids.find((id) => typeof id !== "number" || !Number.isInteger(id) || id < 0);
+  if (bad !== undefined) {
+    throw new UnsupportedModelError(
+      `text_config.eos_token_id: expected an id or a list of ids, got ${JSON.stringify(value)}`,
+    );
+  }
+  return ids as number[];
+}

@@ -1,0 +1,117 @@
+// OPT, the language model of BLIP-2. Zhang et al., "OPT: Open Pre-trained Transformer Language Models" (2022).
+// Upstream: transformers 4.57.6, models/opt/modeling_opt.py.
+
+import type { Recorder } from "../gpu/recorder.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
+import { cachedAttention } from "../kernels/cached-attention.ts";
+import { embedPrompt } from "../kernels/embed-prompt.ts";
+import { embedTokens } from "../kernels/embed-tokens.ts";
+import { layerNorm } from "../kernels/layer-norm.ts";
+import { matmul } from "../kernels/matmul.ts";
+import { selectRows } from "../kernels/select-rows.ts";
+import type { Linear, Norm } from "../kernels/weights.ts";
+import type { LanguageModel, PromptRows, SequenceRows } from "./language-model.ts";
+import type { OptConfig } from "./opt-config.ts";
+
+/** One pre-norm block. Linears are width -> width, but fc1 width -> ffnWidth and fc2 back; all have biases. */
+export interface OptLayer {
+  readonly attentionNorm: Norm;
+  readonly query: Linear;
+  readonly key: Linear;
+  readonly value: Linear;
+  readonly out: Linear;
+  readonly mlpNorm: Norm;
+  readonly fc1: Linear;
+  readonly fc2: Linear;
+}
+
+export interface OptWeights {
+  /** Token embeddings and head in one: width -> vocabulary, no bias. */
+  readonly head: Linear;
+  /** (maxPositions + 2, width) f32 or f16 */
+  readonly positions: Tensor;
+  readonly layers: readonly OptLayer[];
+  readonly norm: Norm;
+}
+
+/** Position t reads row t + 2 of the position table. */
+const positionOffset = 2;
+
+/**
+ * @param queries image slots in front of the text.
+ * @param imageId what stands for an image slot among ids.
+ * @param cacheType f32 under `--dtype f32`, else f16.
+ */
+export function optLanguageModel(
+  weights: OptWeights,
+  config: OptConfig,
+  { queries, imageId, cacheType }: { queries: number; imageId: number; cacheType: "f32" | "f16" },
+): LanguageModel {
+  const { heads, width, maxPositions, stopIds } = config;
+  return {
+    vocabulary: weights.head.columns,
+    width,
+    widest: Math.max(width, config.ffnWidth),
+    maxPositions,
+    queries,
+    imageId,
+    stopIds,
+    cache: { layers: weights.layers.length, width, type: cacheType },
+    readPrompts: (k, rows) => readPrompts(k, weights, heads, queries, rows),
+    readTokens: (k, rows) => readTokens(k, weights, heads, rows),
+  };
+}
+
+/** Image slots, then text -> logits after the last row of each item: (items, vocabulary) */
+function readPrompts(k: Recorder, w: OptWeights, heads: number, queries: number, rows: PromptRows): Tensor {
+  const x = embeddings(k, w, rows.cursors); //                                    (items * tokens, width)
+  embedPrompt(k, x, rows.prompt, w.positions, queries, positionOffset); //        same, image slots filled
+  const last = selectRows(k, decoder(k, w, heads, x, rows), rows.lastRows); //    (items, width)
+  return logits(k, w, last); //                                                   (items, vocabulary)
+}
+
+/** One token per row -> logits after it: (rows, vocabulary) */
+function readTokens(k: Recorder, w: OptWeights, heads: number, rows: SequenceRows): Tensor {
+  return logits(k, w, decoder(k, w, heads, embeddings(k, w, rows.cursors), rows));
+}
+
+/** cursors (rows, 4) -> token + position embeddings (rows, width); image slots are left open */
+function embeddings(k: Recorder, w: OptWeights, cursors: Tensor): Tensor {
+  const x = k.scratch("embeddings", [cursors.shape[0] ?? 0, w.head.inputs]);
+  embedTokens(k, x, w.head, w.positions, cursors, positionOffset);
+  return x;
+}
+
+/** x: (rows, width) -> same, after all blocks, before the final norm */
+function decoder(k: Recorder, w: OptWeights, heads: number, x: Tensor, rows: SequenceRows): Tensor {
+  return w.layers.reduce((hidden, layer, i) => block(k, layer, heads, hidden, rows, rows.cache[i] as LayerCache), x);
+}
+
+/** x + out(attention(norm(x))), then + fc2(relu(fc1(norm(x)))).  x: (rows, width) -> same */
+function block(k: Recorder, w: OptLayer, heads: number, x: Tensor, rows: SequenceRows, cache: LayerCache): Tensor {
+  const attended = matmul(k, selfAttention(k, w, heads, layerNorm(k, x, w.attentionNorm), rows, cache), w.out, {
+    residual: x,
+  });
+  const hidden = matmul(k, layerNorm(k, attended, w.mlpNorm), w.fc1, { activation: "relu" });
+  return matmul(k, hidden, w.fc2, { residual: attended });
+}
+
+/** Causal over the cached positions; q is scaled by headDim^-0.5 before the product.  x: (rows, width) -> same */
+function selfAttention(
+  k: Recorder,
+  w: OptLayer,
+  heads: number,
+  x: Tensor,
+  rows: SequenceRows,
+  cache: LayerCache,
+): Tensor {
+  const query = matmul(k, x, w.query);
+  appendCache(k, matmul(k, x, w.key), matmul(k, x, w.value), rows.cursors, cache);
+  return cachedAttention(k, query, cache, rows.table, rows.cursors, heads, (w.query.columns / heads) ** -0.5);
+}
+
+/** hidden (rows, width) -> (rows, vocabulary) */
+function logits(k: Recorder, w: OptWeights, hidden: Tensor): Tensor {
+  return matmul(k, layerNorm(k, hidden, w.norm), w.head);
+}
