@@ -9,20 +9,13 @@
 
 import { randomBytes } from "node:crypto";
 import { z } from "zod";
-import type { Committed, ManifestItem } from "../messages/job.ts";
+import type { Committed, ManifestItem, ManifestRef } from "../messages/job.ts";
 import { ManifestError, StoreError } from "./errors.ts";
 import { type InputOptions, readInput } from "./inputs.ts";
 import { commitJsonl, readJson, readJsonl } from "./jsonl.ts";
 import type { ObjectStore } from "./store.ts";
 
-/** Names a manifest; small enough for a workflow's history. */
-export interface ManifestRef {
-  /** Number of items. */
-  readonly items: number;
-  /** Items of every shard but the last. */
-  readonly shardSize: number;
-  readonly index: Committed;
-}
+export type { ManifestRef } from "../messages/job.ts";
 
 export interface ManifestOptions {
   /** Items a shard. Default 5000, about 1 MB. */

@@ -25,6 +25,8 @@ export interface ObjectStore {
    * @throws StoreError when it is missing or its bytes are others.
    */
   read(name: string, sha256: string): Promise<Buffer>;
+  /** An object that somebody has committed, with its digest, or null. */
+  find(name: string): Promise<Committed | null>;
   /** Names of all objects that start with `prefix`, sorted by code units. Objects half written are not among them. */
   list(prefix?: string): Promise<string[]>;
   /** Delete every object whose name starts with `folder` and a slash. Only for objects that no history names. */
@@ -113,6 +115,17 @@ export function folderStore(folder: string): ObjectStore {
         );
       }
       return bytes;
+    },
+
+    async find(name) {
+      try {
+        return { name, sha256: sha256(await readFile(place(name))) };
+      } catch (error) {
+        if (errorCode(error) === "ENOENT") return null;
+        throw new StoreError(`store: expected to look for ${name} in ${folder}, got ${errorCode(error)}`, {
+          cause: error,
+        });
+      }
     },
 
     async list(prefix = "") {

@@ -2,6 +2,8 @@
 
 import type { Dtype, Generation } from "../stages.ts";
 
+export { defaultGeneration } from "../stages.ts";
+
 export type Stage = "encode" | "query" | "generate";
 
 /** Which checkpoint, by identity. Queues and prompt subjects are named by `digest` and `dtype`. */
@@ -39,8 +41,8 @@ export interface JobInput extends Asked {
   readonly timing?: Timing;
   /** Default 0. A retry is attempt 1, 2, … of the same job, over the items that have no result but a failure. */
   readonly attempt?: number;
-  /** What the attempts before this one left; absent in attempt 0. */
-  readonly previous?: JobRecord;
+  /** What the attempts before this one left, oldest first; absent in attempt 0. */
+  readonly previous?: readonly JobRecord[];
   /** Where done and failed are shown to Temporal's lists. The server must have the attributes; default memo. */
   readonly visibility?: "search-attributes" | "memo";
   /** State of a run that continues an earlier one; no caller sets it. */
@@ -91,34 +93,33 @@ export interface Committed {
   readonly sha256: string;
 }
 
-/** One manifest shard: a JSONL object of ManifestItems. */
-export interface ManifestShard extends Committed {
+/** Names a manifest; small enough for a workflow's history. */
+export interface ManifestRef {
+  /** Number of items. */
   readonly items: number;
+  /** Items of every shard but the last. */
+  readonly shardSize: number;
+  readonly index: Committed;
 }
 
-/** What the activity `plan` found. It keeps the list of shards short (at most about 1,000), whatever the job's size. */
-export interface Plan {
-  readonly total: number;
-  readonly shards: readonly ManifestShard[];
-}
-
-/** What a job has committed: enough to export it, to continue it and to retry it. */
+/** What one attempt of a job has committed: enough to export it, to continue it and to retry it. */
 export interface JobRecord {
-  /** The manifest of attempt 0: every item, in order. */
-  readonly manifest: Plan;
+  /** URI of the attempt's folder. */
+  readonly folder: string;
+  /** null until it is planned. */
+  readonly manifest: ManifestRef | null;
   /** The newest page of the chain of results (see IndexPage); null before the first. */
   readonly head: Committed | null;
 }
 
 /** One page of the chain of results, an object in the job's folder; `previous` leads to older ones, and so on. */
 export interface IndexPage {
-  readonly attempt: number;
   readonly page: number;
   readonly previous: Committed | null;
   readonly chunks: readonly IndexEntry[];
 }
 
-/** The committed result of one chunk: a JSONL object of ResultLines. */
+/** The committed result of one chunk: a JSONL object of result lines. */
 export interface IndexEntry {
   readonly chunk: number;
   readonly result: Committed;
@@ -129,21 +130,18 @@ export interface IndexEntry {
 /** Chunks on one page of the chain. 100 entries are about 15 KB. */
 export const chunksOnPage = 100;
 
-/** Items of one chunk: `count` lines of `shard` from line `offset`. */
-export interface ChunkRange {
-  readonly shard: Committed;
-  readonly offset: number;
-  readonly count: number;
-}
-
-/** Names a chunk and where its objects are; part of every message about it. */
-export interface ChunkIdentity extends ChunkRange {
+/** Names a chunk, its items and where its objects are; part of every message about it. */
+export interface ChunkIdentity {
   readonly jobId: string;
   readonly attempt: number;
+  /** URI of the attempt's folder. */
+  readonly folder: string;
+  readonly manifest: ManifestRef;
   /** From 0 within the attempt. */
   readonly chunk: number;
-  /** URI of the job's folder. */
-  readonly folder: string;
+  /** Its items: `count` of the manifest, from item `first`. */
+  readonly first: number;
+  readonly count: number;
 }
 
 /** Input of the workflow `chunk`. */
@@ -201,7 +199,7 @@ export interface EncodeOutcome extends StageWork {
 }
 
 export interface GenerateOutcome extends StageWork {
-  /** The chunk's result when nothing is missing, a JSONL object of ResultLines in order. */
+  /** The chunk's result when nothing is missing, a JSONL object of result lines in order. */
   readonly result: (Committed & { readonly done: number; readonly failed: number }) | null;
   readonly missing: Missing;
 }
@@ -215,15 +213,6 @@ export type PromptLine =
 export interface ItemError {
   readonly type: string;
   readonly message: string;
-}
-
-/** One line of a chunk's result. */
-export interface ResultLine {
-  /** ManifestItem.index */
-  readonly index: number;
-  readonly result: ItemResult;
-  /** The adapter that generated it; "" for an item that failed before. */
-  readonly adapter: string;
 }
 
 /** How a chunk ended, by signal to its job and as its own result. */
@@ -253,7 +242,7 @@ export type ChunkStanding =
 export type JobState = "planning" | "running" | "paused" | "canceling" | "canceled" | "failing" | "failed" | "done";
 
 /** Answer of the query `progress`. Counts are items of this attempt, unless they say chunks. */
-export interface JobProgress extends JobRecord {
+export interface JobProgress {
   readonly jobId: string;
   readonly attempt: number;
   readonly state: JobState;
@@ -274,10 +263,12 @@ export interface JobProgress extends JobRecord {
   readonly waiting: readonly string[];
   /** Why the job fails; null while it does not. */
   readonly problem: ItemError | null;
+  /** What all attempts have committed, oldest first, this one last. */
+  readonly records: readonly JobRecord[];
 }
 
 /** Result of the workflow `job`. */
-export interface JobOutcome extends JobRecord {
+export interface JobOutcome {
   readonly jobId: string;
   readonly attempt: number;
   readonly state: "done" | "canceled";
@@ -285,10 +276,12 @@ export interface JobOutcome extends JobRecord {
   readonly done: number;
   readonly failed: number;
   readonly stages: StageTimings;
+  /** What all attempts have committed, oldest first, this one last. */
+  readonly records: readonly JobRecord[];
 }
 
 /** A chunk that was started and has not reported. */
-export interface ChunkInFlight extends ChunkRange {
+export interface ChunkInFlight {
   readonly chunk: number;
   /** Milliseconds since 1970: started, or last known to be running. */
   readonly heardAt: number;
@@ -302,11 +295,11 @@ export interface OpenPage {
   readonly entries: readonly IndexEntry[];
 }
 
-/** The state of a job between two runs; bounded by the window and the number of shards, not by the job's size. */
+/** The state of a job between two runs; bounded by the window, not by the job's size. */
 export interface JobCarried {
-  readonly plan: Plan | null;
-  /** The next chunk, and where it starts. */
-  readonly next: { readonly chunk: number; readonly shard: number; readonly offset: number };
+  readonly manifest: ManifestRef | null;
+  /** The chunk to start next; chunk n has the items from n * chunkSize. */
+  readonly next: number;
   readonly done: number;
   readonly failed: number;
   readonly reencoded: number;
