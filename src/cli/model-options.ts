@@ -1,0 +1,93 @@
+// --model, --dtype and --format, which every command takes, and the demo model that stands in without --model.
+
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Command, Option } from "commander";
+import { packageRoot } from "../gpu/package-root.ts";
+import { NotAvailableError, UsageError } from "./errors.ts";
+
+export type OutputFormat = "text" | "jsonl";
+export type DtypeChoice = "f32" | "f16" | "auto";
+
+export interface ModelFlags {
+  readonly model?: string;
+  readonly dtype: DtypeChoice;
+}
+
+export interface FormatFlag {
+  readonly format: OutputFormat;
+}
+
+/** Add --model and --dtype. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .option("--model <ref>", "Hugging Face id, or a directory in Hugging Face layout (default: the demo model)")
+    .addOption(
+      new Option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16")
+        .default("auto")
+        .argParser(parseDtype),
+    );
+}
+
+/** Add --format. */
+export function addFormatOption(command: Command): Command {
+  return command.addOption(
+    new Option("--format <format>", "text, or jsonl: one JSON object a line")
+      .default("text")
+      .argParser((text): OutputFormat => {
+        if (text === "text" || text === "jsonl") return text;
+        throw new UsageError(`--format: expected text or jsonl, got ${JSON.stringify(text)}`);
+      }),
+  );
+}
+
+function parseDtype(text: string): DtypeChoice {
+  if (text === "f32" || text === "f16" || text === "auto") return text;
+  if (text === "int8" || text === "int4") {
+    throw new NotAvailableError(`--dtype ${text}: quantized weights are not available yet; use f32, f16 or auto`);
+  }
+  throw new UsageError(`--dtype: expected f32, f16 or auto, got ${JSON.stringify(text)}`);
+}
+
+export interface ChosenModel {
+  readonly ref: string;
+  /** A sentence for the user when the model is a stand-in. */
+  readonly notice: string | null;
+}
+
+/** The random-weight checkpoint that the tests use; its captions are nonsense. */
+const fixtureModel = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
+
+/** The first folder of models/ that holds a checkpoint of this type. */
+function trainedModel(modelType: string): string | null {
+  const folder = join(packageRoot, "models");
+  if (!existsSync(folder)) return null;
+  for (const name of readdirSync(folder).sort()) {
+    const config = join(folder, name, "config.json");
+    if (existsSync(config) && JSON.parse(readFileSync(config, "utf8")).model_type === modelType) {
+      return join(folder, name);
+    }
+  }
+  return null;
+}
+
+/**
+ * The model to use: --model, else the demo model that captions and answers.
+ * @throws UsageError when neither is there.
+ */
+export function chooseModel(model: string | undefined): ChosenModel {
+  if (model !== undefined) {
+    if (model === "") throw new UsageError("--model: expected a Hugging Face id or a directory, got an empty text");
+    return { ref: model, notice: null };
+  }
+  const trained = trainedModel("blip-2");
+  if (trained !== null) return { ref: trained, notice: `using the demo model ${trained}; choose another with --model` };
+  if (existsSync(join(fixtureModel, "config.json"))) {
+    return {
+      ref: fixtureModel,
+      notice:
+        "no --model given and no trained demo model there: using a test fixture with random weights, so texts are nonsense",
+    };
+  }
+  throw new UsageError("--model: expected a Hugging Face id or a directory, got none, and no demo model is there");
+}

@@ -1,0 +1,31 @@
+// stdout carries results and nothing else; a reader that has seen enough (`| head`) ends the command quietly.
+
+import type { Progress } from "./progress.ts";
+
+let readerGone = false;
+
+/** Call once, before anything is written. */
+export function watchStdout(): void {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    readerGone = true;
+    process.exit(0);
+  });
+}
+
+/** Write one line of results; a visible progress bar makes room for it. */
+export function writeLine(line: string, progress?: Progress): void {
+  if (readerGone) return;
+  if (process.stdout.isTTY) progress?.clear();
+  process.stdout.write(`${line}\n`);
+}
+
+/** Write one JSON object as a line. */
+export function writeJson(value: unknown, progress?: Progress): void {
+  writeLine(JSON.stringify(value), progress);
+}
+
+/** Tell something that is not a result. */
+export function tell(line: string): void {
+  process.stderr.write(`${line}\n`);
+}

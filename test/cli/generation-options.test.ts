@@ -1,0 +1,109 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Command } from "commander";
+import { NotAvailableError, UsageError } from "../../src/cli/errors.ts";
+import { addGenerationOptions, type GenerationFlags, generationFrom } from "../../src/cli/generation-options.ts";
+import { addFormatOption, addModelOptions, chooseModel } from "../../src/cli/model-options.ts";
+import { defaultGeneration, type Generation } from "../../src/stages.ts";
+
+function parse(...args: string[]): Generation {
+  const command = addGenerationOptions(new Command("caption")).exitOverride();
+  command.configureOutput({ outputError: () => {} }).parse(args, { from: "user" });
+  return generationFrom(command.opts<GenerationFlags>());
+}
+
+test("without flags the defaults of Hugging Face's generate() hold", () => {
+  assert.deepEqual(parse(), defaultGeneration);
+  assert.deepEqual(defaultGeneration, {
+    maxNewTokens: 20,
+    minNewTokens: 0,
+    numBeams: 1,
+    lengthPenalty: 1,
+    repetitionPenalty: 1,
+  });
+});
+
+test("every flag reaches its own setting, negative values after a space included", () => {
+  const flags = "--max-new-tokens 7 --min-new-tokens 2 --num-beams 5 --length-penalty -1.0 --repetition-penalty 1.5";
+  assert.deepEqual(parse(...flags.split(" ")), {
+    maxNewTokens: 7,
+    minNewTokens: 2,
+    numBeams: 5,
+    lengthPenalty: -1,
+    repetitionPenalty: 1.5,
+  });
+  assert.equal(parse("--length-penalty=-0.5").lengthPenalty, -0.5);
+});
+
+test("values that cannot be are wrong use, and the message names flag and value", () => {
+  const wrong = [
+    ["--max-new-tokens", "0"],
+    ["--max-new-tokens", "2.5"],
+    ["--max-new-tokens", ""],
+    ["--min-new-tokens", "-1"],
+    ["--num-beams", "0"],
+    ["--num-beams", "many"],
+    ["--length-penalty", "NaN"],
+    ["--length-penalty", "Infinity"],
+    ["--repetition-penalty", "0"],
+    ["--repetition-penalty", "-2"],
+  ];
+  for (const [flag = "", value = ""] of wrong) {
+    assert.throws(
+      () => parse(flag, value),
+      (error: Error) =>
+        error instanceof UsageError &&
+        error.message.startsWith(`${flag}: `) &&
+        error.message.includes(JSON.stringify(value)),
+      `${flag} ${value}`,
+    );
+  }
+  assert.throws(
+    () => parse("--min-new-tokens", "9", "--max-new-tokens", "8"),
+    /--min-new-tokens: expected at most --max-new-tokens \(8\), got 9/,
+  );
+});
+
+test("flags of sampling are refused, not ignored", () => {
+  for (const args of [
+    ["--do-sample"],
+    ["--temperature", "0.5"],
+    ["--top-k", "5"],
+    ["--top-p", "0.9"],
+    ["--seed", "1"],
+  ]) {
+    assert.throws(
+      () => parse(...args),
+      (error: Error) => error instanceof NotAvailableError && error.message.includes(args[0] ?? ""),
+      args.join(" "),
+    );
+  }
+});
+
+test("an unknown flag is an error", () => {
+  assert.throws(() => parse("--max-tokens", "5"), /unknown option '--max-tokens'/);
+});
+
+test("--dtype and --format take what there is and refuse what is not there yet", () => {
+  const opts = (...args: string[]) => {
+    const command = addFormatOption(addModelOptions(new Command("caption"))).exitOverride();
+    return command.parse(args, { from: "user" }).opts();
+  };
+  assert.deepEqual(opts(), { dtype: "auto", format: "text" });
+  assert.deepEqual(opts("--dtype", "f16", "--format", "jsonl", "--model", "a/b"), {
+    dtype: "f16",
+    format: "jsonl",
+    model: "a/b",
+  });
+  assert.throws(() => opts("--dtype", "int8"), NotAvailableError);
+  assert.throws(() => opts("--dtype", "float32"), UsageError);
+  assert.throws(() => opts("--format", "json"), UsageError);
+});
+
+test("without --model the demo model stands in, and says what it is", () => {
+  assert.deepEqual(chooseModel("org/name"), { ref: "org/name", notice: null });
+  assert.throws(() => chooseModel(""), UsageError);
+  const { ref, notice } = chooseModel(undefined);
+  assert.match(ref, /models\/./);
+  assert.match(notice ?? "", /demo model/);
+});
