@@ -4,40 +4,35 @@
 // is verified and every miss is an answer. Calls are bounded in time; when NATS is away they say so and may be retried.
 
 import {
-  DiscardPolicy,
   JetStreamApiError,
   type JetStreamClient,
   type JetStreamManager,
   jetstream,
   jetstreamManager,
-  RetentionPolicy,
-  StorageType,
   type StreamConfig,
 } from "@nats-io/jetstream";
 import { errors, headers, type MsgHdrs, type NatsConnection } from "@nats-io/transport-node";
 import type { Activation } from "../stages.ts";
 import { messageOf, PromptStoreError, PromptStoreUnavailableError } from "./errors.ts";
+import {
+  isApiError,
+  isJetStreamNotEnabled,
+  isStreamGone,
+  otherConfiguration,
+  refusals,
+  StreamGoneError,
+  wrongLastSequence,
+} from "./jetstream-errors.ts";
 import { promptSubject } from "./prompt-key.ts";
 import { formText, fromMessage, headerNames, toMessage } from "./prompt-message.ts";
 import type { ActivationForm, MissReason, PromptKey, PromptPlan, PromptStore } from "./prompt-store.ts";
-import { structuralDrift, tunableDrift } from "./stream-drift.ts";
-
-export interface JetStreamPromptStoreOptions {
-  /** Name of the stream. Default BLIPFLEET_PROMPTS. */
-  readonly stream?: string;
-  /** Bytes that the stream may hold; the oldest prompts go first. Default 1 GiB. */
-  readonly maxBytes?: number;
-  /** Seconds that a prompt is kept. Default one day. */
-  readonly maxAgeSeconds?: number;
-  /** Default file: prompts are shared across jobs. */
-  readonly storage?: "file" | "memory";
-  /** Copies in a cluster. Default 1: a lost prompt is encoded again. */
-  readonly replicas?: number;
-  /** Milliseconds that one call may take, waiting for a reconnection included. Default 5000. */
-  readonly timeoutMs?: number;
-  /** Goes into the messages, for people. Default: this process's id. */
-  readonly producer?: string;
-}
+import {
+  defaults,
+  type JetStreamPromptStoreOptions,
+  structuralDrift,
+  tunableDrift,
+  wantedConfig,
+} from "./stream-config.ts";
 
 /** Settings of the stream that a job's window is computed from. */
 export interface PromptLimits {
@@ -47,26 +42,8 @@ export interface PromptLimits {
   readonly maxBytes: number;
 }
 
-const defaults = {
-  stream: "BLIPFLEET_PROMPTS",
-  maxBytes: 1024 ** 3,
-  maxAgeSeconds: 24 * 3600,
-  storage: "file",
-  replicas: 1,
-  timeoutMs: 5000,
-} as const;
-
 /** Room for the headers of any prompt, in bytes; theirs are about 600. */
 const headerAllowance = 2048;
-
-/**
- * 5xx answers that stay the same until somebody changes a setting: not enough storage (10047) or memory (10028) for the
- * stream's max_bytes, a message above max_msg_size (10054) or max_bytes (10077).
- */
-const refusals: ReadonlySet<number> = new Set([10028, 10047, 10054, 10077]);
-
-/** JetStream's code for "the subject's last sequence is not the expected one": the key exists already. */
-const wrongLastSequence = 10071;
 
 /**
  * Open the store: create its stream if it is absent, compare its configuration if it is there.
@@ -99,7 +76,10 @@ export class JetStreamPromptStore implements PromptStore {
   readonly #producer: string;
   #preparing: Promise<void> | undefined;
   #disconnectedSince: number | undefined;
-  #reconnected: { readonly promise: Promise<void>; readonly resolve: () => void } = deferred();
+  /** What to call when the connection breaks, one for each call under way. */
+  readonly #underWay = new Set<() => void>();
+  /** Resolved while there is one, after the first time that there was none. */
+  #reconnected = deferred();
   #closed = false;
 
   constructor(
@@ -178,9 +158,16 @@ export class JetStreamPromptStore implements PromptStore {
 
   /** Create or compare the stream. Done by open, and again when the stream is found to be gone. */
   async ready(): Promise<void> {
-    this.#preparing ??= this.#bounded("open", () => this.#prepareStream()).finally(() => {
-      this.#preparing = undefined;
-    });
+    this.#preparing ??= this.#bounded("open", () => this.#prepareStream())
+      .catch((error: unknown) => {
+        if (error instanceof StreamGoneError) {
+          throw this.#unavailable("open", "no answer from JetStream, which may be starting", error);
+        }
+        throw error;
+      })
+      .finally(() => {
+        this.#preparing = undefined;
+      });
     await this.#preparing;
   }
 
@@ -195,8 +182,8 @@ export class JetStreamPromptStore implements PromptStore {
       this.drift = [];
       return;
     } catch (error) {
-      // 10058: there is one with another configuration. Anything else is a real failure.
-      if (!isApiError(error, 10058)) throw error;
+      // there is one with another configuration. Anything else is a real failure.
+      if (!isApiError(error, otherConfiguration)) throw error;
     }
     const { config } = await this.#manager.streams.info(this.#wanted.name);
     const broken = structuralDrift(config, this.#wanted);
@@ -225,26 +212,52 @@ export class JetStreamPromptStore implements PromptStore {
     }
   }
 
-  /** Wait for the connection within the time limit, run, and turn the client's errors into ours. */
+  /**
+   * Wait for the connection, run, and turn the client's errors into ours, all within the time limit. What was under way
+   * when the connection broke is run again: every call here may be repeated.
+   */
   async #bounded<T>(what: string, run: () => Promise<T>): Promise<T> {
-    await this.#expectConnection(what);
-    try {
-      return await run();
-    } catch (error) {
-      throw this.#translate(what, error);
+    const deadline = Date.now() + this.#timeoutMs;
+    for (;;) {
+      await this.#expectConnection(what, deadline);
+      try {
+        const first = await this.#unlessDisconnected(run);
+        if (first !== undefined) return first.value;
+      } catch (error) {
+        if (this.#disconnectedSince === undefined) throw this.#translate(what, error);
+      }
+      if (Date.now() > deadline) throw this.#unavailable(what, "a connection that broke while it answered");
     }
   }
 
-  async #expectConnection(what: string): Promise<void> {
+  /** What `run` gives, or undefined as soon as the connection breaks. */
+  #unlessDisconnected<T>(run: () => Promise<T>): Promise<{ readonly value: T } | undefined> {
+    return new Promise((resolve, reject) => {
+      const giveUp = () => resolve(undefined);
+      this.#underWay.add(giveUp);
+      run()
+        .then((value) => resolve({ value }), reject)
+        .finally(() => this.#underWay.delete(giveUp));
+    });
+  }
+
+  async #expectConnection(what: string, deadline: number): Promise<void> {
     if (this.#closed) throw new PromptStoreError(`prompt store: expected an open store, got ${what} after close()`);
     if (this.#connection.isClosed()) throw this.#unavailable(what, "a closed connection");
-    if (this.#disconnectedSince === undefined) return;
-    const timer = timeoutAfter(this.#timeoutMs);
-    await Promise.race([this.#reconnected.promise, timer.promise]);
-    timer.clear();
+    if (this.#disconnectedSince !== undefined) {
+      const timer = timeoutAfter(Math.max(0, deadline - Date.now()));
+      await Promise.race([this.#reconnected.promise, timer.promise]);
+      timer.clear();
+    }
     if (this.#disconnectedSince !== undefined) {
       const seconds = ((Date.now() - this.#disconnectedSince) / 1000).toFixed(1);
       throw this.#unavailable(what, `no connection for ${seconds} s`);
+    }
+    if (this.#connection.info?.jetstream !== true) {
+      throw new PromptStoreError(
+        `prompt store: expected JetStream at ${this.#server()}, got a server where it is not enabled; ` +
+          "add jetstream { store_dir: … } to its configuration file",
+      );
     }
   }
 
@@ -252,13 +265,10 @@ export class JetStreamPromptStore implements PromptStore {
     if (error instanceof PromptStoreError || error instanceof PromptStoreUnavailableError) return error;
     if (isStreamGone(error)) return new StreamGoneError(messageOf(error), { cause: error });
     // The caller of put() looks at the code, so these pass as they are.
-    if (isApiError(error, wrongLastSequence) || isApiError(error, 10058)) return error;
+    if (isApiError(error, wrongLastSequence) || isApiError(error, otherConfiguration)) return error;
     if (isJetStreamNotEnabled(error)) {
-      const permanent = error.cause instanceof JetStreamApiError;
-      if (!permanent) return this.#unavailable(what, "no answer from JetStream (starting, or not enabled)", error);
       return new PromptStoreError(
-        `prompt store: expected JetStream at ${this.#server()}, got ${error.message}; ` +
-          "enable it in the server's configuration (jetstream { store_dir: … }) and for this account",
+        `prompt store: expected JetStream for this account at ${this.#server()}, got ${error.message}; enable it there`,
         { cause: error },
       );
     }
@@ -308,17 +318,13 @@ export class JetStreamPromptStore implements PromptStore {
       if (status.type === "disconnect" && this.#disconnectedSince === undefined) {
         this.#disconnectedSince = Date.now();
         this.#reconnected = deferred();
+        for (const giveUp of this.#underWay) giveUp();
       } else if (status.type === "reconnect") {
         this.#disconnectedSince = undefined;
         this.#reconnected.resolve();
       }
     }
   }
-}
-
-/** The stream does not exist; never leaves this file. */
-class StreamGoneError extends Error {
-  override readonly name = "StreamGoneError";
 }
 
 /** nats-server 2.9 (Debian 12) has all that is used here; nothing newer is asked of a server. */
@@ -329,39 +335,6 @@ function expectVersion(connection: NatsConnection): void {
   throw new PromptStoreError(
     `prompt store: expected nats-server 2.9 or newer at ${connection.getServer()}, got ${version || "no version"}`,
   );
-}
-
-function wantedConfig(options: JetStreamPromptStoreOptions): Pick<StreamConfig, "name"> & Partial<StreamConfig> {
-  return {
-    name: options.stream ?? defaults.stream,
-    description: "Visual prompts of BlipFleet: a cache, safe to delete",
-    subjects: ["blipfleet.prompt.*.*"],
-    retention: RetentionPolicy.Limits,
-    storage: (options.storage ?? defaults.storage) === "memory" ? StorageType.Memory : StorageType.File,
-    max_msgs_per_subject: 1,
-    discard: DiscardPolicy.Old,
-    max_bytes: options.maxBytes ?? defaults.maxBytes,
-    max_age: (options.maxAgeSeconds ?? defaults.maxAgeSeconds) * 1e9, // ns
-    duplicate_window: Math.min(30, options.maxAgeSeconds ?? defaults.maxAgeSeconds) * 1e9, // ns; unused, kept small
-    num_replicas: options.replicas ?? defaults.replicas,
-    allow_direct: true,
-  };
-}
-
-/** By name: the client does not export this class. Its cause is an API error when the server said so itself. */
-function isJetStreamNotEnabled(error: unknown): error is Error {
-  return error instanceof Error && error.name === "JetStreamNotEnabled";
-}
-
-function isApiError(error: unknown, code: number): error is JetStreamApiError {
-  return error instanceof JetStreamApiError && error.code === code;
-}
-
-/** Direct gets and publishes to a stream that is not there find nobody listening; the API says 10059. */
-function isStreamGone(error: unknown): boolean {
-  if (error instanceof JetStreamApiError) return error.code === 10059;
-  if (isJetStreamNotEnabled(error)) return false;
-  return error instanceof errors.NoRespondersError || (error instanceof errors.RequestError && error.isNoResponders());
 }
 
 function headerRecord(from: MsgHdrs): Record<string, string> {
