@@ -1,7 +1,7 @@
-// scores[r, i] = running[r] + process(logits[from(r), i] - logSumExp(logits[from(r)]))
+// scores[r, i] = running[r] + process(logits[source(r), i] - logSumExp(logits[source(r)]))
 // best[r, c]   = (max, argmax) of scores[r] over the ids of chunk c; of equal scores the lowest id
 //
-// A row r is (item r / beams, beam r % beams). from(r) = r, or with `shared` = 1 (the first step) the item's one row.
+// A row r is (item r / beams, beam r % beams). source(r) = r, or with `perItem` = 1 (the first step) the item's one row.
 // process, on log-probabilities: divided by the item's repetition penalty if >= 0, multiplied if < 0, when the id was
 // seen in the prompt or since; then the lowest number if the id ends a sequence and fewer than `minNew` ids are there.
 //
@@ -23,7 +23,7 @@ struct Params {
   seenWords: u32,
   settingsWidth: u32,
   stopCount: u32,
-  shared: u32,
+  perItem: u32,
 }
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
@@ -56,7 +56,7 @@ fn beamScores(
 ) {
   let row = group.y;
   let item = row / beams;
-  let source = select(row, item, params.shared == 1u);
+  let source = select(row, item, params.perItem == 1u);
   let end = min((group.x + 1u) * chunk, params.vocabulary);
 
   var high = lowest;

@@ -71,10 +71,10 @@ fn cachedAttention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     let count = min(tile, visible - start);
     for (var i = lane; i < count; i += lanes) {
       let slot = table[sequence * params.positions + start + i];
-      let from = slot * params.stride + inRow;
+      let base = slot * params.stride + inRow;
       var score = 0.0;
       for (var d = 0u; d < headDim; d++) {
-        score += query[d] * keyAt(from + d);
+        score += query[d] * keyAt(base + d);
       }
       places[i] = slot;
       scores[i] = score;
@@ -97,12 +97,12 @@ fn cachedAttention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
     }
     for (var i = 0u; i < count; i++) {
       let weight = exp(scores[i] - highest);
-      let from = places[i] * params.stride + inRow;
+      let base = places[i] * params.stride + inRow;
       total += weight;
       for (var k = 0u; k < owned; k++) {
         let d = lane + k * lanes;
         if (d < headDim) {
-          sums[k] += weight * valueAt(from + d);
+          sums[k] += weight * valueAt(base + d);
         }
       }
     }

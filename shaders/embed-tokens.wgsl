@@ -1,6 +1,6 @@
 // x[r, d] = weight[d, id[r]] + positions[position[r] + offset, d]
 //
-// weight: (width, stride), one segment of the tied head: column c is the embedding of id `from + c`; `count` ids lie
+// weight: (width, stride), one segment of the tied head: column c is the embedding of id `firstId + c`; `count` ids lie
 // in this segment. positions: (table rows, width). cursors: (rows) of (token, position, slot, sequence). x: (rows, width).
 // Launched once per segment: a row whose id lies elsewhere is left alone, so the segments together write every row.
 // A row without position is padding; with `pads` = 1 it becomes zeros. A row with a position and no token is an image
@@ -14,7 +14,7 @@ const none = 0xffffffffu;
 struct Params {
   width: u32,
   stride: u32,
-  from: u32,
+  firstId: u32,
   count: u32,
   offset: u32,
   pads: u32,
@@ -56,8 +56,8 @@ fn embedTokens(@builtin(global_invocation_id) at: vec3<u32>) {
     }
     return;
   }
-  // Unsigned: an id below `from` wraps to a huge column, and so does `none`.
-  let column = token - params.from;
+  // Unsigned: an id below `firstId` wraps to a huge column, and so does `none`.
+  let column = token - params.firstId;
   if (token == none || column >= params.count) {
     return;
   }

@@ -41,7 +41,7 @@ export function beamScores(
       seenWords,
       settingsWidth: settingsHead + state.newRows,
       stopCount: state.stopCount,
-      shared: given === items * beams ? 0 : 1,
+      perItem: given === items * beams ? 0 : 1,
     },
     constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk, beams },
     workgroups: [cut.chunks, items * beams],

@@ -30,7 +30,7 @@ export function embedTokens(
     k.launch("embed-tokens", {
       inputs: { weight, positions, cursors },
       outputs: { x },
-      params: { width: head.inputs, stride, from, count: width, offset, pads: i === 0 ? 1 : 0 },
+      params: { width: head.inputs, stride, firstId: from, count: width, offset, pads: i === 0 ? 1 : 0 },
       constants: { lanes, weightHalf: `${weight.type === "f16"}`, positionsHalf: `${positions.type === "f16"}` },
       workgroups: [Math.ceil(head.inputs / lanes), rows],
     });
