@@ -4,11 +4,11 @@
 // worker leaves in the folder can reach an export.
 
 import { z } from "zod";
-import type { Committed, ItemResult, ManifestItem, Stage } from "../messages/job.ts";
+import type { Committed, IndexPage, ItemResult, JobRecord, ManifestItem, ManifestRef, Stage } from "../messages/job.ts";
 import { IncompleteJobError, StoreError } from "./errors.ts";
-import { commitJsonl, readJsonl } from "./jsonl.ts";
-import { type ManifestRef, manifestItems } from "./manifest.ts";
-import type { ObjectStore } from "./store.ts";
+import { commitJsonl, readJson, readJsonl } from "./jsonl.ts";
+import { manifestItems } from "./manifest.ts";
+import { type ObjectStore, openStore } from "./store.ts";
 
 /** Who made an item's result. Kept beside the results, never in them: results are equal on every fleet. */
 export interface Maker {
@@ -31,8 +31,8 @@ export interface ChunkResults {
   readonly objects: readonly Committed[];
 }
 
-/** A finished or running job as the export sees it. */
-export interface JobResults {
+/** One attempt of a job as the export sees it. */
+export interface AttemptResults {
   readonly store: ObjectStore;
   readonly manifest: ManifestRef;
   readonly chunks: readonly ChunkResults[];
@@ -100,6 +100,42 @@ function ordered(result: ItemResult): ItemResult {
   return { id, image, status: "failed", ...question, error: { type, message } };
 }
 
+const committed = z.object({ name: z.string(), sha256: z.string() });
+
+const pageSchema: z.ZodType<IndexPage> = z.object({
+  page: z.number().int().nonnegative(),
+  previous: committed.nullable(),
+  chunks: z.array(
+    z.object({
+      chunk: z.number().int().nonnegative(),
+      result: committed,
+      done: z.number().int().nonnegative(),
+      failed: z.number().int().nonnegative(),
+    }),
+  ),
+});
+
+/**
+ * The attempts of a job, oldest first, from what its workflow says was committed. An attempt that was not planned yet
+ * is left out.
+ * @throws StoreError, PathError
+ */
+export async function attemptsOf(records: readonly JobRecord[]): Promise<AttemptResults[]> {
+  const attempts: AttemptResults[] = [];
+  for (const { folder, manifest, head } of records) {
+    if (manifest === null) continue;
+    const store = openStore(folder);
+    const chunks: ChunkResults[] = [];
+    for (let at = head; at !== null; ) {
+      const page: IndexPage = await readJson(store, at, pageSchema);
+      chunks.push(...page.chunks.map(({ chunk, result }) => ({ chunk, objects: [result] })));
+      at = page.previous;
+    }
+    attempts.push({ store, manifest, chunks });
+  }
+  return attempts;
+}
+
 /** An item of the manifest with its result line; `line` is undefined while there is none. */
 export interface ItemWithResult {
   readonly item: ManifestItem;
@@ -107,13 +143,13 @@ export interface ItemWithResult {
 }
 
 /**
- * Every item of the manifest in order, exactly once, with its result. One shard and one chunk are in memory.
+ * Every item of one attempt's manifest in order, exactly once, with its result. One shard and one chunk are in memory.
  * @throws StoreError when two committed lines claim one item or a line is not that item's.
  */
-export async function* itemsWithResults(job: JobResults): AsyncGenerator<ItemWithResult> {
-  const lines = resultLines(job);
+export async function* itemsWithResults(attempt: AttemptResults): AsyncGenerator<ItemWithResult> {
+  const lines = resultLines(attempt);
   let next = await lines.next();
-  for await (const item of manifestItems(job.store, job.manifest)) {
+  for await (const item of manifestItems(attempt.store, attempt.manifest)) {
     const line = next.done !== true && next.value.index === item.index ? next.value : undefined;
     if (line !== undefined) {
       if (line.result.id !== item.id || line.result.image !== item.image) {
@@ -126,15 +162,17 @@ export async function* itemsWithResults(job: JobResults): AsyncGenerator<ItemWit
     yield { item, line };
   }
   if (next.done !== true) {
-    throw new StoreError(`results: expected ${job.manifest.items} items, got a result for item ${next.value.index}`);
+    throw new StoreError(
+      `results: expected ${attempt.manifest.items} items, got a result for item ${next.value.index}`,
+    );
   }
 }
 
 /** All committed lines in order of the items. */
-async function* resultLines(job: JobResults): AsyncGenerator<ResultLine> {
+async function* resultLines({ store, chunks }: AttemptResults): AsyncGenerator<ResultLine> {
   let last = -1;
-  for (const { chunk, objects } of [...job.chunks].sort((a, b) => a.chunk - b.chunk)) {
-    const lines = (await Promise.all(objects.map((object) => readResults(job.store, object)))).flat();
+  for (const { chunk, objects } of [...chunks].sort((a, b) => a.chunk - b.chunk)) {
+    const lines = (await Promise.all(objects.map((object) => readResults(store, object)))).flat();
     for (const line of lines.sort((a, b) => a.index - b.index)) {
       if (line.index <= last) {
         throw new StoreError(`results: expected item ${line.index} once, got it again in chunk ${chunk}`);
@@ -148,8 +186,6 @@ async function* resultLines(job: JobResults): AsyncGenerator<ResultLine> {
 export interface ExportOptions {
   /** Leave items without a result out instead of refusing. Default false. */
   readonly partial?: boolean;
-  /** Runs that tried failed items of this job again, oldest first; what they finished replaces the failure. */
-  readonly retries?: readonly JobResults[];
 }
 
 /** How a job stands. */
@@ -163,86 +199,93 @@ export interface ResultCounts {
 /**
  * The job's results as JSON lines (each with its newline), one per item, in manifest order: the same bytes whatever the
  * topology, the workers and the order in which chunks finished.
+ * @param attempts of attemptsOf(): the first names the items; later ones replace failures and fill gaps
  * @throws IncompleteJobError before the first line when items have no result and `partial` is not set
  * @throws StoreError
  */
-export async function* exportLines(job: JobResults, options: ExportOptions = {}): AsyncGenerator<string> {
-  for await (const line of finalLines(job, options)) yield `${JSON.stringify(ordered(line.result))}\n`;
+export async function* exportLines(
+  attempts: readonly AttemptResults[],
+  options: ExportOptions = {},
+): AsyncGenerator<string> {
+  for await (const { result } of finalLines(attempts, options)) yield `${JSON.stringify(ordered(result))}\n`;
 }
 
 /**
- * Beside the export: {"id", "adapter", "worker", "status"} of every item with a result, as JSON lines in the same order.
+ * Beside the export: {"id", "status", "adapter", "worker"} of every item with a result, as JSON lines in the same order.
  * @throws as exportLines
  */
-export async function* statsLines(job: JobResults, options: ExportOptions = {}): AsyncGenerator<string> {
-  for await (const { result, maker } of finalLines(job, options)) {
+export async function* statsLines(
+  attempts: readonly AttemptResults[],
+  options: ExportOptions = {},
+): AsyncGenerator<string> {
+  for await (const { result, maker } of finalLines(attempts, options)) {
     const { adapter, worker } = maker;
     yield `${JSON.stringify({ id: result.id, status: result.status, adapter, worker })}\n`;
   }
 }
 
 /** Count a job's results as an export would find them. @throws StoreError */
-export async function countResults(job: JobResults, options: ExportOptions = {}): Promise<ResultCounts> {
+export async function countResults(attempts: readonly AttemptResults[]): Promise<ResultCounts> {
   const counts = { items: 0, done: 0, failed: 0, missing: 0 };
-  const retried = await finishedRetries(options.retries ?? []);
-  for await (const { item, line } of itemsWithResults(job)) {
+  for await (const { line } of merged(attempts)) {
     counts.items += 1;
-    if (line === undefined) counts.missing += 1;
-    else counts[withRetry(item, line, retried).result.status] += 1;
+    counts[line?.result.status ?? "missing"] += 1;
   }
   return counts;
 }
 
-/** The items that failed, indexed from 0: what a retry's manifest holds (see commitManifest). @throws StoreError */
-export async function* failedItems(job: JobResults, options: ExportOptions = {}): AsyncGenerator<ManifestItem> {
-  const retried = await finishedRetries(options.retries ?? []);
+/**
+ * The items that failed or have no result, indexed from 0: what the manifest of the next attempt holds (see
+ * commitManifest). @throws StoreError
+ */
+export async function* unfinishedItems(attempts: readonly AttemptResults[]): AsyncGenerator<ManifestItem> {
   let index = 0;
-  for await (const { item, line } of itemsWithResults(job)) {
-    if (line === undefined || withRetry(item, line, retried).result.status !== "failed") continue;
+  for await (const { item, line } of merged(attempts)) {
+    if (line?.result.status === "done") continue;
     yield { ...item, index };
     index += 1;
   }
 }
 
-async function* finalLines(job: JobResults, options: ExportOptions): AsyncGenerator<ResultLine> {
-  if (options.partial !== true) await expectComplete(job);
-  const retried = await finishedRetries(options.retries ?? []);
-  for await (const { item, line } of itemsWithResults(job)) {
-    if (line !== undefined) yield withRetry(item, line, retried);
+async function* finalLines(attempts: readonly AttemptResults[], options: ExportOptions): AsyncGenerator<ResultLine> {
+  if (options.partial !== true) await expectComplete(attempts);
+  for await (const { line } of merged(attempts)) {
+    if (line !== undefined) yield line;
   }
 }
 
-async function expectComplete(job: JobResults): Promise<void> {
+async function expectComplete(attempts: readonly AttemptResults[]): Promise<void> {
+  const total = attempts[0]?.manifest.items ?? 0;
   let missing = 0;
   let firstMissing = "";
-  for await (const { item, line } of itemsWithResults(job)) {
+  for await (const { item, line } of merged(attempts)) {
     if (line !== undefined) continue;
     if (missing === 0) firstMissing = item.id;
     missing += 1;
   }
-  if (missing === 0) return;
+  if (total > 0 && missing === 0) return;
+  const what =
+    total === 0 ? "no manifest yet" : `${missing} without one (the first is ${JSON.stringify(firstMissing)})`;
   throw new IncompleteJobError(
-    `export: expected a result for each of ${job.manifest.items} items, got ${missing} without one ` +
-      `(the first is ${JSON.stringify(firstMissing)}); wait for the job, or export what is there with --partial`,
+    `export: expected a result for each of ${total} items, got ${what}; wait for the job, or export what is there with --partial`,
     missing,
-    job.manifest.items,
+    total,
   );
 }
 
-/** Lines of retries by item id; a later retry replaces an earlier one. Retries are small: their items had failed. */
-async function finishedRetries(retries: readonly JobResults[]): Promise<Map<string, ResultLine>> {
+/** The first attempt's items in order, each with the result that counts: done beats failed, later beats earlier. */
+async function* merged(attempts: readonly AttemptResults[]): AsyncGenerator<ItemWithResult> {
+  const [first, ...later] = attempts;
+  if (first === undefined) return;
+  // Later attempts hold only what had failed, so their lines are few.
   const lines = new Map<string, ResultLine>();
-  for (const retry of retries) {
-    for await (const { item, line } of itemsWithResults(retry)) {
-      if (line !== undefined) lines.set(item.id, line);
+  for (const attempt of later) {
+    for await (const { item, line } of itemsWithResults(attempt)) {
+      if (line !== undefined && lines.get(item.id)?.result.status !== "done") lines.set(item.id, line);
     }
   }
-  return lines;
-}
-
-/** A retry's line takes the place of a failure only. */
-function withRetry(item: ManifestItem, line: ResultLine, retried: ReadonlyMap<string, ResultLine>): ResultLine {
-  if (line.result.status === "done") return line;
-  const retry = retried.get(item.id);
-  return retry === undefined ? line : { ...retry, index: line.index };
+  for await (const { item, line } of itemsWithResults(first)) {
+    const again = line?.result.status === "done" ? undefined : lines.get(item.id);
+    yield { item, line: again === undefined ? line : { ...again, index: item.index } };
+  }
 }
