@@ -10,9 +10,10 @@
 // seen: (rows, seenWords) bits. table: (rows, positions). history: (rows, newRows). cursors: (rows).
 // choice: (rows) of (token, parent beam). settings: (items, settingsWidth), promptLength in column 3.
 // progress: (items, 2 + beams) of (generated, this one included, done, …). An item that is done stays as it is.
-// One invocation per (column, item): it reads that column of all beams before it writes any, so no copy is needed.
+// One invocation per (column, item): it reads that column of all beams before it writes any, so no copy is needed. `mostBeams` is room
+// for beams; loops run to the true number, so that one compiled shader serves many and no driver unrolls them.
 const lanes = 64u;
-const beams = 3u;
+const mostBeams = 4u;
 
 struct Params {
   seenWords: u32,
@@ -20,6 +21,7 @@ struct Params {
   newRows: u32,
   settingsWidth: u32,
   slotBase: u32,
+  beams: u32,
 }
 
 @group(0) @binding(0) var<storage, read> choice: array<vec2<u32>>;
@@ -33,6 +35,7 @@ struct Params {
 
 @compute @workgroup_size(lanes)
 fn advance(@builtin(global_invocation_id) at: vec3<u32>) {
+  let beams = params.beams;
   let column = at.x;
   let item = at.y;
   let state = item * (2u + beams);
@@ -42,14 +45,14 @@ fn advance(@builtin(global_invocation_id) at: vec3<u32>) {
   let t = progress[state] - 1u;
   let position = settings[item * params.settingsWidth + 3u] + t;
 
-  var tokens: array<u32, beams>;
-  var parents: array<u32, beams>;
+  var tokens: array<u32, mostBeams>;
+  var parents: array<u32, mostBeams>;
   for (var b = 0u; b < beams; b++) {
     let picked = choice[item * beams + b];
     tokens[b] = picked.x;
     parents[b] = min(picked.y, beams - 1u);
   }
-  var old: array<u32, beams>;
+  var old: array<u32, mostBeams>;
   if (column < params.seenWords) {
     for (var b = 0u; b < beams; b++) {
       old[b] = seen[(item * beams + b) * params.seenWords + column];

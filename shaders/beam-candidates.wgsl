@@ -4,18 +4,18 @@
 // scores: (items * beams, vocabulary) f32. best: (items * beams, chunks) of (score as f32 bits, id): the head of each
 // chunk in that order. candidates: (items, keep) of (score as f32 bits, place); nothing left: place 0xffffffff.
 // One workgroup per item, a tournament: take the best of all chunk heads, then find the next one of that chunk alone.
-// A chunk holds the ids [c * chunk, (c + 1) * chunk).
+// A chunk holds the ids [c * chunk, (c + 1) * chunk). `mostHeads` is room for beams * chunks heads.
 const lanes = 64u;
 const chunk = 1024u;
-const beams = 3u;
-const chunks = 1u;
+const mostHeads = 16u;
 const lowest = -3.4028234e38f;
 const none = 0xffffffffu;
-const heads = beams * chunks;
 
 struct Params {
   vocabulary: u32,
   keep: u32,
+  beams: u32,
+  chunks: u32,
 }
 
 @group(0) @binding(0) var<storage, read> scores: array<f32>;
@@ -23,8 +23,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> candidates: array<vec2<u32>>;
 @group(0) @binding(3) var<uniform> params: Params;
 
-var<workgroup> headValues: array<f32, heads>;
-var<workgroup> headPlaces: array<u32, heads>;
+var<workgroup> headValues: array<f32, mostHeads>;
+var<workgroup> headPlaces: array<u32, mostHeads>;
 var<workgroup> values: array<f32, lanes>;
 var<workgroup> places: array<u32, lanes>;
 
@@ -35,10 +35,11 @@ fn before(value: f32, place: u32, otherValue: f32, otherPlace: u32) -> bool {
 @compute @workgroup_size(lanes)
 fn beamCandidates(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let item = group.x;
+  let heads = params.beams * params.chunks;
   for (var h = lane; h < heads; h += lanes) {
     let head = best[item * heads + h];
     headValues[h] = bitcast<f32>(head.x);
-    headPlaces[h] = select((h / chunks) * params.vocabulary + head.y, none, head.y == none);
+    headPlaces[h] = select((h / params.chunks) * params.vocabulary + head.y, none, head.y == none);
   }
   workgroupBarrier();
 
@@ -74,7 +75,7 @@ fn beamCandidates(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
     if (place != none) {
       let end = min((c + 1u) * chunk, params.vocabulary);
       for (var i = c * chunk + lane; i < end; i += lanes) {
-        let score = scores[(item * beams + beam) * params.vocabulary + i];
+        let score = scores[(item * params.beams + beam) * params.vocabulary + i];
         let at = beam * params.vocabulary + i;
         if (before(value, place, score, at) && before(score, at, nextValue, nextPlace)) {
           nextValue = score;
@@ -92,8 +93,8 @@ fn beamCandidates(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoca
           nextPlace = places[other];
         }
       }
-      headValues[beam * chunks + c] = nextValue;
-      headPlaces[beam * chunks + c] = nextPlace;
+      headValues[beam * params.chunks + c] = nextValue;
+      headPlaces[beam * params.chunks + c] = nextPlace;
     }
     workgroupBarrier();
   }

@@ -14,7 +14,6 @@
 // scores equal. Not a number never wins: a chunk with nothing else has the id 0xffffffff.
 const lanes = 64u;
 const chunk = 1024u;
-const beams = 3u;
 const lowest = -3.4028234e38f;
 const none = 0xffffffffu;
 
@@ -24,6 +23,7 @@ struct Params {
   settingsWidth: u32,
   stopCount: u32,
   perItem: u32,
+  beams: u32,
 }
 
 @group(0) @binding(0) var<storage, read> logits: array<f32>;
@@ -55,7 +55,7 @@ fn beamScores(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let row = group.y;
-  let item = row / beams;
+  let item = row / params.beams;
   let source = select(row, item, params.perItem == 1u);
   let end = min((group.x + 1u) * chunk, params.vocabulary);
 
@@ -70,9 +70,9 @@ fn beamScores(
   }
   let logSum = log(sum);
 
-  let running = bitcast<f32>(progress[item * (2u + beams) + 2u + row % beams]);
+  let running = bitcast<f32>(progress[item * (2u + params.beams) + 2u + row % params.beams]);
   let penalty = bitcast<f32>(settings[item * params.settingsWidth + 2u]);
-  let tooShort = progress[item * (2u + beams)] < settings[item * params.settingsWidth + 1u];
+  let tooShort = progress[item * (2u + params.beams)] < settings[item * params.settingsWidth + 1u];
   var value = lowest;
   var id = none;
   for (var i = group.x * chunk + lane; i < end; i += lanes) {

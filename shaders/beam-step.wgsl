@@ -15,10 +15,11 @@
 // choice: (items * beams) of (token, parent beam): what each running beam appends, and to which.
 // ended: (items * beams, 3 + newRows) of (is a real end, score as f32 bits, length, ids…), best first.
 // One workgroup per item: lane 0 decides, then each lane moves whole columns of `ended`, which is why that may happen
-// in place. An item that was done before stays as it is.
+// in place. An item that was done before stays as it is. `mostBeams` and `mostKept` are room for beams and candidates;
+// loops run to the true numbers, so that one compiled shader serves many and no driver unrolls them.
 const lanes = 64u;
-const beams = 3u;
-const keep = 6u;
+const mostBeams = 4u;
+const mostKept = 8u;
 const far = -1.0e9f;
 const none = 0xffffffffu;
 
@@ -27,6 +28,8 @@ struct Params {
   settingsWidth: u32,
   stopCount: u32,
   newRows: u32,
+  beams: u32,
+  keep: u32,
 }
 
 @group(0) @binding(0) var<storage, read> candidates: array<vec2<u32>>;
@@ -39,9 +42,9 @@ struct Params {
 @group(0) @binding(7) var<uniform> params: Params;
 
 /// What the ended record j becomes: an older record (< beams) or candidate k (beams + k), and whether it really ended.
-var<workgroup> sources: array<u32, beams>;
-var<workgroup> scores: array<f32, beams>;
-var<workgroup> real: array<u32, beams>;
+var<workgroup> sources: array<u32, mostBeams>;
+var<workgroup> scores: array<f32, mostBeams>;
+var<workgroup> real: array<u32, mostBeams>;
 
 fn ends(id: u32) -> bool {
   for (var s = 0u; s < params.stopCount; s++) {
@@ -54,6 +57,8 @@ fn ends(id: u32) -> bool {
 
 /// All of lane 0's work; `generated` counts the ids before this step.
 fn decide(item: u32, generated: u32) {
+  let beams = params.beams;
+  let keep = params.keep;
   let state = item * (2u + beams);
   let setting = item * params.settingsWidth;
   let length = generated + 1u;
@@ -62,9 +67,9 @@ fn decide(item: u32, generated: u32) {
   let recordWidth = 3u + params.newRows;
 
   // Places 0 .. beams-1 are the ended so far, beams .. beams+keep-1 the candidates.
-  var merged: array<f32, beams + keep>;
-  var isReal: array<bool, beams + keep>;
-  var open: array<f32, keep>;
+  var merged: array<f32, mostBeams + mostKept>;
+  var isReal: array<bool, mostBeams + mostKept>;
+  var open: array<f32, mostKept>;
   for (var j = 0u; j < beams; j++) {
     let record = (item * beams + j) * recordWidth;
     merged[j] = bitcast<f32>(ended[record + 1u]);
@@ -83,7 +88,7 @@ fn decide(item: u32, generated: u32) {
   }
 
   var bestRunning = 0.0;
-  var takenOpen: array<bool, keep>;
+  var takenOpen: array<bool, mostKept>;
   for (var b = 0u; b < beams; b++) {
     var pick = keep;
     for (var k = 0u; k < keep; k++) {
@@ -100,7 +105,7 @@ fn decide(item: u32, generated: u32) {
     progress[state + 2u + b] = bitcast<u32>(open[pick]);
   }
 
-  var takenMerged: array<bool, beams + keep>;
+  var takenMerged: array<bool, mostBeams + mostKept>;
   var allReal = true;
   for (var b = 0u; b < beams; b++) {
     var pick = beams + keep;
@@ -124,6 +129,8 @@ fn decide(item: u32, generated: u32) {
 @compute @workgroup_size(lanes)
 fn beamStep(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let item = group.x;
+  let beams = params.beams;
+  let keep = params.keep;
   let generated = progress[item * (2u + beams)];
   let over = progress[item * (2u + beams) + 1u] != 0u;
   storageBarrier();
@@ -138,7 +145,7 @@ fn beamStep(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_i
 
   let recordWidth = 3u + params.newRows;
   for (var column = lane; column < recordWidth; column += lanes) {
-    var old: array<u32, beams>;
+    var old: array<u32, mostBeams>;
     for (var j = 0u; j < beams; j++) {
       old[j] = ended[(item * beams + j) * recordWidth + column];
     }

@@ -2,7 +2,7 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape } from "../gpu/tensor.ts";
-import { type DecodeState, settingsHead } from "./decode-state.ts";
+import { type DecodeState, room, settingsHead } from "./decode-state.ts";
 
 const lanes = 64;
 
@@ -18,8 +18,8 @@ export function advance(k: Recorder, state: DecodeState): void {
   k.launch("advance", {
     inputs: { choice, settings, progress },
     outputs: { cursors, seen, table, history },
-    params: { seenWords, positions, newRows, settingsWidth: settingsHead + newRows, slotBase },
-    constants: { lanes, beams },
+    params: { seenWords, positions, newRows, settingsWidth: settingsHead + newRows, slotBase, beams },
+    constants: { lanes, mostBeams: beams === 1 ? 1 : room(beams, 8) },
     workgroups: [Math.ceil(Math.max(seenWords, positions, newRows) / lanes), items],
   });
 }

@@ -27,7 +27,9 @@ export function appendCache(k: Recorder, keys: Tensor, values: Tensor, cursors: 
   const [slots = 0] = expectShape("appendCache", cache.keys, ["slots", stride]);
   expectShape("appendCache", cache.values, [slots, stride]);
   if (cache.values.type !== cache.keys.type) {
-    throw new ShapeError(`appendCache: expected keys and values of one type, got ${cache.keys.type}, ${cache.values.type}`);
+    throw new ShapeError(
+      `appendCache: expected keys and values of one type, got ${cache.keys.type}, ${cache.values.type}`,
+    );
   }
   const words = half ? stride / 2 : stride;
   k.launch("append-cache", {

@@ -3,6 +3,7 @@
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import type { BeamScores } from "./beam-scores.ts";
+import { room } from "./decode-state.ts";
 import { scanLanes, type VocabularyChunks } from "./vocabulary-chunks.ts";
 
 /** -> (items, keep, 2) u32 of (score f32 bits, beam * vocabulary + id), best first; of equal ones the lowest place */
@@ -19,8 +20,8 @@ export function beamCandidates(
   k.launch("beam-candidates", {
     inputs: { scores, best },
     outputs: { candidates },
-    params: { vocabulary, keep },
-    constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk, beams, chunks: cut.chunks },
+    params: { vocabulary, keep, beams, chunks: cut.chunks },
+    constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk, mostHeads: room(beams * cut.chunks, 16) },
     workgroups: [rows / beams],
   });
   return candidates;

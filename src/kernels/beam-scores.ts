@@ -42,8 +42,9 @@ export function beamScores(
       settingsWidth: settingsHead + state.newRows,
       stopCount: state.stopCount,
       perItem: given === items * beams ? 0 : 1,
+      beams,
     },
-    constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk, beams },
+    constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk },
     workgroups: [cut.chunks, items * beams],
   });
   return { scores, best };

@@ -2,7 +2,7 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
-import { type DecodeState, endedHead, settingsHead } from "./decode-state.ts";
+import { type DecodeState, endedHead, room, settingsHead } from "./decode-state.ts";
 import { scanLanes } from "./vocabulary-chunks.ts";
 
 /** candidates (items, keep, 2) of beamCandidates -> state.progress, state.choice, state.ended, in place */
@@ -20,8 +20,10 @@ export function beamStep(k: Recorder, candidates: Tensor, state: DecodeState): v
       settingsWidth: settingsHead + newRows,
       stopCount: state.stopCount,
       newRows,
+      beams,
+      keep,
     },
-    constants: { lanes: scanLanes(k.softwareAdapter), beams, keep },
+    constants: { lanes: scanLanes(k.softwareAdapter), mostBeams: room(beams, 8), mostKept: room(keep, 16) },
     workgroups: [items],
   });
 }

@@ -10,6 +10,11 @@ export const settingsHead = 4;
 /** Columns of `ended` before the ids. */
 export const endedHead = 3;
 
+/** The size of an array for `count` elements in a shader: few sizes, so that few shaders are compiled. */
+export function room(count: number, least: number): number {
+  return Math.max(least, 2 ** Math.ceil(Math.log2(count)));
+}
+
 /**
  * A row is (item r / beams, beam r % beams). All u32; f32 values as their bits.
  *

@@ -96,7 +96,11 @@ interface StepResults {
   readonly ended: Uint32Array;
 }
 
-async function replay(gpu: Gpu, { state }: DecodeMachine, lists: readonly DecodeMachine["next"][]): Promise<StepResults> {
+async function replay(
+  gpu: Gpu,
+  { state }: DecodeMachine,
+  lists: readonly DecodeMachine["next"][],
+): Promise<StepResults> {
   const [progress, ended] = await gpu.submit(lists, { reads: [state.progress, state.ended] });
   return { progress: new Uint32Array(progress as ArrayBuffer), ended: new Uint32Array(ended as ArrayBuffer) };
 }
@@ -115,7 +119,9 @@ function finished(
     const record = row * state.beams * (endedHead + state.newRows);
     const ids = [...ended.subarray(record + endedHead, record + endedHead + (ended[record + 2] ?? 0))];
     if (ended[record] !== 1 || ids.some((id) => id >= model.vocabulary)) {
-      const error = new GenerationError("generate: expected logits that are numbers, got NaN; the weights may be broken");
+      const error = new GenerationError(
+        "generate: expected logits that are numbers, got NaN; the weights may be broken",
+      );
       results.push({ row, error });
     } else {
       results.push({ row, value: ids });

@@ -8,7 +8,7 @@ import type { Tensor } from "../../src/gpu/tensor.ts";
 import type { Linear, Norm, Segment } from "../../src/kernels/weights.ts";
 import type { GenerateRow } from "../../src/models/generate-row.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
-import { optLanguageModel, type OptWeights } from "../../src/models/opt.ts";
+import { type OptWeights, optLanguageModel } from "../../src/models/opt.ts";
 import { type OptConfig, optConfig } from "../../src/models/opt-config.ts";
 import type { Activation, Generation } from "../../src/stages.ts";
 import { packF16 } from "../kernels/harness.ts";
