@@ -2,7 +2,7 @@
 
 import { existsSync, lstatSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { found, lastLine, run, SetupError, say } from "./steps.mjs";
+import { found, run, SetupError, say } from "./steps.mjs";
 
 /** The first package that differs between the lock file and what npm recorded as installed, else null. */
 function firstDifference(root) {
@@ -33,8 +33,12 @@ export async function ensurePackages(root) {
   const args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
   const { status, stderr } = await run(npm, args, { cwd: root });
   if (status !== 0) {
+    const why = stderr
+      .split("\n")
+      .map((line) => line.replace(/^npm error ?/, "").trim())
+      .find((line) => line !== "" && !line.startsWith("code "));
     throw new SetupError(
-      `npm packages: expected \`npm ci\` to succeed, got status ${status} (${lastLine(stderr.replace(/npm error A complete log.*/s, ""))}); make the npm registry reachable and run set-up again`,
+      `npm packages: expected \`npm ci\` to succeed, got status ${status} (${why ?? "no message"}); make the npm registry reachable and run set-up again`,
     );
   }
 }

@@ -75,6 +75,17 @@ test("dependencies are pinned, and every one is used", () => {
   assert.deepEqual(unused, []);
 });
 
+test("the lock file knows the optional packages of every platform, without which `npm ci` refuses it", () => {
+  const { packages } = JSON.parse(readProjectFile("package-lock.json"));
+  const entries = Object.entries(packages as Record<string, { optionalDependencies?: Record<string, string> }>);
+  const missing = entries.flatMap(([path, { optionalDependencies = {} }]) =>
+    Object.keys(optionalDependencies).filter(
+      (name) => !(`node_modules/${name}` in packages || `${path}/node_modules/${name}` in packages),
+    ),
+  );
+  assert.deepEqual(missing, []);
+});
+
 test("the licence of every installed package may be used with ours", () => {
   const { packages } = JSON.parse(readProjectFile("package-lock.json"));
   const allowed =

@@ -1,0 +1,62 @@
+// blipfleet caption IMAGE...
+
+import type { Command } from "commander";
+import { addGenerationOptions, type GenerationFlags, generationFrom } from "./generation-options.ts";
+import type { LocalResult } from "./local-run.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  type FormatFlag,
+  type ModelFlags,
+  type OutputFormat,
+} from "./model-options.ts";
+import { tell, writeJson, writeLine } from "./output.ts";
+import type { Progress } from "./progress.ts";
+
+type Flags = ModelFlags & FormatFlag & GenerationFlags & { readonly prompt?: string };
+
+export function addCaptionCommand(program: Command): void {
+  const command = program
+    .command("caption")
+    .description("Say what images show. Runs in this process; no server is needed.")
+    .argument("<image...>", "image files: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
+    .option("--prompt <text>", "text that the caption continues, used as it is");
+  addModelOptions(command);
+  addFormatOption(command);
+  addGenerationOptions(command);
+  command.addHelpText(
+    "after",
+    `
+Output with --format jsonl, one line per image in the order given:
+  {"image": PATH, "text": CAPTION, "token_ids": [...]}   or   {"image": PATH, "error": {"type", "message"}}
+
+Examples:
+  blipfleet caption photo.jpg
+  blipfleet caption photos/*.jpg --format jsonl > captions.jsonl
+  blipfleet caption photo.jpg --prompt "a photo of" --num-beams 5 --length-penalty -1.0
+`,
+  );
+  command.action(async (images: string[], flags: Flags) => {
+    const { runLocally } = await import("./local-run.ts");
+    const texts = [{ question: null, text: flags.prompt ?? null }];
+    const failures = await runLocally(
+      { images, texts, generation: generationFrom(flags), model: flags },
+      (result, progress) => print(result, flags.format, progress),
+    );
+    process.exitCode = failures > 0 ? 1 : 0;
+  });
+}
+
+function print(result: LocalResult, format: OutputFormat, progress: Progress): void {
+  const { image } = result;
+  if (format === "jsonl") {
+    const line =
+      "error" in result ? { image, error: result.error } : { image, text: result.text, token_ids: result.tokenIds };
+    writeJson(line, progress);
+  } else if ("error" in result) {
+    progress.clear();
+    tell(`${image}: ${result.error.type}: ${result.error.message}`);
+  } else {
+    writeLine(`${image}\t${result.text}`, progress);
+  }
+}
