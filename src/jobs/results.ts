@@ -6,9 +6,9 @@
 import { z } from "zod";
 import type { Committed, IndexPage, ItemResult, JobRecord, ManifestItem, ManifestRef, Stage } from "../messages/job.ts";
 import { IncompleteJobError, StoreError } from "./errors.ts";
-import { commitJsonl, readJsonl } from "./jsonl.ts";
+import { commitJsonl, readJson, readJsonl } from "./jsonl.ts";
 import { manifestItems } from "./manifest.ts";
-import type { ObjectStore } from "./store.ts";
+import { type ObjectStore, openStore } from "./store.ts";
 
 /** Who made an item's result. Kept beside the results, never in them: results are equal on every fleet. */
 export interface Maker {
@@ -32,7 +32,7 @@ export interface ChunkResults {
 }
 
 /** One attempt of a job as the export sees it. */
-export interface JobResults {
+export interface AttemptResults {
   readonly store: ObjectStore;
   readonly manifest: ManifestRef;
   readonly chunks: readonly ChunkResults[];
@@ -100,6 +100,42 @@ function ordered(result: ItemResult): ItemResult {
   return { id, image, status: "failed", ...question, error: { type, message } };
 }
 
+const committed = z.object({ name: z.string(), sha256: z.string() });
+
+const pageSchema: z.ZodType<IndexPage> = z.object({
+  page: z.number().int().nonnegative(),
+  previous: committed.nullable(),
+  chunks: z.array(
+    z.object({
+      chunk: z.number().int().nonnegative(),
+      result: committed,
+      done: z.number().int().nonnegative(),
+      failed: z.number().int().nonnegative(),
+    }),
+  ),
+});
+
+/**
+ * The attempts of a job, oldest first, from what its workflow says was committed. An attempt that was not planned yet
+ * is left out.
+ * @throws StoreError, PathError
+ */
+export async function attemptsOf(records: readonly JobRecord[]): Promise<AttemptResults[]> {
+  const attempts: AttemptResults[] = [];
+  for (const { folder, manifest, head } of records) {
+    if (manifest === null) continue;
+    const store = openStore(folder);
+    const chunks: ChunkResults[] = [];
+    for (let at = head; at !== null; ) {
+      const page: IndexPage = await readJson(store, at, pageSchema);
+      chunks.push(...page.chunks.map(({ chunk, result }) => ({ chunk, objects: [result] })));
+      at = page.previous;
+    }
+    attempts.push({ store, manifest, chunks });
+  }
+  return attempts;
+}
+
 /** An item of the manifest with its result line; `line` is undefined while there is none. */
 export interface ItemWithResult {
   readonly item: ManifestItem;
@@ -110,7 +146,7 @@ export interface ItemWithResult {
  * Every item of one attempt's manifest in order, exactly once, with its result. One shard and one chunk are in memory.
  * @throws StoreError when two committed lines claim one item or a line is not that item's.
  */
-export async function* itemsWithResults(attempt: JobResults): AsyncGenerator<ItemWithResult> {
+export async function* itemsWithResults(attempt: AttemptResults): AsyncGenerator<ItemWithResult> {
   const lines = resultLines(attempt);
   let next = await lines.next();
   for await (const item of manifestItems(attempt.store, attempt.manifest)) {
@@ -133,7 +169,7 @@ export async function* itemsWithResults(attempt: JobResults): AsyncGenerator<Ite
 }
 
 /** All committed lines in order of the items. */
-async function* resultLines({ store, chunks }: JobResults): AsyncGenerator<ResultLine> {
+async function* resultLines({ store, chunks }: AttemptResults): AsyncGenerator<ResultLine> {
   let last = -1;
   for (const { chunk, objects } of [...chunks].sort((a, b) => a.chunk - b.chunk)) {
     const lines = (await Promise.all(objects.map((object) => readResults(store, object)))).flat();
@@ -163,12 +199,12 @@ export interface ResultCounts {
 /**
  * The job's results as JSON lines (each with its newline), one per item, in manifest order: the same bytes whatever the
  * topology, the workers and the order in which chunks finished.
- * @param attempts oldest first: the first names the items; later ones replace failures and fill gaps
+ * @param attempts of attemptsOf(): the first names the items; later ones replace failures and fill gaps
  * @throws IncompleteJobError before the first line when items have no result and `partial` is not set
  * @throws StoreError
  */
 export async function* exportLines(
-  attempts: readonly JobResults[],
+  attempts: readonly AttemptResults[],
   options: ExportOptions = {},
 ): AsyncGenerator<string> {
   for await (const { result } of finalLines(attempts, options)) yield `${JSON.stringify(ordered(result))}\n`;
@@ -179,7 +215,7 @@ export async function* exportLines(
  * @throws as exportLines
  */
 export async function* statsLines(
-  attempts: readonly JobResults[],
+  attempts: readonly AttemptResults[],
   options: ExportOptions = {},
 ): AsyncGenerator<string> {
   for await (const { result, maker } of finalLines(attempts, options)) {
@@ -189,7 +225,7 @@ export async function* statsLines(
 }
 
 /** Count a job's results as an export would find them. @throws StoreError */
-export async function countResults(attempts: readonly JobResults[]): Promise<ResultCounts> {
+export async function countResults(attempts: readonly AttemptResults[]): Promise<ResultCounts> {
   const counts = { items: 0, done: 0, failed: 0, missing: 0 };
   for await (const { line } of merged(attempts)) {
     counts.items += 1;
@@ -202,7 +238,7 @@ export async function countResults(attempts: readonly JobResults[]): Promise<Res
  * The items that failed or have no result, indexed from 0: what the manifest of the next attempt holds (see
  * commitManifest). @throws StoreError
  */
-export async function* unfinishedItems(attempts: readonly JobResults[]): AsyncGenerator<ManifestItem> {
+export async function* unfinishedItems(attempts: readonly AttemptResults[]): AsyncGenerator<ManifestItem> {
   let index = 0;
   for await (const { item, line } of merged(attempts)) {
     if (line?.result.status === "done") continue;
@@ -211,14 +247,14 @@ export async function* unfinishedItems(attempts: readonly JobResults[]): AsyncGe
   }
 }
 
-async function* finalLines(attempts: readonly JobResults[], options: ExportOptions): AsyncGenerator<ResultLine> {
+async function* finalLines(attempts: readonly AttemptResults[], options: ExportOptions): AsyncGenerator<ResultLine> {
   if (options.partial !== true) await expectComplete(attempts);
   for await (const { line } of merged(attempts)) {
     if (line !== undefined) yield line;
   }
 }
 
-async function expectComplete(attempts: readonly JobResults[]): Promise<void> {
+async function expectComplete(attempts: readonly AttemptResults[]): Promise<void> {
   const total = attempts[0]?.manifest.items ?? 0;
   let missing = 0;
   let firstMissing = "";
@@ -238,7 +274,7 @@ async function expectComplete(attempts: readonly JobResults[]): Promise<void> {
 }
 
 /** The first attempt's items in order, each with the result that counts: done beats failed, later beats earlier. */
-async function* merged(attempts: readonly JobResults[]): AsyncGenerator<ItemWithResult> {
+async function* merged(attempts: readonly AttemptResults[]): AsyncGenerator<ItemWithResult> {
   const [first, ...later] = attempts;
   if (first === undefined) return;
   // Later attempts hold only what had failed, so their lines are few.
