@@ -1,0 +1,167 @@
+// Text <-> ids, by the checkpoint's own tokenizer.json, as transformers' fast tokenizers do it.
+//
+// @huggingface/tokenizers does the work. Where it differs from the tokenizers that transformers drives, the difference
+// is settled here, and test/text compares the two over some hundred strings and id lists.
+
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { TokenizerError } from "./tokenizer-error.ts";
+
+/** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
+export const maxTextLength = 2 ** 20;
+
+/** Text to ids and back for one checkpoint. Calls are synchronous and independent of each other. */
+export interface Tokenizer {
+  /**
+   * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
+   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text.
+   * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
+   */
+  tokenize(text: string | null): number[];
+  /** The text of exactly these ids: specials and unknown ids skipped, cleaned up as the file says, trimmed. */
+  detokenize(ids: readonly number[]): string;
+}
+
+/** What is used of the package's tokenizer; its own declarations do not resolve under Node's module rules. */
+interface Engine {
+  readonly pre_tokenizer: unknown;
+  encode(text: string): { readonly ids: number[] };
+  decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
+  id_to_token(id: number): string | undefined;
+}
+
+interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  readonly special: boolean;
+}
+
+/**
+ * Reads tokenizer.json, tokenizer_config.json (optional) and config.json (bos of a missing prompt, image token) of a
+ * checkpoint.
+ * @throws TokenizerError naming the file that is missing or is not what it should be
+ */
+export async function openTokenizer(directory: string): Promise<Tokenizer> {
+  const file = path.join(directory, "tokenizer.json");
+  const tokenizer = await readObject(file);
+  if (tokenizer === null) {
+    throw new TokenizerError(
+      `${file}: expected the checkpoint's tokenizer.json, got no such file; save its fast tokenizer there`,
+    );
+  }
+  const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
+  const model = (await readObject(path.join(directory, "config.json"))) ?? {};
+  const engine = buildEngine(file, tokenizer, config);
+  const special = specialTokens(tokenizer, config);
+  const cleanUp = config.clean_up_tokenization_spaces === true;
+  const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
+  const image = idOf(model.image_token_index ?? model.image_token_id);
+
+  return {
+    tokenize(text) {
+      if (text === null) return [bos];
+      check(text);
+      const { ids } = engine.encode(text);
+      if (image !== null && ids.includes(image)) {
+        throw new TokenizerError(
+          `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
+        );
+      }
+      return ids;
+    },
+    detokenize(ids) {
+      const kept = ids.filter((id) => {
+        const token = engine.id_to_token(id);
+        return token !== undefined && !special.has(token);
+      });
+      if (kept.length === 0) return "";
+      return stripped(engine.decode(kept, { clean_up_tokenization_spaces: cleanUp }));
+    },
+  };
+}
+
+function check(text: string): void {
+  if (text.length > maxTextLength) {
+    throw new TokenizerError(`text: expected at most ${maxTextLength} characters, got ${text.length}`);
+  }
+  const surrogate = text.search(/\p{Surrogate}/u);
+  if (surrogate >= 0) {
+    throw new TokenizerError(`text: expected well-formed Unicode, got half of a surrogate pair at ${surrogate}`);
+  }
+}
+
+type Fields = Record<string, unknown>;
+
+function asObject(value: unknown): Fields | null {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : null;
+}
+
+function idOf(value: unknown): number | null {
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 ? value : null;
+}
+
+async function readObject(file: string): Promise<Fields | null> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw new TokenizerError(`${file}: expected a readable file, got ${(cause as Error).message}`, { cause });
+  }
+  try {
+    const value = asObject(JSON.parse(text));
+    if (value !== null) return value;
+  } catch (cause) {
+    throw new TokenizerError(`${file}: expected a JSON object, got ${(cause as Error).message}`, { cause });
+  }
+  throw new TokenizerError(`${file}: expected a JSON object, got other JSON`);
+}
+
+function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
+  const pre = asObject(tokenizer.pre_tokenizer);
+  // As transformers: tokenizer_config.json decides about the space in front of a text.
+  const prefixed = pre !== null && "add_prefix_space" in pre;
+  const adjusted = prefixed ? { ...pre, add_prefix_space: config.add_prefix_space === true } : pre;
+  try {
+    const engine: Engine = new HuggingFaceTokenizer({ ...tokenizer, pre_tokenizer: adjusted }, config);
+    // The package's pattern uses JavaScript's \s, which counts U+FEFF as a space and U+0085 as none.
+    if (pre?.type === "ByteLevel") (engine.pre_tokenizer as { pattern: RegExp }).pattern = words;
+    return engine;
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new TokenizerError(`${file}: expected a tokenizer of a supported kind, got one that fails (${reason})`, {
+      cause,
+    });
+  }
+}
+
+/** GPT-2's words, with Unicode's white space. */
+const words =
+  /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
+
+/** Contents of the tokens that decoding skips: those marked special in either file, and those that have a role. */
+function specialTokens(tokenizer: Fields, config: Fields): Set<string> {
+  const listed = Array.isArray(tokenizer.added_tokens) ? (tokenizer.added_tokens as AddedToken[]) : [];
+  const added = Object.values(asObject(config.added_tokens_decoder) ?? {}) as AddedToken[];
+  const named = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"].map(
+    (role) => asObject(config[role])?.content ?? config[role],
+  );
+  const more = config.additional_special_tokens;
+  const others = (Array.isArray(more) ? more : []).map((token: unknown) => asObject(token)?.content ?? token);
+  const marked = [...listed, ...added].filter((token) => token.special).map((token) => token.content);
+  return new Set([...marked, ...named, ...others].filter((token): token is string => typeof token === "string"));
+}
+
+/** As Python's str.strip(): Unicode's white space and the four separators U+001C to U+001F, but not U+FEFF. */
+function stripped(text: string): string {
+  let start = 0;
+  let end = text.length;
+  while (start < end && isSpace(text.charAt(start))) start++;
+  while (end > start && isSpace(text.charAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function isSpace(character: string): boolean {
+  return /\p{White_Space}/u.test(character) || (character >= "\x1c" && character <= "\x1f");
+}

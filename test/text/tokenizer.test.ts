@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { questionPrompt } from "../../src/text/prompts.ts";
+import { maxTextLength, openTokenizer } from "../../src/text/tokenizer.ts";
+import { TokenizerError } from "../../src/text/tokenizer-error.ts";
+import { fixtures, readJson } from "../fixture-files.ts";
+
+interface TextCases {
+  readonly texts: string[];
+  readonly models: Record<string, { readonly ids: number[][]; readonly decodes: [number[], string][] }>;
+}
+
+const { texts, models } = await readJson<TextCases>("text/expected.json");
+const folderOf = (model: string) => path.join(fixtures, "models", model);
+
+for (const [model, expected] of Object.entries(models)) {
+  test(`${model} encodes ${texts.length} texts as transformers`, async () => {
+    const tokenizer = await openTokenizer(folderOf(model));
+    assert.ok(texts.length > 250 && expected.ids.length === texts.length);
+    const wrong = texts.flatMap((text, index) => {
+      const ids = tokenizer.tokenize(text);
+      return JSON.stringify(ids) === JSON.stringify(expected.ids[index])
+        ? []
+        : [{ text, ids, wanted: expected.ids[index] }];
+    });
+    assert.deepEqual(wrong, []);
+  });
+
+  test(`${model} decodes ${expected.decodes.length} id lists as transformers`, async () => {
+    const tokenizer = await openTokenizer(folderOf(model));
+    assert.ok(expected.decodes.length > 200);
+    const wrong = expected.decodes.flatMap(([ids, wanted]) => {
+      const text = tokenizer.detokenize(ids);
+      return text === wanted ? [] : [{ ids, text, wanted }];
+    });
+    assert.deepEqual(wrong, []);
+  });
+}
+
+for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+  test(`${model}: prompts and captions of every case`, async () => {
+    const config = await readJson<{ image_token_index: number; num_query_tokens: number }>(
+      `models/${model}/config.json`,
+    );
+    const { cases } = await readJson<{
+      cases: { prompt: string | null; input_ids: number[]; token_ids: number[]; text: string }[];
+    }>(`models/${model}/expected.json`);
+    const tokenizer = await openTokenizer(folderOf(model));
+    const slots = new Array<number>(config.num_query_tokens).fill(config.image_token_index);
+    for (const { prompt, input_ids, token_ids, text } of cases) {
+      assert.deepEqual([...slots, ...tokenizer.tokenize(prompt)], input_ids);
+      assert.equal(tokenizer.detokenize(token_ids), text);
+    }
+  });
+}
+
+test("no prompt is the configuration's bos, an empty one the tokenizer's", async () => {
+  const tokenizer = await openTokenizer(folderOf("blip2-opt-bf16"));
+  assert.deepEqual(tokenizer.tokenize(null), [7]);
+  assert.deepEqual(tokenizer.tokenize(""), [3]);
+});
+
+test("ask frames the question and changes nothing in it", () => {
+  assert.equal(questionPrompt(" what  is this?"), "Question:  what  is this? Answer:");
+});
+
+test("decoding no ids, or ids that no token has, gives an empty text", async () => {
+  const tokenizer = await openTokenizer(folderOf("blip2-opt-tiny"));
+  assert.equal(tokenizer.detokenize([]), "");
+  assert.equal(tokenizer.detokenize([516, 99_999, -1, 2]), "");
+});
+
+test("texts that cannot be taken are refused by one sentence", async () => {
+  const tokenizer = await openTokenizer(folderOf("blip2-opt-tiny"));
+  const refused = (text: string, message: RegExp) =>
+    assert.throws(
+      () => tokenizer.tokenize(text),
+      (error) => error instanceof TokenizerError && error.name === "TokenizerError" && message.test(error.message),
+    );
+  refused("a\ud800b", /well-formed Unicode.*at 1$/);
+  refused("\udc00\ud800", /surrogate pair at 0$/);
+  refused("a".repeat(maxTextLength + 1), /at most 1048576 characters, got 1048577/);
+  refused("a <image> b", /expected no <image>/);
+});
+
+test("a text of a million characters is encoded in seconds, with or without spaces", async () => {
+  const tokenizer = await openTokenizer(folderOf("blip2-opt-tiny"));
+  for (const piece of ["a", "the cat, ", "猫", "\n", "😀"]) {
+    const text = piece.repeat(Math.floor(maxTextLength / piece.length));
+    const started = performance.now();
+    const ids = tokenizer.tokenize(text);
+    assert.ok(performance.now() - started < 20_000, `${piece}: ${performance.now() - started} ms`);
+    assert.equal(tokenizer.detokenize(ids), text.trim());
+  }
+});
+
+async function withCopy(change: (folder: string) => Promise<void>, check: (folder: string) => Promise<void>) {
+  const folder = await mkdtemp(path.join(os.tmpdir(), "tokenizer-"));
+  try {
+    for (const file of ["tokenizer.json", "tokenizer_config.json", "config.json"]) {
+      await cp(path.join(folderOf("blip2-opt-tiny"), file), path.join(folder, file));
+    }
+    await change(folder);
+    await check(folder);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+for (const [what, content, message] of [
+  ["missing", null, /tokenizer\.json: expected the checkpoint's tokenizer\.json, got no such file/],
+  ["cut", '{"model":', /tokenizer\.json: expected a JSON object, got/],
+  ["a list", "[]", /expected a JSON object, got other JSON/],
+  ["of no kind", '{"model": {"type": "Other"}}', /expected a tokenizer of a supported kind/],
+] as const) {
+  test(`a tokenizer.json that is ${what} is refused`, async () => {
+    await withCopy(
+      async (folder) => {
+        const file = path.join(folder, "tokenizer.json");
+        await (content === null ? rm(file) : writeFile(file, content));
+      },
+      async (folder) => {
+        await assert.rejects(
+          openTokenizer(folder),
+          (error) => error instanceof TokenizerError && message.test(error.message),
+        );
+      },
+    );
+  });
+}
+
+test("clean-up follows tokenizer_config.json and is off where it says nothing", async () => {
+  const ids = (await openTokenizer(folderOf("blip2-opt-tiny"))).tokenize("a , b . c ? d 's");
+  for (const [value, wanted] of [
+    [true, "a, b. c? d's"],
+    [false, "a , b . c ? d 's"],
+    [undefined, "a , b . c ? d 's"],
+  ] as const) {
+    await withCopy(
+      async (folder) => {
+        const file = path.join(folder, "tokenizer_config.json");
+        const config = JSON.parse(await readFile(file, "utf8"));
+        await writeFile(file, JSON.stringify({ ...config, clean_up_tokenization_spaces: value }));
+      },
+      async (folder) => assert.equal((await openTokenizer(folder)).detokenize(ids), wanted),
+    );
+  }
+});
