@@ -1,0 +1,221 @@
+// config.json and preprocessor_config.json of a BLIP-2 checkpoint -> sizes and settings, or one sentence why not.
+
+import { z } from "zod";
+import type { ImageSettings } from "../stages.ts";
+import { ConfigError } from "../weights/errors.ts";
+import { classDefaults } from "./class-defaults.ts";
+import { UnsupportedModelError } from "./errors.ts";
+import { type OptConfig, optConfig } from "./opt-config.ts";
+
+export interface VisionConfig {
+  readonly width: number;
+  readonly mlpWidth: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly imageSize: number;
+  readonly patchSize: number;
+  /** Of every layer norm of the ViT. */
+  readonly normEps: number;
+  readonly qkvBias: boolean;
+}
+
+export interface QFormerConfig {
+  readonly width: number;
+  readonly mlpWidth: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Width of the features it attends to. */
+  readonly imageWidth: number;
+  /** Layers 0, n, 2n, … attend to the image. */
+  readonly crossAttentionFrequency: number;
+  readonly normEps: number;
+}
+
+export interface Blip2Config {
+  readonly vision: VisionConfig;
+  readonly qFormer: QFormerConfig;
+  /** Query tokens, and so image slots of the language model. */
+  readonly queries: number;
+  /** The id that stands for an image slot. */
+  readonly imageId: number;
+  readonly text: OptConfig;
+}
+
+const size = z.number().int().positive();
+const eps = z.number().nonnegative();
+const vision = classDefaults.Blip2VisionConfig;
+const qFormer = classDefaults.Blip2QFormerConfig;
+
+const blip2Schema = z.object({
+  architectures: z.array(z.string()).nullish(),
+  num_query_tokens: size.default(classDefaults.Blip2Config.num_query_tokens),
+  image_token_index: z.number().int().nonnegative().nullable().default(classDefaults.Blip2Config.image_token_index),
+  vision_config: z
+    .object({
+      hidden_size: size.default(vision.hidden_size),
+      intermediate_size: size.default(vision.intermediate_size),
+      num_hidden_layers: size.default(vision.num_hidden_layers),
+      num_attention_heads: size.default(vision.num_attention_heads),
+      image_size: size.default(vision.image_size),
+      patch_size: size.default(vision.patch_size),
+      hidden_act: z.string().default(vision.hidden_act),
+      layer_norm_eps: eps.default(vision.layer_norm_eps),
+      qkv_bias: z.boolean().default(vision.qkv_bias),
+    })
+    .nullish(),
+  qformer_config: z
+    .object({
+      hidden_size: size.default(qFormer.hidden_size),
+      num_hidden_layers: size.default(qFormer.num_hidden_layers),
+      num_attention_heads: size.default(qFormer.num_attention_heads),
+      intermediate_size: size.default(qFormer.intermediate_size),
+      hidden_act: z.string().default(qFormer.hidden_act),
+      layer_norm_eps: eps.default(qFormer.layer_norm_eps),
+      position_embedding_type: z.string().default(qFormer.position_embedding_type),
+      cross_attention_frequency: size.default(qFormer.cross_attention_frequency),
+      use_qformer_text_input: z.boolean().default(qFormer.use_qformer_text_input),
+    })
+    .nullish(),
+  text_config: z.looseObject({ model_type: z.string().default("opt") }).nullish(),
+});
+
+/**
+ * @param ref names the checkpoint in errors
+ * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built
+ */
+export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Config {
+  // "image_token_id" is the same attribute under a second name.
+  const named = { ...json, image_token_index: json.image_token_index ?? json.image_token_id ?? null };
+  const read = parse(ref, "config.json", blip2Schema, named);
+  const seen = blip2Schema.shape.vision_config
+    .unwrap()
+    .unwrap()
+    .parse(read.vision_config ?? {});
+  const asked = blip2Schema.shape.qformer_config
+    .unwrap()
+    .unwrap()
+    .parse(read.qformer_config ?? {});
+  const text = { model_type: "opt", ...read.text_config };
+  const { architectures } = read;
+  if (architectures && !architectures.includes("Blip2ForConditionalGeneration")) {
+    throw new UnsupportedModelError(
+      `${ref}: expected Blip2ForConditionalGeneration, got ${architectures.join(", ")}; the other heads of BLIP-2 come later`,
+    );
+  }
+  if (text.model_type !== "opt") {
+    throw new UnsupportedModelError(
+      `${ref}: expected BLIP-2 with the language model opt, got ${text.model_type}; others come later`,
+    );
+  }
+  const expect = (key: string, expected: unknown, got: unknown) => {
+    if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
+  };
+  expect("vision_config.hidden_act", "gelu", seen.hidden_act);
+  expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
+  expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
+  expect("qformer_config.use_qformer_text_input", false, asked.use_qformer_text_input);
+  expectHeads(ref, "vision_config", seen);
+  expectHeads(ref, "qformer_config", asked);
+  if (read.image_token_index === null) {
+    throw new UnsupportedModelError(
+      `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
+        "such a file either: take a newer revision of the checkpoint",
+    );
+  }
+  return {
+    vision: {
+      width: seen.hidden_size,
+      mlpWidth: seen.intermediate_size,
+      layers: seen.num_hidden_layers,
+      heads: seen.num_attention_heads,
+      imageSize: seen.image_size,
+      patchSize: seen.patch_size,
+      normEps: seen.layer_norm_eps,
+      qkvBias: seen.qkv_bias,
+    },
+    qFormer: {
+      width: asked.hidden_size,
+      mlpWidth: asked.intermediate_size,
+      layers: asked.num_hidden_layers,
+      heads: asked.num_attention_heads,
+      // Blip2Config overwrites what qformer_config says.
+      imageWidth: seen.hidden_size,
+      crossAttentionFrequency: asked.cross_attention_frequency,
+      normEps: asked.layer_norm_eps,
+    },
+    queries: read.num_query_tokens,
+    imageId: read.image_token_index,
+    text: optConfig(text),
+  };
+}
+
+function expectHeads(ref: string, part: string, sizes: { hidden_size: number; num_attention_heads: number }): void {
+  if (sizes.hidden_size % sizes.num_attention_heads === 0) return;
+  throw new UnsupportedModelError(
+    `${ref}: ${part}.num_attention_heads: expected a divisor of the hidden size ${sizes.hidden_size}, got ${sizes.num_attention_heads}`,
+  );
+}
+
+const processor = classDefaults.BlipImageProcessor;
+const three = z.tuple([z.number(), z.number(), z.number()]);
+
+const processorSchema = z.object({
+  image_processor_type: z.string().optional(),
+  do_resize: z.boolean().default(processor.do_resize),
+  size: z
+    .union([size.transform((side) => ({ height: side, width: side })), z.object({ height: size, width: size })])
+    .default(processor.size),
+  resample: z.number().default(processor.resample),
+  do_rescale: z.boolean().default(processor.do_rescale),
+  rescale_factor: z.number().default(processor.rescale_factor),
+  do_normalize: z.boolean().default(processor.do_normalize),
+  image_mean: three.default([...processor.image_mean]),
+  image_std: three.default([...processor.image_std]),
+});
+
+/** PIL's number for BICUBIC. */
+const bicubic = 3;
+
+/**
+ * @param json preprocessor_config.json; null when the checkpoint has none
+ * @param imageSize what the ViT was made for
+ * @throws ConfigError for a missing or malformed file, UnsupportedModelError for preprocessing that is not built
+ */
+export function blip2ImageSettings(
+  ref: string,
+  json: Record<string, unknown> | null,
+  imageSize: number,
+): ImageSettings {
+  if (json === null) {
+    throw new ConfigError(`${ref}: expected preprocessor_config.json, got no such file; save the processor there`);
+  }
+  const read = parse(ref, "preprocessor_config.json", processorSchema, json);
+  const expect = (key: string, expected: string, holds: boolean, got: unknown) => {
+    if (holds) return;
+    throw new UnsupportedModelError(`${ref}: preprocessor_config.json ${key}: expected ${expected}, got ${got}`);
+  };
+  const type = read.image_processor_type ?? "BlipImageProcessor";
+  expect("image_processor_type", "BlipImageProcessor", /^BlipImageProcessor(Fast)?$/.test(type), type);
+  expect("do_resize", "true", read.do_resize, read.do_resize);
+  expect("do_rescale", "true", read.do_rescale, read.do_rescale);
+  expect("do_normalize", "true", read.do_normalize, read.do_normalize);
+  expect("resample", `${bicubic} (bicubic)`, read.resample === bicubic, read.resample);
+  const { height, width } = read.size;
+  const fits = height === imageSize && width === imageSize;
+  expect("size", `${imageSize} x ${imageSize} as vision_config.image_size says`, fits, `${height} x ${width}`);
+  return {
+    height,
+    width,
+    resample: "bicubic",
+    rescale: read.rescale_factor,
+    mean: read.image_mean,
+    std: read.image_std,
+  };
+}
+
+function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
+  const read = schema.safeParse(json);
+  if (read.success) return read.data;
+  const problems = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
+  throw new ConfigError(`${ref}: expected ${file} to be usable, got ${problems.join("; ")}`);
+}

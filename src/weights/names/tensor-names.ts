@@ -1,0 +1,102 @@
+// How a model's name table is written: a tree of what the model's weight records hold, each leaf saying which checkpoint
+// keys it is made of and how large they are. Checks, counts and loading all walk the same tree.
+
+/** One tensor of a checkpoint, as the file must hold it. */
+export interface NamedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+/** A Linear: PyTorch's weight (columns, inputs) and bias (columns). */
+export interface LinearNames {
+  readonly kind: "linear";
+  readonly weight: NamedTensor;
+  readonly bias: NamedTensor | null;
+  readonly inputs: number;
+  readonly columns: number;
+}
+
+/** A Norm: gain and bias (width). */
+export interface NormNames {
+  readonly kind: "norm";
+  readonly gain: NamedTensor;
+  readonly bias: NamedTensor;
+  readonly eps: number;
+}
+
+/** A tensor that stays f32 under every --dtype; `shape` is the one on the GPU, of as many elements. */
+export interface TableNames {
+  readonly kind: "table";
+  readonly stored: NamedTensor;
+  readonly shape: readonly number[];
+}
+
+export type NameLeaf = LinearNames | NormNames | TableNames;
+export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
+
+export function linear(key: string, inputs: number, columns: number, options: { bias?: boolean } = {}): LinearNames {
+  return {
+    kind: "linear",
+    weight: { name: `${key}.weight`, shape: [columns, inputs] },
+    bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [columns] } : null,
+    inputs,
+    columns,
+  };
+}
+
+/** A convolution whose stride is its kernel: a Linear over unfolded patches (channels, height, width). */
+export function patchLinear(key: string, channels: number, patch: number, columns: number): LinearNames {
+  const plain = linear(key, channels * patch * patch, columns);
+  return { ...plain, weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
+}
+
+export function norm(key: string, width: number, eps: number): NormNames {
+  return {
+    kind: "norm",
+    gain: { name: `${key}.weight`, shape: [width] },
+    bias: { name: `${key}.bias`, shape: [width] },
+    eps,
+  };
+}
+
+export function table(name: string, stored: readonly number[], shape: readonly number[] = stored): TableNames {
+  return { kind: "table", stored: { name, shape: stored }, shape };
+}
+
+/** `count` layers, made by index. */
+export function layers<T>(count: number, make: (index: number) => T): readonly T[] {
+  return Array.from({ length: count }, (_, index) => make(index));
+}
+
+export function isLeaf(tree: NameTree): tree is NameLeaf {
+  return "kind" in tree && typeof tree.kind === "string";
+}
+
+/** The leaves of a tree, in order. */
+export function leavesOf(tree: NameTree): readonly NameLeaf[] {
+  if (isLeaf(tree)) return [tree];
+  return Object.values(tree as { readonly [part: string]: NameTree }).flatMap(leavesOf);
+}
+
+/** The checkpoint's tensors that a tree is made of, in order. */
+export function tensorsOf(tree: NameTree): readonly NamedTensor[] {
+  return leavesOf(tree).flatMap((leaf) => {
+    if (leaf.kind === "linear") return leaf.bias ? [leaf.weight, leaf.bias] : [leaf.weight];
+    if (leaf.kind === "norm") return [leaf.gain, leaf.bias];
+    return [leaf.stored];
+  });
+}
+
+/** What a whole checkpoint must and may hold. */
+export interface NameTable {
+  readonly required: readonly NamedTensor[];
+  /** Copies of other tensors that some files hold as well; their shape is checked, their content is not used. */
+  readonly tied: readonly NamedTensor[];
+}
+
+/** Buffers that some files hold; what they say follows from the configuration. */
+const ignoredEndings = [".position_ids", ".rotary_emb.inv_freq"];
+
+export function isIgnored(name: string): boolean {
+  return ignoredEndings.some((ending) => name.endsWith(ending));
+}
