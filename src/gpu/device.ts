@@ -1,7 +1,7 @@
 // The device: tensors, uploads, reads, recordings and submits. One per process, owned by one thread.
 
 import { type AdapterReport, adapterLine, findAdapter } from "./adapter.ts";
-import { AdapterError, DeviceLostError, KernelError, OutOfMemoryError, ShapeError } from "./errors.ts";
+import { AdapterError, DeviceLostError, OutOfMemoryError, ShapeError } from "./errors.ts";
 import { awaitGpu, installNappingPoll } from "./napping-poll.ts";
 import { Pipelines } from "./pipelines.ts";
 import type { Recorder } from "./recorder.ts";
@@ -47,7 +47,10 @@ export class Gpu {
   readonly softwareAdapter: boolean;
   /** Most bytes of a tensor that a kernel binds. */
   readonly bindingLimit: number;
-  /** Rejects with DeviceLostError when the device goes away other than by close(). Never resolves. */
+  /**
+   * Rejects with the fault after which no result can be trusted: the device went away other than by close(), ran out of
+   * memory, or refused a call. Never resolves. The process must end.
+   */
   readonly lost: Promise<never>;
   readonly device: GPUDevice;
   readonly pipelines: Pipelines;
@@ -60,6 +63,7 @@ export class Gpu {
   #uploadedBytes = 0;
   #fault: Error | undefined;
   #closed = false;
+  #rejectLost: (error: Error) => void = () => {};
 
   constructor(device: GPUDevice, report: AdapterReport, options: OpenOptions) {
     this.device = device;
@@ -77,18 +81,20 @@ export class Gpu {
     );
     device.addEventListener("uncapturederror", (event) => {
       const { error } = event as GPUUncapturedErrorEvent;
-      this.#fail(new KernelError(`device: ${error.message}`));
+      const message = `device: expected every call to be valid, got: ${error.message}; the process must end and start again`;
+      this.#fail(new DeviceLostError(message));
     });
     this.lost = new Promise((_, reject) => {
-      void device.lost.then((info) => {
-        if (this.#closed) return;
-        const error = new DeviceLostError(
+      this.#rejectLost = reject;
+    });
+    void device.lost.then((info) => {
+      if (this.#closed) return;
+      this.#fail(
+        new DeviceLostError(
           `device: expected ${adapterLine(report)} to stay, got lost (${info.reason}: ${info.message}) with ` +
             `${this.#allocatedBytes} bytes allocated; the process must end and start again`,
-        );
-        this.#fail(error);
-        reject(error);
-      });
+        ),
+      );
     });
     this.lost.catch(() => {});
   }
@@ -266,6 +272,7 @@ export class Gpu {
   /** The first fault is the cause of all later ones. */
   #fail(error: Error): void {
     this.#fault ??= error;
+    if (!this.#closed) this.#rejectLost(this.#fault);
     for (const reject of this.#waiting) reject(this.#fault);
   }
 

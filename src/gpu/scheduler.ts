@@ -31,7 +31,7 @@ export interface SchedulerOptions {
   readonly gatherMilliseconds?: number;
 }
 
-/** Counters since the start, by program name. */
+/** What became of the rows of one program. */
 export interface ProgramStats {
   readonly rows: number;
   readonly failed: number;
@@ -70,7 +70,7 @@ export class RowScheduler {
   #waiting: Row[] = [];
   /** Longest-waiting first. */
   readonly #running: Running[] = [];
-  readonly #stats = new Map<string, { -readonly [K in keyof ProgramStats]: ProgramStats[K] }>();
+  readonly #stats = new Map<RowProgram<unknown, unknown>, { -readonly [K in keyof ProgramStats]: ProgramStats[K] }>();
   #arrivals = 0;
   #loop: Promise<void> | undefined;
   #closed: Error | undefined;
@@ -119,9 +119,9 @@ export class RowScheduler {
     });
   }
 
-  /** Counters by program name; plain JSON. */
-  stats(): Readonly<Record<string, ProgramStats>> {
-    return Object.fromEntries([...this.#stats].map(([name, counters]) => [name, { ...counters }]));
+  /** Counters of one program since the start; plain JSON. */
+  stats(program: RowProgram<never, unknown>): ProgramStats {
+    return { ...this.#count(program as RowProgram<unknown, unknown>) };
   }
 
   /** Rows that wait or are under way. */
@@ -234,11 +234,11 @@ export class RowScheduler {
     try {
       const batch = program.start(rows.map((row) => row.input));
       this.#running.push({ program, priority, batch, rows: [...rows], dropped: new Set() });
-      this.#count(program.name).batches++;
+      this.#count(program).batches++;
     } catch (error) {
       // One row that cannot start must not fail those of other callers.
       if (rows.length > 1) for (const row of rows) this.#start([row]);
-      else this.#fail(program.name, first, error);
+      else this.#fail(program, first, error);
     }
   }
 
@@ -248,7 +248,7 @@ export class RowScheduler {
 
   async #step(running: Running): Promise<void> {
     const { program, batch, rows, dropped } = running;
-    const counters = this.#count(program.name);
+    const counters = this.#count(program);
     const started = performance.now();
     try {
       const finished = await batch.step(dropped);
@@ -260,7 +260,7 @@ export class RowScheduler {
         }
         rows[result.row] = undefined;
         if (row.aborted) row.reject(row.reason);
-        else if ("error" in result) this.#fail(program.name, row, result.error);
+        else if ("error" in result) this.#fail(program, row, result.error);
         else {
           counters.rows++;
           row.resolve(result.value);
@@ -268,7 +268,7 @@ export class RowScheduler {
       }
     } catch (error) {
       rows.forEach((row, place) => {
-        if (row) this.#fail(program.name, row, error);
+        if (row) this.#fail(program, row, error);
         rows[place] = undefined;
       });
       if (error instanceof DeviceLostError || error instanceof OutOfMemoryError) this.#die(error);
@@ -296,12 +296,12 @@ export class RowScheduler {
     this.#options.onFatal?.(error);
   }
 
-  #fail(program: string, row: Row, error: unknown): void {
+  #fail(program: RowProgram<unknown, unknown>, row: Row, error: unknown): void {
     this.#count(program).failed++;
     row.reject(row.aborted ? row.reason : error);
   }
 
-  #count(program: string): { -readonly [K in keyof ProgramStats]: ProgramStats[K] } {
+  #count(program: RowProgram<unknown, unknown>): { -readonly [K in keyof ProgramStats]: ProgramStats[K] } {
     let counters = this.#stats.get(program);
     if (counters === undefined) {
       counters = { rows: 0, failed: 0, batches: 0, steps: 0, milliseconds: 0 };

@@ -1,0 +1,84 @@
+// What the main thread and the GPU thread say to each other.
+
+import type { AdapterReport } from "../gpu/adapter.ts";
+import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
+import type { Stage } from "../messages/job.ts";
+import type { LoadedModel } from "../models/load-model.ts";
+import type { Dtype, ModelCard } from "../stages.ts";
+import type { WeightsProgress } from "../weights/repository.ts";
+import type { ErrorRecord } from "./thread-error.ts";
+
+/** Which model, and which of its stages this process serves (all of them if left out). */
+export interface ModelRequest {
+  /** Hugging Face id, or a directory in Hugging Face layout. */
+  readonly ref: string;
+  readonly dtype: Dtype;
+  readonly stages?: readonly Stage[];
+}
+
+export interface GpuThreadOptions {
+  /** Most bytes that a kernel binds of one tensor; see openGpu. */
+  readonly bindingLimit?: number;
+  /** Dawn's checks of every call; see openGpu. */
+  readonly validation?: boolean;
+  /** Where a passed self-test is remembered. */
+  readonly cacheFolder: string;
+  /** URL of the module that has selfTest and loadModel; tests put their own here. */
+  readonly models: string;
+}
+
+/** What the thread is started with: the options, and a cell that it sets to 1 once the device is closed. */
+export interface GpuThreadData {
+  readonly options: GpuThreadOptions;
+  readonly closed: Int32Array;
+}
+
+/** The programs of a model by name. */
+export type ProgramName = keyof LoadedModel["programs"];
+
+export interface OpenedGpu {
+  readonly report: AdapterReport;
+  readonly selfTest: "passed" | "remembered";
+}
+
+export interface ThreadModel {
+  /** Number of the model in its thread. */
+  readonly model: number;
+  readonly card: ModelCard;
+  /** The checkpoint's folder. */
+  readonly folder: string;
+  readonly programs: readonly ProgramName[];
+}
+
+export interface GpuStats {
+  /** By model, type and program, e.g. "Salesforce/blip2-opt-2.7b f16 encode". */
+  readonly programs: Readonly<Record<string, ProgramStats>>;
+  /** Rows that wait or are under way. */
+  readonly load: number;
+  readonly allocatedBytes: number;
+}
+
+export type ToGpuThread =
+  | { readonly type: "load"; readonly id: number; readonly request: ModelRequest }
+  | {
+      readonly type: "row";
+      readonly id: number;
+      readonly model: number;
+      readonly program: ProgramName;
+      readonly input: unknown;
+      readonly priority: Priority;
+    }
+  | { readonly type: "abort"; readonly id: number }
+  | { readonly type: "stats"; readonly id: number }
+  | { readonly type: "close"; readonly how: "drain" | "reject" }
+  /** The process ends at once: close the device now, whatever is under way. */
+  | { readonly type: "exit" };
+
+export type FromGpuThread =
+  | ({ readonly type: "opened" } & OpenedGpu)
+  /** Of a model that is being loaded. */
+  | { readonly type: "progress"; readonly id: number; readonly progress: WeightsProgress }
+  | { readonly type: "done"; readonly id: number; readonly value: unknown }
+  | { readonly type: "failed"; readonly id: number; readonly error: ErrorRecord }
+  /** Nothing will work in this process any more. */
+  | { readonly type: "fatal"; readonly error: ErrorRecord };

@@ -1,0 +1,177 @@
+// The stages of models as every caller sees them: pixels and text on io threads, the rest on the GPU thread.
+
+import { availableParallelism } from "node:os";
+import { Piscina } from "piscina";
+import type { AdapterReport } from "../gpu/adapter.ts";
+import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../stages.ts";
+import type { WeightsProgress } from "../weights/repository.ts";
+import { type GpuHost, openGpuHost } from "./gpu-host.ts";
+import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
+import type { IoTask, IoTasks } from "./io-thread.ts";
+import { type ErrorRecord, fromRecord } from "./thread-error.ts";
+
+/** A call for a stage that this process does not serve. */
+export class StageError extends Error {
+  override name = "StageError";
+}
+
+export interface StagesGroupOptions {
+  /** The cache folder: remembers a passed self-test. */
+  readonly cacheFolder: string;
+  readonly bindingLimit?: number;
+  readonly validation?: boolean;
+  /** Threads for images and text. Default: one fewer than the machine's, at most 8. */
+  readonly ioThreads?: number;
+  /** URL of the module that has selfTest and loadModel. Default: the real one. */
+  readonly models?: string;
+}
+
+/** All models of one process: one GPU thread, one pool of io threads. */
+export interface StagesGroup {
+  readonly report: AdapterReport;
+  readonly selfTest: "passed" | "remembered";
+  /** Resolves with the error after which nothing works; the process should end with it as its last line. */
+  readonly fatal: Promise<Error>;
+  /** Load a model. Closing the returned Stages does not free it; close the group. @throws what loadModel throws, TokenizerError */
+  open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<Stages>;
+  stats(): Promise<GpuStats>;
+  /** `drain` finishes what was asked, `reject` gives it up at the next submit boundary. */
+  close(how?: "drain" | "reject"): Promise<void>;
+}
+
+/**
+ * Start the threads, open the adapter, pass the self-test.
+ * @throws AdapterError, KernelError
+ */
+export async function openStagesGroup(options: StagesGroupOptions): Promise<StagesGroup> {
+  const threadOptions: GpuThreadOptions = {
+    cacheFolder: options.cacheFolder,
+    models: options.models ?? new URL("./gpu-models.js", import.meta.url).href,
+    ...(options.bindingLimit === undefined ? {} : { bindingLimit: options.bindingLimit }),
+    ...(options.validation === undefined ? {} : { validation: options.validation }),
+  };
+  const host = await openGpuHost(threadOptions);
+  const { report, selfTest } = await host.opened;
+  const io = new IoPool(options.ioThreads ?? Math.min(8, Math.max(1, availableParallelism() - 1)));
+  return {
+    report,
+    selfTest,
+    fatal: host.fatal,
+    async open(request, onProgress) {
+      const model = await host.load(request, onProgress);
+      // A checkpoint whose tokenizer cannot be used fails here, not at every item.
+      if (model.programs.includes("generate")) await io.run("tokenize", { folder: model.folder, text: null });
+      return new ThreadedStages(host, io, model, async () => {});
+    },
+    stats: () => host.stats(),
+    async close(how = "drain") {
+      await Promise.all([host.close(how), io.close()]);
+    },
+  };
+}
+
+/** The stages of one model alone in its process. Closing them closes the threads. */
+export async function openStages(options: StagesGroupOptions & ModelRequest): Promise<Stages> {
+  const group = await openStagesGroup(options);
+  try {
+    const { ref, dtype, stages } = options;
+    const opened = await group.open({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
+    return Object.assign(opened, { close: () => group.close() });
+  } catch (error) {
+    await group.close("reject");
+    throw error;
+  }
+}
+
+/** Piscina, with errors that keep their class name. */
+class IoPool {
+  readonly #pool: Piscina;
+
+  constructor(threads: number) {
+    this.#pool = new Piscina({
+      filename: new URL("./io-thread.js", import.meta.url).href,
+      name: "run",
+      minThreads: 1,
+      maxThreads: threads,
+      // Threads above the least linger, or every burst would parse tokenizers anew.
+      idleTimeout: 30_000,
+      // Piscina's own busy wait between tasks would take a core from the kernels of a software adapter.
+      atomics: "disabled",
+    });
+  }
+
+  async run<Name extends keyof IoTasks>(name: Name, task: Parameters<IoTasks[Name]>[0]): Promise<IoResult<Name>> {
+    const outcome: { readonly value: IoResult<Name> } | { readonly error: ErrorRecord } = await this.#pool.run({
+      name,
+      task,
+    } as IoTask);
+    if ("error" in outcome) throw fromRecord(outcome.error);
+    return outcome.value;
+  }
+
+  close(): Promise<void> {
+    return this.#pool.close();
+  }
+}
+
+type IoResult<Name extends keyof IoTasks> = Awaited<ReturnType<IoTasks[Name]>>;
+
+class ThreadedStages implements Stages {
+  readonly card: ModelCard;
+  readonly #host: GpuHost;
+  readonly #io: IoPool;
+  readonly #model: ThreadModel;
+  readonly close: () => Promise<void>;
+
+  constructor(host: GpuHost, io: IoPool, model: ThreadModel, close: () => Promise<void>) {
+    this.card = model.card;
+    this.close = close;
+    this.#host = host;
+    this.#io = io;
+    this.#model = model;
+  }
+
+  toPixels(image: Uint8Array): Promise<Pixels> {
+    return this.#io.run("toPixels", { image, settings: this.card.image });
+  }
+
+  encode(pixels: Pixels, options?: RowOptions): Promise<Activation> {
+    return this.#row("encode", pixels, options) as Promise<Activation>;
+  }
+
+  query(features: Activation, options?: RowOptions): Promise<Activation> {
+    return this.#row("query", features, options) as Promise<Activation>;
+  }
+
+  encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation> {
+    return this.#row("encodeAndQuery", pixels, options) as Promise<Activation>;
+  }
+
+  tokenize(text: string | null): Promise<number[]> {
+    return this.#io.run("tokenize", { folder: this.#model.folder, text });
+  }
+
+  generate(
+    prompt: Activation,
+    textIds: readonly number[],
+    generation: Generation,
+    options?: RowOptions,
+  ): Promise<number[]> {
+    return this.#row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
+  }
+
+  detokenize(ids: readonly number[]): Promise<string> {
+    return this.#io.run("detokenize", { folder: this.#model.folder, ids });
+  }
+
+  #row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
+    const { model, programs } = this.#model;
+    if (!programs.includes(program)) {
+      const error = new StageError(
+        `stages: expected ${String(program)} of ${this.card.ref} to be served here, got ${programs.join(", ")}`,
+      );
+      return Promise.reject(error);
+    }
+    return this.#host.run(model, program, input, options);
+  }
+}
