@@ -204,11 +204,18 @@ export interface GenerateOutcome extends StageWork {
   readonly missing: Missing;
 }
 
-/** One line about one item, written by `encode` and `query`. `position` counts from 0 in the chunk. */
+/**
+ * One line about one item, written by `encode` and `query`. `position` counts from 0 in the chunk; `prompt` and
+ * `features` are keys in the prompt store. `missing`: query did not get the features, so the prompt may not be there.
+ */
 export type PromptLine =
-  | { readonly position: number; readonly prompt: string; readonly features?: string }
-  | { readonly position: number; readonly error: ItemError }
-  | { readonly position: number; readonly missing: "absent" | "damaged" };
+  | {
+      readonly position: number;
+      readonly prompt: string;
+      readonly features?: string;
+      readonly missing?: keyof Missing;
+    }
+  | { readonly position: number; readonly error: ItemError };
 
 export interface ItemError {
   readonly type: string;
@@ -241,9 +248,12 @@ export type ChunkStanding =
 
 export type JobState = "planning" | "running" | "paused" | "canceling" | "canceled" | "failing" | "failed" | "done";
 
-/** Answer of the query `progress`. Counts are items of this attempt, unless they say chunks. */
+/** What a job is asked to do, without what its runs and attempts hand on. */
+export type JobRequest = Omit<JobInput, "attempt" | "previous" | "carried">;
+
+/** Answer of the query `progress`, and at the end the job's result. Counts are items of this attempt, unless they say chunks. */
 export interface JobProgress {
-  readonly jobId: string;
+  readonly request: JobRequest;
   readonly attempt: number;
   readonly state: JobState;
   readonly total: number;
@@ -263,19 +273,6 @@ export interface JobProgress {
   readonly waiting: readonly string[];
   /** Why the job fails; null while it does not. */
   readonly problem: ItemError | null;
-  /** What all attempts have committed, oldest first, this one last. */
-  readonly records: readonly JobRecord[];
-}
-
-/** Result of the workflow `job`. */
-export interface JobOutcome {
-  readonly jobId: string;
-  readonly attempt: number;
-  readonly state: "done" | "canceled";
-  readonly total: number;
-  readonly done: number;
-  readonly failed: number;
-  readonly stages: StageTimings;
   /** What all attempts have committed, oldest first, this one last. */
   readonly records: readonly JobRecord[];
 }

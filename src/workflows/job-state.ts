@@ -66,6 +66,11 @@ export function itemsOf(manifest: ManifestRef, chunkSize: number, chunk: number)
 /** Take in a report. One about a chunk that is not in flight (a second one, or of another attempt) changes nothing. */
 export function takeReport(state: State, attempt: number, report: ChunkReport, now: number): boolean {
   if (report.attempt !== attempt || !state.inFlight.some(({ chunk }) => chunk === report.chunk)) return false;
+  if (report.state === "canceled" && !state.canceling && state.problem === null) {
+    // Somebody cancelled the chunk, not the job: it is lost, and asked about at once.
+    state.inFlight = state.inFlight.map((other) => (other.chunk === report.chunk ? { ...other, heardAt: 0 } : other));
+    return false;
+  }
   state.inFlight = state.inFlight.filter(({ chunk }) => chunk !== report.chunk);
   state.chunksFinished += 1;
   if (report.state === "failed") state.problem ??= report.error;
@@ -123,10 +128,11 @@ export function attemptFolder({ folder, attempt = 0 }: Pick<JobInput, "folder" |
 
 export function progressOf(input: JobInput, state: State, waiting: readonly string[], now: number): JobProgress {
   const { manifest, inFlight } = state;
+  const { attempt = 0, previous: _previous, carried: _carried, ...request } = input;
   const size = (chunk: number) => (manifest === null ? 0 : itemsOf(manifest, input.chunkSize, chunk).count);
   return {
-    jobId: input.jobId,
-    attempt: input.attempt ?? 0,
+    request,
+    attempt,
     state: stateName(state, input.chunkSize),
     total: manifest?.items ?? 0,
     done: state.done,

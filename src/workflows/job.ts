@@ -32,7 +32,7 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from "@temporalio/workflow";
-import type { ChunkInFlight, ChunkInput, ChunkStanding, JobInput, JobOutcome, OpenPage } from "../messages/job.ts";
+import type { ChunkInFlight, ChunkInput, ChunkStanding, JobInput, JobProgress, OpenPage } from "../messages/job.ts";
 import { chunkWorkflowId, jobsQueue } from "../messages/queues.ts";
 import { chunk } from "./chunk.ts";
 import { problemOf } from "./failures.ts";
@@ -43,10 +43,8 @@ import {
   itemsOf,
   pagesToFold,
   progressOf,
-  recordsOf,
   type State,
   silentChunks,
-  stateName,
   takeNext,
   takeReport,
 } from "./job-state.ts";
@@ -65,8 +63,8 @@ const waitingShown = 5;
 const doneAttribute = defineSearchAttributeKey("BlipfleetDone", SearchAttributeType.INT);
 const failedAttribute = defineSearchAttributeKey("BlipfleetFailed", SearchAttributeType.INT);
 
-/** Run all chunks of the manifest. Fails only with a mistake that all items share; its details are the JobOutcome. */
-export async function job(input: JobInput): Promise<JobOutcome> {
+/** Run all chunks of the manifest. Fails only with a mistake that all items share; its details are the last progress. */
+export async function job(input: JobInput): Promise<JobProgress> {
   const timing = input.timing ?? defaultTiming;
   const silentMs = timing.silentSeconds * 1000;
   const activities = jobActivities(timing);
@@ -121,7 +119,7 @@ export async function job(input: JobInput): Promise<JobOutcome> {
 
     for (const page of pagesToFold(state, true)) await foldPage(activities, input, state, page);
     show(input, state);
-    const outcome = outcomeOf(input, state);
+    const outcome = progressOf(input, state, [], updatedAt);
     if (state.problem === null) return outcome;
     const { type, message } = state.problem;
     throw ApplicationFailure.create({ type, message, nonRetryable: true, details: [outcome] });
@@ -134,9 +132,18 @@ setWorkflowOptions({ versioningBehavior: "PINNED" }, job);
 /** Commit the manifest, unless the job is cancelled first. A mistake in the source is the job's problem. */
 async function makePlan(activities: JobActivities, input: JobInput, state: State): Promise<void> {
   const scope = new CancellationScope();
-  const { jobId, source, previous = [] } = input;
+  const { jobId, source, chunkSize, window, previous = [] } = input;
+  const plan = {
+    jobId,
+    source,
+    asked: askedOf(input),
+    itemsInFlight: chunkSize * window,
+    attempt: attemptOf(input),
+    folder: attemptFolder(input),
+    previous,
+  };
   const planned = scope
-    .run(() => activities.plan({ jobId, source, attempt: attemptOf(input), folder: attemptFolder(input), previous }))
+    .run(() => activities.plan(plan))
     .then(
       (manifest) => {
         state.manifest = manifest;
@@ -273,22 +280,6 @@ function show(input: JobInput, { done, failed }: State): void {
   } else {
     upsertMemo({ done, failed });
   }
-}
-
-function outcomeOf(input: JobInput, state: State): JobOutcome {
-  return {
-    jobId: input.jobId,
-    attempt: attemptOf(input),
-    state:
-      state.canceling && (state.manifest === null || state.done + state.failed < state.manifest.items)
-        ? "canceled"
-        : "done",
-    total: state.manifest?.items ?? 0,
-    done: state.done,
-    failed: state.failed,
-    stages: state.stages,
-    records: recordsOf(input, state),
-  };
 }
 
 /** True as soon as `hasNews` is; false when nothing happened for so long (null: wait for ever). */

@@ -34,6 +34,9 @@ export interface JobActivities {
 export interface PlanInput {
   readonly jobId: string;
   readonly source: string;
+  readonly asked: Asked;
+  /** Items of a full window, at most. */
+  readonly itemsInFlight: number;
   readonly attempt: number;
   /** URI of the attempt's folder. */
   readonly folder: string;

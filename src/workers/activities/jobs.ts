@@ -1,0 +1,112 @@
+// The activities of the workflow `job`: list the input, commit pages of results, ask after silent chunks.
+
+import { Context, getClient } from "@temporalio/activity";
+import { type Client, WorkflowFailedError, WorkflowNotFoundError } from "@temporalio/client";
+import { commitJsonl } from "../../jobs/jsonl.ts";
+import { commitManifest, planManifest } from "../../jobs/manifest.ts";
+import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
+import { openStore } from "../../jobs/store.ts";
+import type { ChunkReport, ChunkStanding, Committed, ManifestRef } from "../../messages/job.ts";
+import { problemOf } from "../../workflows/failures.ts";
+import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
+import { withHeartbeats } from "./heartbeats.ts";
+import { activationBytes } from "./prompt-names.ts";
+import type { Serving } from "./serving.ts";
+
+/**
+ * Commit the manifest and check that the prompts in flight fit the store.
+ * @param servings the models of this worker; the check needs the job's among them
+ * @throws ManifestError, PathError, StoreError, PromptStoreError
+ */
+export async function plan(input: PlanInput, servings: readonly Serving[]): Promise<ManifestRef> {
+  const manifest = await planItems(input);
+  const { asked, itemsInFlight } = input;
+  const { digest, dtype } = asked.model;
+  const serving = servings.find(({ stages: { card } }) => card.digest === digest && card.dtype === dtype);
+  if (serving === undefined) return manifest;
+  const { card } = serving.stages;
+  const features = asked.topology === "split" ? activationBytes("features", card) : 0;
+  await serving.prompts.checkPlan({
+    activationBytes: Math.max(features, activationBytes("prompt", card)),
+    inFlight: Math.min(itemsInFlight, manifest.items),
+  });
+  return manifest;
+}
+
+async function planItems({ source, folder, previous }: PlanInput): Promise<ManifestRef> {
+  let records = 0;
+  const { cancellationSignal: signal } = Context.current();
+  return withHeartbeats(
+    () => ({ records }),
+    async () => {
+      const store = openStore(folder);
+      await store.probe();
+      const attempts = await attemptsOf(previous);
+      if (attempts.length > 0) return commitManifest(store, unfinishedItems(attempts));
+      const onProgress = (count: number) => {
+        records = count;
+      };
+      return planManifest(store, source, { signal, onProgress });
+    },
+  );
+}
+
+/** Commit one page of the chain. Its name says what it follows, so that no two pages share one. */
+export async function fold({ folder, page }: FoldInput): Promise<Committed> {
+  const after = page.previous === null ? "first" : page.previous.sha256.slice(0, 12);
+  const name = `pages/${String(page.page).padStart(6, "0")}.${after}.json`;
+  return commitJsonl(openStore(folder), name, [page]);
+}
+
+/** What Temporal knows about these chunks. */
+export async function askAfter({ chunks }: AskInput): Promise<ChunkStanding[]> {
+  const client = getClient();
+  return Promise.all(chunks.map(({ chunk, workflowId }) => standingOf(client, chunk, workflowId)));
+}
+
+async function standingOf(client: Client, chunk: number, workflowId: string): Promise<ChunkStanding> {
+  const handle = client.workflow.getHandle(workflowId);
+  try {
+    const { status, raw } = await handle.describe();
+    if (status.name === "RUNNING") {
+      const pending = raw.pendingActivities?.[0];
+      return { chunk, state: "running", waiting: pending ? waitingText(chunk, pending) : null };
+    }
+    if (status.name === "COMPLETED" || status.name === "FAILED") {
+      return { chunk, state: "reported", report: await handle.result() };
+    }
+    return { chunk, state: "lost", why: `${workflowId} is ${status.name}` };
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return { chunk, state: "lost", why: `${workflowId} does not exist` };
+    if (!(error instanceof WorkflowFailedError)) throw error;
+    const report: ChunkReport = {
+      attempt: attemptOf(workflowId),
+      chunk,
+      state: "failed",
+      error: problemOf(error.cause),
+    };
+    return { chunk, state: "reported", report };
+  }
+}
+
+interface PendingActivity {
+  readonly activityType?: { readonly name?: string | null } | null;
+  readonly attempt?: number | null;
+  readonly lastFailure?: { readonly message?: string | null } | null;
+  readonly lastWorkerIdentity?: string | null;
+}
+
+/** Why a chunk does not move: what its activity failed with last, or that nobody has taken it. */
+function waitingText(
+  chunk: number,
+  { activityType, attempt, lastFailure, lastWorkerIdentity }: PendingActivity,
+): string {
+  const what = `chunk ${chunk}: ${activityType?.name ?? "an activity"}`;
+  if (lastFailure?.message) return `${what}, try ${attempt}, after: ${lastFailure.message.slice(0, 300)}`;
+  return lastWorkerIdentity ? `${what} is under way on ${lastWorkerIdentity}` : `${what} waits for a worker`;
+}
+
+/** The attempt in a chunk's workflow id; see chunkWorkflowId(). */
+function attemptOf(workflowId: string): number {
+  return Number(/\/(\d+)\/chunk-\d+$/.exec(workflowId)?.[1] ?? 0);
+}

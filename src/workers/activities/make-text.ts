@@ -1,0 +1,52 @@
+// A prompt in the store and a question to a text: the part of generate that batch and answer share.
+
+import type { Asked } from "../../messages/job.ts";
+import type { RowOptions } from "../../stages.ts";
+import { keyOf } from "./make-prompts.ts";
+import { QuestionError } from "./mistakes.ts";
+import { modelText } from "./model-text.ts";
+import { activationForm } from "./prompt-names.ts";
+import type { Serving } from "./serving.ts";
+
+export interface Generated {
+  readonly text: string;
+  readonly token_ids: readonly number[];
+}
+
+/**
+ * @param prompt key in the store
+ * @param own the item's own question or prompt; it goes before the job's
+ * @returns the text, or why the prompt is not to be had
+ * @throws QuestionError, TokenizerError, PromptStoreUnavailableError
+ */
+export async function generateText(
+  serving: Serving,
+  asked: Asked,
+  own: string | null,
+  prompt: string,
+  row: RowOptions,
+): Promise<Generated | { readonly missing: "absent" | "damaged" }> {
+  const { stages, prompts } = serving;
+  const activation = await prompts.get(keyOf(serving, prompt), activationForm("prompt", stages.card));
+  if ("miss" in activation) {
+    serving.metrics.miss("generate", activation.miss);
+    return { missing: activation.miss === "absent" ? "absent" : "damaged" };
+  }
+  const ids = await stages.tokenize(modelText(stages.card.family, asked.task, questionOf(asked, own)));
+  const newIds = await stages.generate(activation, ids, asked.generation, row);
+  return { text: await stages.detokenize(newIds), token_ids: newIds };
+}
+
+/**
+ * The question or prompt of an item; null: none.
+ * @throws QuestionError when there must be one
+ */
+export function questionOf(asked: Asked, own: string | null): string | null {
+  const text = own ?? asked.prompt;
+  if (asked.task === "ask" && text === null) {
+    throw new QuestionError(
+      "ask: expected a question for every item, got none; give the item a prompt or the job a question",
+    );
+  }
+  return text;
+}

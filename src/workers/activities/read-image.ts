@@ -1,0 +1,45 @@
+// The bytes of an item's image, from below the roots.
+
+import { open } from "node:fs/promises";
+import { ImageError } from "../../image/image-error.ts";
+import { errorCode } from "../../jobs/errors.ts";
+import { type RootCheck, toPath } from "../../jobs/roots.ts";
+
+/** Bytes; the largest photographs are under 100 MB. More is a mistake or an attack. */
+const largestImage = 512 * 1024 * 1024;
+
+/** A file system's way to say that the path is wrong, now and later. */
+const wrongPath: ReadonlySet<string> = new Set([
+  "ENOENT",
+  "ENOTDIR",
+  "EISDIR",
+  "EACCES",
+  "EPERM",
+  "ELOOP",
+  "ENAMETOOLONG",
+]);
+
+/**
+ * Read an image.
+ * @throws PathError when it is outside the roots
+ * @throws ImageError when it is missing, no file, not readable or too large
+ */
+export async function readImage(uri: string, roots: RootCheck): Promise<Buffer> {
+  const path = await roots.resolveInside(toPath(uri, "/"));
+  try {
+    const file = await open(path, "r");
+    try {
+      const { size, isFile } = await file.stat().then((stat) => ({ size: stat.size, isFile: stat.isFile() }));
+      if (!isFile) throw new ImageError(`image: expected a file at ${path}, got something else`);
+      if (size > largestImage)
+        throw new ImageError(`image: expected at most ${largestImage} bytes, got ${size} in ${path}`);
+      return await file.readFile();
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    const code = errorCode(error) ?? "";
+    if (!wrongPath.has(code)) throw error;
+    throw new ImageError(`image: expected a readable file at ${path}, got ${code}`, { cause: error });
+  }
+}

@@ -1,0 +1,63 @@
+// A worker's HTTP server: /metrics for Prometheus, /healthz (the process answers), /readyz (it takes work).
+
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { WorkerMetrics } from "./metrics.ts";
+
+export interface HealthOptions {
+  readonly metrics: WorkerMetrics;
+  /** 0: a free one. */
+  readonly port: number;
+  /** Default: all interfaces, as a scraper on another machine needs it. */
+  readonly host?: string;
+  /** Why the worker takes no work; empty when it does. */
+  readonly problems: () => readonly string[];
+  /** Temporal's own metrics, in the same format; joined to ours. */
+  readonly sdkMetrics?: () => Promise<string>;
+}
+
+export interface Health {
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** @throws the listen error, e.g. EADDRINUSE */
+export async function serveHealth(options: HealthOptions): Promise<Health> {
+  const server = createServer((request, response) => {
+    const answer = (status: number, type: string, body: string) => {
+      response.writeHead(status, { "content-type": type }).end(body);
+    };
+    const { pathname } = new URL(request.url ?? "/", "http://worker");
+    if (pathname === "/healthz") return answer(200, "text/plain", "ok\n");
+    if (pathname === "/readyz") {
+      const problems = options.problems();
+      if (problems.length === 0) return answer(200, "text/plain", "ready\n");
+      return answer(503, "text/plain", `${problems.join("\n")}\n`);
+    }
+    if (pathname !== "/metrics") return answer(404, "text/plain", "expected /metrics, /healthz or /readyz\n");
+    allMetrics(options).then(
+      (text) => answer(200, options.metrics.registry.contentType, text),
+      (error: unknown) => answer(500, "text/plain", `${String(error)}\n`),
+    );
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(options.port, options.host, resolve);
+  });
+  return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+async function allMetrics({ metrics, sdkMetrics }: HealthOptions): Promise<string> {
+  const own = await metrics.registry.metrics();
+  if (sdkMetrics === undefined) return own;
+  // Ours must not fail with theirs: a scrape without Temporal's numbers is better than none.
+  const theirs = await sdkMetrics().catch((error: unknown) => `# Temporal SDK metrics: ${String(error)}\n`);
+  return `${own}\n${theirs}`;
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
