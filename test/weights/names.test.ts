@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import path from "node:path";
+import { test } from "node:test";
+import { blip2Config } from "../../src/models/blip-2-config.ts";
+import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
+import { blip2OptNames, qFormerWithTextNames } from "../../src/weights/names/blip-2-opt.ts";
+import { type NamedTensor, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { fixtures } from "../fixture-files.ts";
+
+function parameters(tensors: readonly NamedTensor[]): number {
+  return tensors.reduce((sum, { shape }) => sum + shape.reduce((product, size) => product * size, 1), 0);
+}
+
+/** What config.json of the published checkpoints says beyond the class defaults. */
+function published(width: number): Record<string, unknown> {
+  return {
+    model_type: "blip-2",
+    image_token_index: 50265,
+    text_config: {
+      model_type: "opt",
+      hidden_size: width,
+      ffn_dim: 4 * width,
+      num_hidden_layers: 32,
+      num_attention_heads: 32,
+      word_embed_proj_dim: width,
+      vocab_size: 50304,
+      eos_token_id: 50118,
+    },
+  };
+}
+
+// Counts and totals as transformers 4.57.6 gives them for models built from these configurations.
+for (const { name, width, total } of [
+  { name: "blip2-opt-2.7b", width: 2560, total: 3_744_761_856 },
+  { name: "blip2-opt-6.7b", width: 4096, total: 7_752_869_376 },
+]) {
+  test(`${name}: names, shapes, 1248 tensors, ${total} parameters`, () => {
+    const { required, tied } = blip2OptNames(blip2Config(name, published(width)));
+    assert.equal(required.length + tied.length, 1248);
+    assert.equal(new Set([...required, ...tied].map((each) => each.name)).size, 1248, "no name twice");
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const expected: [string, number[]][] = [
+      ["vision_model.embeddings.class_embedding", [1, 1, 1408]],
+      ["vision_model.embeddings.position_embedding", [1, 257, 1408]],
+      ["vision_model.embeddings.patch_embedding.weight", [1408, 3, 14, 14]],
+      ["vision_model.encoder.layers.38.self_attn.qkv.weight", [4224, 1408]],
+      ["vision_model.encoder.layers.38.mlp.fc1.weight", [6144, 1408]],
+      ["vision_model.post_layernorm.bias", [1408]],
+      ["query_tokens", [1, 32, 768]],
+      ["qformer.encoder.layer.10.crossattention.attention.key.weight", [768, 1408]],
+      ["qformer.encoder.layer.11.output_query.dense.weight", [768, 3072]],
+      ["language_projection.weight", [width, 768]],
+      ["language_model.model.decoder.embed_tokens.weight", [50304, width]],
+      ["language_model.model.decoder.embed_positions.weight", [2050, width]],
+      ["language_model.model.decoder.layers.31.fc2.weight", [width, 4 * width]],
+    ];
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    assert.ok(!shapes.has("qformer.encoder.layer.11.crossattention.attention.key.weight"), "odd layers do not");
+    assert.ok(!shapes.has("vision_model.encoder.layers.39.mlp.fc1.weight"));
+  });
+}
+
+test("with text, the Q-Former has a second feed-forward in every layer and its embeddings", () => {
+  const config = blip2Config("model", published(2560));
+  const tensors = tensorsOf(qFormerWithTextNames(config, { vocabulary: 30523, maxPositions: 512 }));
+  // 1,172,032,258 parameters of the published matching model, less ViT, both projections and the head of two.
+  assert.equal(parameters(tensors), 1_172_032_258 - 985_952_256 - 2 * (256 * 768 + 256) - (2 * 768 + 2));
+});
+
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
+    const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
