@@ -15,10 +15,8 @@ const submitTarget = 150;
 /** Steps of one submit at most; a row that ends early waits for the rest of its submit. */
 const mostSteps = 16;
 
-export interface StepPlan {
-  /** Steps of the next submit, given how many are left at most and what the last step took (undefined: not known). */
-  (left: number, stepMilliseconds: number | undefined): number;
-}
+/** Steps of the next submit, given how many are left at most and what the last step took (undefined: not known). */
+export type StepPlan = (left: number, stepMilliseconds: number | undefined) => number;
 
 /** One step until it is known how long it takes, then as many as fit the target. */
 export const boundedSteps: StepPlan = (left, stepMilliseconds) => {
