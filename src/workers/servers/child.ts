@@ -12,8 +12,8 @@ import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ServerError } from "./errors.ts";
 
-/** Milliseconds between SIGTERM and SIGKILL. Both servers end in well under a second when idle. */
-const grace = 8000;
+/** Milliseconds between SIGTERM and SIGKILL. nats-server ends in milliseconds, temporal in about a second. */
+const defaultGrace = 8000;
 
 /** Waits for end of file on stdin, then ends process $1: SIGTERM, and SIGKILL 8 s later. */
 const guardScript =
@@ -27,6 +27,8 @@ export interface ChildOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** stdout and stderr are appended here. */
   readonly logFile: string;
+  /** Milliseconds that stop() waits between SIGTERM and SIGKILL. Default 8000. */
+  readonly graceMs?: number;
 }
 
 export interface Child {
@@ -75,7 +77,10 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   const end = async (signal: NodeJS.Signals) => {
     child.ref(); // while we wait for it
     if (running) child.kill(signal);
-    const gone = await Promise.race([ended.then(() => true), delay(grace, false, { ref: false })]);
+    const gone = await Promise.race([
+      ended.then(() => true),
+      delay(options.graceMs ?? defaultGrace, false, { ref: false }),
+    ]);
     if (!gone) child.kill("SIGKILL");
     await ended;
   };
