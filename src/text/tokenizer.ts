@@ -52,8 +52,9 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   }
   const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
   const model = (await readObject(path.join(directory, "config.json"))) ?? {};
-  const engine = buildEngine(file, tokenizer, config);
-  const special = specialTokens(tokenizer, config);
+  const added = addedTokens(tokenizer, config);
+  const special = new Set(added.filter((token) => token.special).map((token) => token.content));
+  const engine = buildEngine(file, { ...tokenizer, added_tokens: added }, config);
   const cleanUp = config.clean_up_tokenization_spaces === true;
   const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
   const image = idOf(model.image_token_index ?? model.image_token_id);
@@ -140,18 +141,29 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
 const words =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
-/** Contents of the tokens that decoding skips: those marked special in either file, and those that have a role. */
-function specialTokens(tokenizer: Fields, config: Fields): Set<string> {
-  const listed = Array.isArray(tokenizer.added_tokens) ? (tokenizer.added_tokens as AddedToken[]) : [];
-  const added = Object.values(asObject(config.added_tokens_decoder) ?? {}) as AddedToken[];
-  const named = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"].map(
-    (role) => asObject(config[role])?.content ?? config[role],
-  );
-  const more = config.additional_special_tokens;
-  const others = (Array.isArray(more) ? more : []).map((token: unknown) => asObject(token)?.content ?? token);
-  const marked = [...listed, ...added].filter((token) => token.special).map((token) => token.content);
-  return new Set([...marked, ...named, ...others].filter((token): token is string => typeof token === "string"));
+/**
+ * The added tokens of tokenizer.json as transformers changes them when it loads: tokenizer_config.json overrides them,
+ * and a token that has a role and is in the vocabulary becomes a special one if neither file lists it.
+ */
+function addedTokens(tokenizer: Fields, config: Fields): AddedToken[] {
+  const tokens = new Map(((tokenizer.added_tokens ?? []) as AddedToken[]).map((token) => [token.content, token]));
+  for (const [id, value] of Object.entries(asObject(config.added_tokens_decoder) ?? {})) {
+    const token = { ...(value as AddedToken), id: Number(id) };
+    tokens.set(token.content, token);
+  }
+  const vocabulary = asObject(asObject(tokenizer.model)?.vocab) ?? {};
+  const more = Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens : [];
+  for (const value of [...roles.map((role) => config[role]), ...more]) {
+    const content = asObject(value)?.content ?? value;
+    if (typeof content !== "string" || tokens.has(content)) continue;
+    const id = idOf(vocabulary[content]);
+    if (id !== null) tokens.set(content, { id, content, ...plain, special: true });
+  }
+  return [...tokens.values()];
 }
+
+const plain = { normalized: false, lstrip: false, rstrip: false, single_word: false };
+const roles = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
 
 /** As Python's str.strip(): Unicode's white space and the four separators U+001C to U+001F, but not U+FEFF. */
 function stripped(text: string): string {
