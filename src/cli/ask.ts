@@ -38,9 +38,8 @@ Examples:
   );
   command.action(async (image: string, questions: string[], flags: Flags) => {
     const { runLocally } = await import("./local-run.ts");
-    const texts = questions.map((question) => ({ question, text: questionText(question) }));
     const failures = await runLocally(
-      { images: [image], texts, generation: generationFrom(flags), model: flags },
+      { task: "ask", images: [image], texts: questions, generation: generationFrom(flags), model: flags },
       (result, progress) => print(result, flags.format, progress),
     );
     process.exitCode = failures > 0 ? 1 : 0;
@@ -48,7 +47,7 @@ Examples:
 }
 
 function print(result: LocalResult, format: OutputFormat, progress: Progress): void {
-  const { image, question } = result;
+  const { image, asked: question } = result;
   if (format === "jsonl") {
     const outcome = "error" in result ? { error: result.error } : { text: result.text, token_ids: result.tokenIds };
     writeJson({ image, question, ...outcome }, progress);

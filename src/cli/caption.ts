@@ -38,9 +38,9 @@ Examples:
   );
   command.action(async (images: string[], flags: Flags) => {
     const { runLocally } = await import("./local-run.ts");
-    const texts = [{ question: null, text: flags.prompt ?? null }];
+    const texts = [flags.prompt ?? null];
     const failures = await runLocally(
-      { images, texts, generation: generationFrom(flags), model: flags },
+      { task: "caption", images, texts, generation: generationFrom(flags), model: flags },
       (result, progress) => print(result, flags.format, progress),
     );
     process.exitCode = failures > 0 ? 1 : 0;

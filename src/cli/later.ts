@@ -6,9 +6,9 @@ import { NotAvailableError } from "./errors.ts";
 const laterCommands = {
   match: "image-text matching",
   classify: "zero-shot classification",
-  index: "image indexes",
+  index: "an image index",
   search: "image search",
-  chat: "conversations",
+  chat: "conversation",
   eval: "evaluation",
   tune: "kernel tuning",
   capfilt: "caption filtering",
@@ -25,9 +25,7 @@ export function addLaterCommands(program: Command): void {
       .allowExcessArguments()
       .helpOption(false)
       .action(() => {
-        throw new NotAvailableError(
-          `blipfleet ${name}: ${what}: not available yet; see \`blipfleet --help\` for what is`,
-        );
+        throw new NotAvailableError(`${name}: ${what} is not available yet; see \`blipfleet --help\` for what is`);
       });
   }
 }

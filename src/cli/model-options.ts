@@ -41,7 +41,7 @@ export function addFormatOption(command: Command): Command {
   );
 }
 
-function parseDtype(text: string): DtypeChoice {
+export function parseDtype(text: string): DtypeChoice {
   if (text === "f32" || text === "f16" || text === "auto") return text;
   if (text === "int8" || text === "int4") {
     throw new NotAvailableError(`--dtype ${text}: quantized weights are not available yet; use f32, f16 or auto`);

@@ -1,0 +1,56 @@
+// A small file by which commands in another terminal find the servers that `blipfleet dev` started.
+
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { cacheFolder } from "../jobs/roots.ts";
+
+const devState = z.object({
+  /** Process of `blipfleet dev`; the file counts only while it lives. */
+  pid: z.number().int().positive(),
+  /** TEMPORAL_ADDRESS, NATS_URL and the like, as a command would be given them. */
+  environment: z.record(z.string(), z.string()),
+  /** What the worker serves: the model of jobs that name none. */
+  model: z.string(),
+  dtype: z.enum(["f32", "f16"]),
+  ui: z.string().optional(),
+});
+
+export type DevState = z.infer<typeof devState>;
+
+const statePath = () => join(cacheFolder(), "dev.json");
+
+/** Tell other terminals. */
+export function writeDevState(state: DevState): void {
+  const draft = `${statePath()}.${process.pid}`;
+  writeFileSync(draft, `${JSON.stringify(state, null, 2)}\n`);
+  renameSync(draft, statePath());
+}
+
+/** Take the file away, unless another `blipfleet dev` has written it since. */
+export function removeDevState(): void {
+  if (readDevState()?.pid === process.pid) rmSync(statePath(), { force: true });
+}
+
+/** The running `blipfleet dev`, or null. */
+export function readDevState(): DevState | null {
+  try {
+    const state = devState.parse(JSON.parse(readFileSync(statePath(), "utf8")));
+    process.kill(state.pid, 0);
+    return state;
+  } catch {
+    return null; // none was started, it is from another version, or its process is gone
+  }
+}
+
+/**
+ * Let the running `blipfleet dev` stand in for addresses that the user has not set. When he has set Temporal's, he means
+ * another fleet, and nothing of the dev servers is mixed into it.
+ */
+export function useDevServers(environment: NodeJS.ProcessEnv = process.env): DevState | null {
+  if (environment.TEMPORAL_ADDRESS) return null;
+  const state = readDevState();
+  if (state === null) return null;
+  for (const [name, value] of Object.entries(state.environment)) environment[name] ??= value;
+  return state;
+}

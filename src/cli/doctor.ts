@@ -1,0 +1,181 @@
+// blipfleet doctor: what is installed, what works, and what to do about what does not.
+
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Command } from "commander";
+import type { AdapterReport } from "../gpu/adapter.ts";
+import { packageRoot } from "../gpu/package-root.ts";
+import { describeError } from "./errors.ts";
+import { addFormatOption, addModelOptions, type FormatFlag, type ModelFlags } from "./model-options.ts";
+import { writeJson, writeLine } from "./output.ts";
+
+type Flags = ModelFlags & FormatFlag;
+
+/** One thing looked at. */
+interface Finding {
+  readonly check: string;
+  readonly ok: boolean;
+  /** A command needs it; without it doctor ends with status 1. */
+  readonly needed: boolean;
+  readonly detail: string;
+  /** The same for programs. */
+  readonly data?: unknown;
+}
+
+export function addDoctorCommand(program: Command): void {
+  const command = program
+    .command("doctor")
+    .description("Show adapter, driver, servers and folders, test every kernel, and say what is missing.");
+  addModelOptions(command);
+  addFormatOption(command);
+  command.addHelpText(
+    "after",
+    "\nWith --model the model is loaded and its memory shown.\n\nExamples:\n  blipfleet doctor\n  blipfleet doctor --model Salesforce/blip2-opt-2.7b --format jsonl\n",
+  );
+  command.action(async (flags: Flags) => {
+    let problems = 0;
+    for await (const finding of examine(flags)) {
+      if (!finding.ok && finding.needed) problems += 1;
+      if (flags.format === "jsonl") writeJson(finding);
+      else
+        writeLine(
+          `${finding.ok ? "ok  " : finding.needed ? "FAIL" : "note"} ${finding.check.padEnd(17)} ${finding.detail}`,
+        );
+    }
+    process.exitCode = problems > 0 ? 1 : 0;
+  });
+}
+
+async function* examine(flags: Flags): AsyncGenerator<Finding> {
+  const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8"));
+  yield present("blipfleet", `${version} at ${packageRoot}, Node ${process.versions.node}`);
+  yield await folders();
+  const { hubCacheFolder, isOffline } = await import("../weights/repository.ts");
+  const offline = isOffline() ? ", offline (HF_HUB_OFFLINE)" : "";
+  yield present(
+    "model cache",
+    `${hubCacheFolder()}${existsSync(hubCacheFolder()) ? "" : " (not there yet)"}${offline}`,
+  );
+  yield driverChoice();
+  yield* adapter(flags);
+  yield await server("nats-server", [2, 9]);
+  yield await server("temporal", [0, 0]);
+}
+
+function present(check: string, detail: string, data?: unknown): Finding {
+  return { check, ok: true, needed: true, detail, ...(data === undefined ? {} : { data }) };
+}
+
+function missing(check: string, error: unknown): Finding {
+  const { type, message } = describeError(error);
+  return { check, ok: false, needed: true, detail: `${type}: ${message}` };
+}
+
+async function folders(): Promise<Finding> {
+  const { cacheFolder } = await import("../jobs/roots.ts");
+  const folder = cacheFolder();
+  try {
+    mkdirSync(folder, { recursive: true });
+    const probe = join(folder, `.doctor-${process.pid}`);
+    writeFileSync(probe, "");
+    rmSync(probe);
+  } catch (error) {
+    return missing("cache folder", error);
+  }
+  const setUp = existsSync(join(folder, "environment.json"));
+  const next = setUp ? "" : "; set-up has not run, see `npm run setup`";
+  return present("cache folder", `${folder}${next}`);
+}
+
+/** What the launcher, or the user, told the Vulkan loader. */
+function driverChoice(): Finding {
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, BLIPFLEET_DRIVER, LD_LIBRARY_PATH } = process.env;
+  const files = VK_DRIVER_FILES ?? VK_ICD_FILENAMES ?? "the system's own";
+  const loader = LD_LIBRARY_PATH ? `, LD_LIBRARY_PATH ${LD_LIBRARY_PATH}` : "";
+  return present("driver", `${files} (BLIPFLEET_DRIVER=${BLIPFLEET_DRIVER || "auto"}${loader})`);
+}
+
+async function* adapter(flags: Flags): AsyncGenerator<Finding> {
+  const { openStagesGroup } = await import("../workers/stages.ts");
+  // a folder of its own, so that a self-test that was passed before is not remembered but run
+  const folder = mkdtempSync(join(tmpdir(), "blipfleet-doctor-"));
+  try {
+    const started = performance.now();
+    const group = await openStagesGroup({ cacheFolder: folder });
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    try {
+      yield* describeAdapter(group.report);
+      yield present("kernels", `self-test ${group.selfTest} in ${seconds} s`);
+      if (flags.model !== undefined) yield await memory(group, flags.model, flags);
+    } finally {
+      await group.close();
+    }
+  } catch (error) {
+    yield missing("adapter", error);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function* describeAdapter(report: AdapterReport): Generator<Finding> {
+  const { vendor, architecture, device, description, softwareAdapter, subgroupMinSize, subgroupMaxSize } = report;
+  const kind = softwareAdapter ? "software" : "GPU";
+  yield present("adapter", `${vendor} ${architecture} ${device} (${description}), ${kind}`, report);
+  yield present(
+    "features",
+    `${report.features.join(", ") || "none"}; subgroups of ${subgroupMinSize} to ${subgroupMaxSize}`,
+  );
+  const limits = Object.entries(report.limits).map(([name, value]) => `${name} ${readable(name, value)}`);
+  yield present("limits", limits.join(", "));
+  yield present("toggles", report.toggles.join(", ") || "none");
+}
+
+function readable(name: string, value: number): string {
+  return /Size$/.test(name) && value >= 1024 * 1024 ? `${Math.floor(value / (1024 * 1024))} MiB` : String(value);
+}
+
+type Group = Awaited<ReturnType<typeof import("../workers/stages.ts").openStagesGroup>>;
+
+async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Finding> {
+  try {
+    const { resolveDtype } = await import("./checkpoint-dtype.ts");
+    const dtype = await resolveDtype(ref, flags.dtype);
+    const started = performance.now();
+    const { card } = await group.open({ ref, dtype });
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    const { allocatedBytes } = await group.stats();
+    const megabytes = (allocatedBytes / 1e6).toFixed(1);
+    const [queries, width] = card.prompt;
+    return present(
+      "model",
+      `${ref}: ${card.family} as ${dtype}, ${megabytes} MB on the adapter, loaded in ${seconds} s; ` +
+        `image ${card.image.width} x ${card.image.height}, prompt ${queries} x ${width}, ${card.maxPositions} positions; digest ${card.digest.slice(0, 12)}`,
+      { card, allocatedBytes },
+    );
+  } catch (error) {
+    return missing("model", error);
+  }
+}
+
+/** A server's program: where it is, and whether it is new enough. Jobs need it, local commands do not. */
+async function server(name: "nats-server" | "temporal", oldest: readonly [number, number]): Promise<Finding> {
+  try {
+    const { findServer } = await import("../workers/servers/binaries.ts");
+    const { execFileSync } = await import("node:child_process");
+    const path = findServer(name);
+    const told = execFileSync(path, ["--version"], { encoding: "utf8", timeout: 20_000 });
+    const version = /(\d+)\.(\d+)\.\d+\S*/.exec(told);
+    const [major, minor] = [Number(version?.[1]), Number(version?.[2])];
+    const ok = major > oldest[0] || (major === oldest[0] && minor >= oldest[1]);
+    const detail = `${version?.[0] ?? "unknown version"} at ${path}`;
+    return {
+      check: name,
+      ok,
+      needed: true,
+      detail: ok ? detail : `expected ${oldest.join(".")} or newer, got ${detail}`,
+    };
+  } catch (error) {
+    return missing(name, error);
+  }
+}

@@ -1,0 +1,82 @@
+// blipfleet job status ID, blipfleet job watch ID
+
+import type { Command } from "commander";
+import type { JobProgress } from "../messages/job.ts";
+import { InterruptedError } from "./errors.ts";
+import { withJobs } from "./job-connection.ts";
+import { stageLines, statusFields, statusLine } from "./job-lines.ts";
+import { addFormatOption, type FormatFlag, type OutputFormat } from "./model-options.ts";
+import { tell, writeJson, writeLine } from "./output.ts";
+import { Progress } from "./progress.ts";
+
+type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];
+
+export function addStatusCommand(job: Command): void {
+  addFormatOption(job.command("status").description("Say how a job stands.").argument("<id>", "name of the job"))
+    .addHelpText("after", "\nExample:\n  blipfleet job status holidays --format jsonl\n")
+    .action((id: string, { format }: FormatFlag) =>
+      withJobs(async (jobs) => {
+        const { progress } = await jobs.status(id);
+        if (format === "jsonl") {
+          writeJson(statusFields(progress));
+          return;
+        }
+        writeLine(statusLine(progress));
+        for (const line of [...stageLines(progress.stages), ...progress.waiting]) writeLine(`  ${line}`);
+      }),
+    );
+}
+
+export function addWatchCommand(job: Command): void {
+  addFormatOption(
+    job.command("watch").description("Show a job's progress until it has ended.").argument("<id>", "name of the job"),
+  )
+    .addHelpText("after", "\nCtrl-C ends the watching, not the job.\n\nExample:\n  blipfleet job watch holidays\n")
+    .action(async (id: string, { format }: FormatFlag) => {
+      await withJobs((jobs) => followJob(jobs, id, format));
+    });
+}
+
+/**
+ * Show progress on stderr until the job has ended, then its last standing on stdout. Exit status 1 unless all is done.
+ * @returns the last standing
+ * @throws InterruptedError after Ctrl-C
+ */
+export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat): Promise<JobProgress> {
+  const abort = new AbortController();
+  const interrupt = () =>
+    abort.abort(
+      new InterruptedError(`no longer watching; job ${jobId} goes on, see \`blipfleet job status ${jobId}\``),
+    );
+  process.once("SIGINT", interrupt);
+  let bar: Progress | null = null;
+  let waiting = "";
+  let last: JobProgress | null = null;
+  try {
+    for await (const { progress } of jobs.watch(jobId, { signal: abort.signal })) {
+      last = progress;
+      if (progress.state === "planning") continue;
+      if (bar === null) {
+        bar = new Progress(progress.total, { noun: "images" });
+        bar.resume(progress.done, progress.failed);
+      }
+      if (progress.waiting.length > 0 && progress.waiting[0] !== waiting) {
+        waiting = progress.waiting[0] ?? "";
+        bar.clear();
+        tell(waiting);
+      }
+      bar.set(progress.done, progress.failed);
+    }
+  } catch (error) {
+    if (abort.signal.aborted) throw abort.signal.reason;
+    throw error;
+  } finally {
+    process.off("SIGINT", interrupt);
+    bar?.clear();
+  }
+  if (last === null) throw new InterruptedError(`job ${jobId}: expected at least one status, got none`);
+  if (format === "jsonl") writeJson(statusFields(last));
+  else writeLine(statusLine(last));
+  if (last.state !== "done" || last.failed > 0) process.exitCode = 1;
+  return last;
+}

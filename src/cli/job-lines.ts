@@ -1,0 +1,54 @@
+// How a job's standing is told: as a line for people, as an object for programs.
+
+import type { JobProgress, Stage, StageTimings } from "../messages/job.ts";
+import { formatDuration } from "./progress.ts";
+
+const stageNames: readonly Stage[] = ["encode", "query", "generate"];
+
+/** e.g. "holidays: running, 40 of 200 images, 1 failed, 3.2 images/s, 50 s left" */
+export function statusLine(progress: JobProgress): string {
+  const { request, state, total, done, failed, imagesPerSecond, attempt, problem } = progress;
+  const name = attempt > 0 ? `${request.jobId} (attempt ${attempt})` : request.jobId;
+  const finished = done + failed;
+  const running = state === "running" && imagesPerSecond > 0 && finished < total;
+  return [
+    `${name}: ${state}`,
+    state === "planning" ? null : `${finished} of ${total} images`,
+    failed > 0 ? `${failed} failed` : null,
+    running ? `${imagesPerSecond.toFixed(1)} images/s` : null,
+    running ? `${formatDuration((total - finished) / imagesPerSecond)} left` : null,
+    problem === null ? null : `${problem.type}: ${problem.message}`,
+  ]
+    .filter((part) => part !== null)
+    .join(", ");
+}
+
+/** e.g. "encode    200 made, 0 reused, 41 s" */
+export function stageLines(stages: StageTimings): string[] {
+  return stageNames.flatMap((stage) => {
+    const work = stages[stage];
+    if (work === undefined) return [];
+    const seconds = (work.milliseconds / 1000).toFixed(1);
+    return [`${stage.padEnd(9)} ${work.made} made, ${work.reused} reused, ${seconds} s in activities`];
+  });
+}
+
+/** For --format jsonl. */
+export function statusFields(progress: JobProgress): Record<string, unknown> {
+  const { request, attempt, state, total, done, failed, inFlight, reencoded, imagesPerSecond, stages, problem } =
+    progress;
+  return {
+    job_id: request.jobId,
+    state,
+    attempt,
+    total,
+    done,
+    failed,
+    in_flight: inFlight,
+    reencoded,
+    images_per_second: imagesPerSecond,
+    stages,
+    waiting: progress.waiting,
+    ...(problem === null ? {} : { error: problem }),
+  };
+}

@@ -1,0 +1,93 @@
+// blipfleet worker: one process that serves one GPU to a fleet.
+
+import type { Command } from "commander";
+import type { Stage } from "../messages/job.ts";
+import { UsageError } from "./errors.ts";
+import { finiteNumber, wholeNumber } from "./generation-options.ts";
+import { chooseModel, type DtypeChoice, parseDtype } from "./model-options.ts";
+import { tell } from "./output.ts";
+
+interface Flags {
+  readonly model: readonly string[];
+  readonly dtype: DtypeChoice;
+  readonly stages: readonly Stage[];
+  readonly jobs: boolean;
+  readonly metricsPort?: number;
+  readonly batchSlots?: number;
+  readonly nowSlots?: number;
+  readonly graceSeconds?: number;
+}
+
+const allStages: readonly Stage[] = ["encode", "query", "generate"];
+
+export function addWorkerCommand(program: Command): void {
+  program
+    .command("worker")
+    .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
+    .option("--model <ref>", "Hugging Face id or directory; may be repeated", collect, [])
+    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto")
+    .option("--stages <list>", "which stages to serve: encode,query,generate", parseStages, allStages)
+    .option("--no-jobs", "leave workflows and planning to other workers")
+    .option(
+      "--metrics-port <port>",
+      "of /metrics, /healthz and /readyz; 0 for a free one",
+      wholeNumber("--metrics-port", 0, 65535),
+    )
+    .option("--batch-slots <count>", "batch activities of one stage at a time", wholeNumber("--batch-slots", 1, 4))
+    .option("--now-slots <count>", "answers of one stage at a time", wholeNumber("--now-slots", 1, 64))
+    .option(
+      "--grace-seconds <seconds>",
+      "time to end what is under way after a stop",
+      finiteNumber("--grace-seconds", true),
+    )
+    .addHelpText(
+      "after",
+      `
+Addresses come from the environment: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_*, NATS_URL,
+NATS_CREDS. Jobs may read images below BLIPFLEET_ROOTS and keep their files in BLIPFLEET_JOBS, which all workers share.
+
+Examples:
+  blipfleet worker --model Salesforce/blip2-opt-2.7b --dtype f16
+  blipfleet worker --model Salesforce/blip2-opt-2.7b --stages encode,query
+  VK_DRIVER_FILES=... blipfleet worker --model ./model      one process per GPU
+`,
+    )
+    .action(worker);
+}
+
+function collect(value: string, previous: readonly string[]): string[] {
+  return [...previous, value];
+}
+
+function parseStages(text: string): Stage[] {
+  const names = text.split(",").map((name) => name.trim());
+  const wrong = names.find((name) => !allStages.some((stage) => stage === name));
+  if (wrong !== undefined) {
+    throw new UsageError(`--stages: expected a list of ${allStages.join(", ")}, got ${JSON.stringify(wrong)}`);
+  }
+  return allStages.filter((stage) => names.includes(stage));
+}
+
+async function worker(flags: Flags): Promise<void> {
+  const { useDevServers } = await import("./dev-state.ts");
+  const { resolveDtype } = await import("./checkpoint-dtype.ts");
+  const { runWorker } = await import("../workers/worker.ts");
+  const dev = useDevServers();
+  if (dev !== null) tell(`joining the servers of \`blipfleet dev\` (pid ${dev.pid})`);
+  const chosen = flags.model.length > 0 ? flags.model.map((ref) => chooseModel(ref)) : [chooseModel(undefined)];
+  const models = [];
+  for (const { ref, notice } of chosen) {
+    if (notice !== null) tell(notice);
+    models.push({ ref, dtype: await resolveDtype(ref, flags.dtype) });
+  }
+  const { stages, jobs, metricsPort, batchSlots, nowSlots, graceSeconds } = flags;
+  await runWorker({
+    models,
+    stages,
+    jobs,
+    ...(metricsPort === undefined ? {} : { metricsPort }),
+    ...(batchSlots === undefined ? {} : { batchSlots }),
+    ...(nowSlots === undefined ? {} : { nowSlots }),
+    ...(graceSeconds === undefined ? {} : { graceSeconds }),
+  });
+}

@@ -1,0 +1,95 @@
+// Wrong use of the command line: exit status 2, one sentence, and nothing on stdout.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createProgram, exitStatus, tellError } from "../../src/cli/program.ts";
+import { CheckpointError, HubError, WeightsError } from "../../src/weights/errors.ts";
+
+/** Parse a command line in this process. */
+async function run(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  const [write, writeError] = [process.stdout.write, process.stderr.write];
+  const out: string[] = [];
+  const err: string[] = [];
+  const outcome = (status: number) => ({ status, stdout: out.join(""), stderr: err.join("") });
+  process.stdout.write = ((text: string) => Boolean(out.push(text))) as typeof process.stdout.write;
+  process.stderr.write = ((text: string) => Boolean(err.push(text))) as typeof process.stderr.write;
+  try {
+    await createProgram().parseAsync(args, { from: "user" });
+    return outcome(exitStatus.allDone);
+  } catch (error) {
+    return outcome(tellError(error, args));
+  } finally {
+    [process.stdout.write, process.stderr.write] = [write, writeError];
+  }
+}
+
+const wrong: readonly (readonly [string, RegExp])[] = [
+  ["captoin x.jpg", /unknown command 'captoin' \(Did you mean caption\?\); see `blipfleet --help`/],
+  ["caption", /missing required argument 'image'; see `blipfleet caption --help`/],
+  ["ask x.jpg", /missing required argument 'question'; see `blipfleet ask --help`/],
+  ["caption x.jpg --num-beam 3", /unknown option '--num-beam' \(Did you mean --num-beams\?\)/],
+  ["caption x.jpg --num-beams 0", /--num-beams: expected a whole number from 1 to 64, got "0"/],
+  ["caption x.jpg --length-penalty", /'--length-penalty <number>' argument missing/],
+  ["caption x.jpg --dtype int8", /--dtype int8: .* not available yet/],
+  ["caption x.jpg --format json", /--format: expected text or jsonl, got "json"/],
+  ["caption x.jpg --do-sample", /--do-sample: sampling is not available yet/],
+  ["job submit photos --task classify", /--task.*Allowed choices are caption, ask/],
+  ["job frob", /unknown command 'frob'/],
+  ["job status", /missing required argument 'id'; see `blipfleet job status --help`/],
+  ["worker --stages encode,decode", /--stages: expected a list of encode, query, generate, got "decode"/],
+  ["bench --only nothing", /--only: expected one of pipeline, got "nothing"/],
+  ["match x.jpg text", /match: .* not available yet/],
+  ["classify x.jpg cat dog", /classify: .* not available yet/],
+  ["index photos --out x", /index: .* not available yet/],
+  ["search text", /search: .* not available yet/],
+  ["chat", /chat: .* not available yet/],
+  ["eval --data x", /eval: .* not available yet/],
+  ["tune", /tune: .* not available yet/],
+  ["capfilt x", /capfilt: .* not available yet/],
+  ["serve --port 8000", /serve: .* not available yet/],
+];
+
+for (const [line, expected] of wrong) {
+  test(`wrong use: ${line}`, async () => {
+    const { status, stdout, stderr } = await run(...line.split(" "));
+    assert.equal(status, 2);
+    assert.equal(stdout, "");
+    assert.match(stderr, expected);
+    assert.equal(stderr.trimEnd().split("\n").length, 1, stderr);
+  });
+}
+
+test("help is no error, goes to stdout and shows examples", async () => {
+  for (const line of ["--help", "caption --help", "ask --help", "job --help", "job submit --help", "worker --help"]) {
+    const { status, stdout, stderr } = await run(...line.split(" "));
+    assert.equal(status, 0, line);
+    assert.match(stdout, /Example/, line);
+    assert.equal(stderr, "", line);
+  }
+});
+
+test("without a command the help is shown and the status is that of wrong use", async () => {
+  assert.equal((await run()).status, 2);
+  assert.equal((await run("job")).status, 2);
+});
+
+test("--version prints the version", async () => {
+  const { status, stdout } = await run("--version");
+  assert.equal(status, 0);
+  assert.match(stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test("mistakes of the caller and faults of the machine have different statuses", () => {
+  const write = process.stderr.write;
+  const told: string[] = [];
+  process.stderr.write = ((text: string) => Boolean(told.push(text))) as typeof process.stderr.write;
+  try {
+    assert.equal(tellError(new CheckpointError("x: expected a directory"), []), 2);
+    assert.equal(tellError(new WeightsError("x", ["y: expected (1), got (2)"]), []), 2);
+    assert.equal(tellError(new HubError("the hub is down"), []), 1);
+    assert.equal(tellError(new TypeError("a bug"), []), 1);
+  } finally {
+    process.stderr.write = write;
+  }
+  assert.equal(told[0], "blipfleet: CheckpointError: x: expected a directory\n");
+});
