@@ -1,0 +1,109 @@
+// Images per second in this process, and through Temporal and NATS with one worker, at the same batch size.
+
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { BenchRow } from "../src/cli/bench.ts";
+import { inOrder } from "../src/cli/in-order.ts";
+import { packageRoot } from "../src/gpu/package-root.ts";
+import { cacheFolder } from "../src/jobs/roots.ts";
+import { jobWorkflowId } from "../src/messages/queues.ts";
+import { defaultGeneration, type Stages } from "../src/stages.ts";
+import { connectJobs } from "../src/workers/job-client.ts";
+import { openStagesGroup } from "../src/workers/stages.ts";
+import { Fleet } from "../test/whole/fleet.ts";
+import { writeManifest, writePictures } from "../test/whole/pictures.ts";
+
+const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
+const dtype = "f32";
+const images = 500;
+const rounds = 5;
+/** Images under way together on both sides; the worker's own default. */
+const inFlight = 32;
+/** Both sides are warm before they are timed: shaders compiled, lists recorded, files in the page cache. */
+const warmUp = 64;
+
+export async function rows(): Promise<readonly BenchRow[]> {
+  const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
+  const paths = await writePictures(folder, images, 280);
+  const manifest = await writeManifest(folder, paths);
+  const fleet = await Fleet.open(folder);
+  const distributed: number[] = [];
+  const inProcess: number[] = [];
+  try {
+    for (let round = 0; round < rounds; round += 1) {
+      inProcess.push(await runInProcess(paths));
+      distributed.push(await runDistributed(fleet, folder, manifest, round));
+      process.stderr.write(
+        `bench: pipeline: round ${round + 1} of ${rounds}: in-process ${inProcess.at(-1)?.toFixed(2)} images/s, ` +
+          `distributed ${distributed.at(-1)?.toFixed(2)} images/s\n`,
+      );
+    }
+  } finally {
+    await fleet.close();
+    await rm(folder, { recursive: true, force: true });
+  }
+  const ours = median(distributed);
+  const peer = median(inProcess);
+  return [
+    { name: "distributed-vs-in-process", ours, peer, unit: "images/s", ratio: ours / peer },
+    { name: "in-process time an image", ours: 1000 / peer, peer: null, unit: "ms", ratio: null },
+  ];
+}
+
+/** Images per second of the local data flow, everything warm. */
+async function runInProcess(paths: readonly string[]): Promise<number> {
+  const group = await openStagesGroup({ cacheFolder: cacheFolder() });
+  try {
+    const stages = await group.open({ ref: model, dtype });
+    await captionAll(stages, paths.slice(0, warmUp));
+    const started = performance.now();
+    await captionAll(stages, paths);
+    return (paths.length * 1000) / (performance.now() - started);
+  } finally {
+    await group.close();
+  }
+}
+
+async function captionAll(stages: Stages, paths: readonly string[]): Promise<void> {
+  const caption = async (path: string) => {
+    const pixels = await stages.toPixels(await readFile(path));
+    const prompt = await stages.encodeAndQuery(pixels);
+    return stages.detokenize(await stages.generate(prompt, await stages.tokenize(null), defaultGeneration));
+  };
+  await inOrder(paths, inFlight, caption, () => {});
+}
+
+/** Images per second of a job from submit to done, with one warm worker and an empty prompt store. */
+async function runDistributed(fleet: Fleet, folder: string, manifest: string, round: number): Promise<number> {
+  const worker = await fleet.worker({ model, dtype });
+  try {
+    const warm = join(folder, `warm-${round}`);
+    const pictures = await writePictures(warm, warmUp, 281 + round);
+    await run(fleet, `warm-${round}`, await writeManifest(warm, pictures));
+    await fleet.nats.restart({ empty: true });
+    return (images * 1000) / (await run(fleet, `timed-${round}`, manifest));
+  } finally {
+    await worker.stop();
+  }
+}
+
+/** Milliseconds from the workflow's start to its end, as Temporal recorded them; planning included. */
+async function run(fleet: Fleet, jobId: string, manifest: string): Promise<number> {
+  const options = ["--id", jobId, "--model", model, "--dtype", dtype, "--chunk-size", "64", "--window", "4"];
+  await fleet.must(["job", "submit", manifest, ...options]);
+  await fleet.must(["job", "watch", jobId]);
+  const jobs = await connectJobs({ TEMPORAL_ADDRESS: fleet.temporal.address });
+  try {
+    const { startTime, closeTime } = await jobs.client.workflow.getHandle(jobWorkflowId(jobId)).describe();
+    if (closeTime === undefined) throw new Error(`bench: expected job ${jobId} to have ended, got one that runs`);
+    return closeTime.getTime() - startTime.getTime();
+  } finally {
+    await jobs.close();
+  }
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}

@@ -1,0 +1,131 @@
+// What happens to a job at night: workers killed in every stage, a prompt store that forgets, a worker that freezes and
+// wakes. Every id ends exactly once with the text of an undisturbed run.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { packageRoot } from "../../src/gpu/package-root.ts";
+import type { Stage } from "../../src/messages/job.ts";
+import { Fleet, type Progress, type WorkerProcess } from "./fleet.ts";
+import { writeManifest, writePictures } from "./pictures.ts";
+
+const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny");
+const items = 400;
+/** Seconds; so short that a killed or frozen worker's work moves on within the test. */
+const heartbeat = 3;
+const submitOptions = [
+  "--model",
+  model,
+  "--dtype",
+  "f32",
+  "--chunk-size",
+  "8",
+  "--window",
+  "3",
+  "--max-new-tokens",
+  "12",
+];
+
+let images: string;
+let manifest: string;
+let fleet: Fleet;
+let undisturbed: string;
+
+before(async () => {
+  images = await mkdtemp(join(tmpdir(), "blipfleet-images-"));
+  manifest = await writeManifest(images, await writePictures(images, items));
+  fleet = await Fleet.open(images, {
+    BLIPFLEET_HEARTBEAT_TIMEOUT: String(heartbeat),
+    BLIPFLEET_SILENT_AFTER: "10",
+  });
+  const calm = await fleet.worker({ model });
+  await fleet.must(["job", "submit", manifest, "--id", "undisturbed", "--topology", "split", ...submitOptions]);
+  await fleet.must(["job", "watch", "undisturbed"]);
+  undisturbed = await fleet.must(["job", "export", "undisturbed"]);
+  await calm.stop();
+  await fleet.nats.restart({ empty: true });
+});
+
+after(async () => {
+  await fleet?.close();
+  await rm(images, { recursive: true, force: true });
+});
+
+const underWay = (progress: Progress) => progress.done > 0 && progress.done < progress.total;
+
+/** Wait until the job is under way, more is done than `beyond`, and this worker has items of its stage in hand. */
+async function caughtAtWork(jobId: string, worker: WorkerProcess, stage: Stage, beyond: number): Promise<Progress> {
+  const deadline = Date.now() + 60_000;
+  while (Date.now() < deadline) {
+    const progress = await fleet.until(
+      jobId,
+      "to be under way",
+      (each) => each.done > beyond || each.state !== "running",
+    );
+    assert.ok(underWay(progress), `${jobId}: expected 0 < done < all, got ${JSON.stringify(progress)}`);
+    for (let look = 0; look < 200; look += 1) {
+      if ((await worker.metric("blipfleet_items_in_flight", { stage })) > 0) return progress;
+      await delay(5);
+    }
+  }
+  throw new Error(`${jobId}: expected items in flight at ${stage}, got none\n${fleet.logs()}`);
+}
+
+async function finish(jobId: string): Promise<void> {
+  await fleet.must(["job", "watch", jobId]);
+  const exported = await fleet.must(["job", "export", jobId]);
+  const ids = exported
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line).id);
+  assert.equal(ids.length, items);
+  assert.equal(new Set(ids).size, items);
+  assert.equal(exported, undisturbed);
+}
+
+test("SIGKILL in each stage, an emptied prompt store, and a worker that freezes and wakes", async () => {
+  const jobId = "disturbed";
+  const workers: Record<Stage, WorkerProcess> = {
+    encode: await fleet.worker({ model, stages: ["encode"] }),
+    query: await fleet.worker({ model, stages: ["query"] }),
+    generate: await fleet.worker({ model, stages: ["generate"] }),
+  };
+  await fleet.must(["job", "submit", manifest, "--id", jobId, "--topology", "split", ...submitOptions]);
+
+  let done = 0;
+  for (const stage of ["encode", "query", "generate"] as const) {
+    ({ done } = await caughtAtWork(jobId, workers[stage], stage, done));
+    await workers[stage].kill();
+    workers[stage] = await fleet.worker({ model, stages: [stage] });
+  }
+
+  ({ done } = await caughtAtWork(jobId, workers.generate, "generate", done));
+  await fleet.nats.restart({ empty: true });
+
+  // Frozen past its timeout, a second generate worker takes over; then the first wakes with stale work in hand.
+  ({ done } = await caughtAtWork(jobId, workers.generate, "generate", done));
+  const frozen = workers.generate;
+  frozen.signal("SIGSTOP");
+  const other = await fleet.worker({ model, stages: ["generate"] });
+  await delay((heartbeat + 1) * 1000);
+  await fleet.until(jobId, `more than ${done} done by the other worker`, (each) => each.done > done);
+  frozen.signal("SIGCONT");
+  await finish(jobId);
+  assert.ok((await other.metric("blipfleet_items_total", { stage: "generate", outcome: "made" })) > 0);
+  const reencodes = await Promise.all([frozen, other].map((each) => each.metric("blipfleet_reencodes_total", {})));
+  process.stdout.write(`re-encoded ${reencodes.join(" + ")}\n`);
+});
+
+test("SIGTERM in the middle of a batch: the worker drains, another goes on", async () => {
+  const jobId = "drained";
+  const first = await fleet.worker({ model });
+  await fleet.must(["job", "submit", manifest, "--id", jobId, ...submitOptions]);
+  await caughtAtWork(jobId, first, "generate", 0);
+  const status = await first.stop();
+  assert.equal(status, 0, first.log);
+  await fleet.worker({ model });
+  await finish(jobId);
+});

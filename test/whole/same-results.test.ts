@@ -1,0 +1,92 @@
+// One answer wherever it is made: in this process, by a fused worker, and by three workers with one stage each.
+
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { packageRoot } from "../../src/gpu/package-root.ts";
+import { connectNats } from "../../src/messages/connect.ts";
+import { Fleet, runCommand } from "./fleet.ts";
+import { writeManifest, writePictures } from "./pictures.ts";
+
+const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny");
+const distinct = 100;
+const asked = ["--model", model, "--dtype", "f32", "--max-new-tokens", "8"];
+
+let images: string;
+let paths: string[];
+let manifest: string;
+let fleet: Fleet;
+
+before(async () => {
+  images = await mkdtemp(join(tmpdir(), "blipfleet-images-"));
+  paths = await writePictures(images, distinct);
+  manifest = await writeManifest(images, paths, 2);
+  fleet = await Fleet.open(images);
+});
+
+after(async () => {
+  await fleet?.close();
+  await rm(images, { recursive: true, force: true });
+});
+
+/** Messages in the stream by kind. */
+async function stored(): Promise<Record<string, number>> {
+  const connection = await connectNats({ NATS_URL: fleet.nats.url });
+  try {
+    const manager = await jetstreamManager(connection);
+    const counts: Record<string, number> = {};
+    for await (const { config, state } of manager.streams.list()) {
+      for (let sequence = state.first_seq; sequence <= state.last_seq; sequence += 1) {
+        const message = await manager.streams.getMessage(config.name, { seq: sequence });
+        const kind = message?.header.get("Blipfleet-Kind") ?? "none";
+        counts[kind] = (counts[kind] ?? 0) + 1;
+      }
+    }
+    return counts;
+  } finally {
+    await connection.close();
+  }
+}
+
+async function runJob(jobId: string, topology: "fused" | "split"): Promise<string> {
+  await fleet.must(["job", "submit", manifest, "--id", jobId, "--topology", topology, ...asked]);
+  await fleet.must(["job", "watch", jobId]);
+  return fleet.must(["job", "export", jobId]);
+}
+
+/** The part of a line that is the same for `caption` and a job. */
+function answers(jsonl: string): string[] {
+  return jsonl
+    .trimEnd()
+    .split("\n")
+    .map((line) => {
+      const { image, text, token_ids } = JSON.parse(line);
+      return JSON.stringify({ image, text, token_ids });
+    });
+}
+
+test("200 images, half of them repeated: local, fused and split runs give the same lines", async () => {
+  const local = await runCommand(["caption", ...paths, ...paths, ...asked, "--format", "jsonl"]);
+  assert.equal(local.status, 0, local.stderr);
+
+  const all = await fleet.worker({ model });
+  const fused = await runJob("fused", "fused");
+  assert.deepEqual(await stored(), { prompt: distinct });
+  assert.equal(await all.stop(), 0, all.log);
+
+  await fleet.nats.restart({ empty: true });
+  const parts = [];
+  for (const stage of ["encode", "query", "generate"] as const)
+    parts.push(await fleet.worker({ model, stages: [stage] }));
+  const split = await runJob("split", "split");
+  assert.deepEqual(await stored(), { features: distinct, prompt: distinct });
+  for (const part of parts) assert.equal(await part.stop(), 0, part.log);
+
+  assert.equal(split, fused);
+  assert.deepEqual(answers(fused), answers(local.stdout));
+  assert.equal(answers(fused).length, 2 * distinct);
+  assert.ok(new Set(answers(fused)).size > distinct / 2, "expected pictures that get different captions");
+});
