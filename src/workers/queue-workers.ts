@@ -2,13 +2,14 @@
 
 import { Context } from "@temporalio/activity";
 import { type NativeConnection, Worker, type WorkerOptions } from "@temporalio/worker";
+import type { RootCheck } from "../jobs/roots.ts";
 import type { Stage } from "../messages/job.ts";
 import { jobsQueue, stageQueue } from "../messages/queues.ts";
 import type { AnswerActivities, ChunkActivities, JobActivities } from "../workflows/stage-activities.ts";
 import { encodeOne, generateOne, queryOne } from "./activities/answer.ts";
 import { encode, query } from "./activities/encode.ts";
 import { generate } from "./activities/generate.ts";
-import { askAfter, fold, plan } from "./activities/jobs.ts";
+import { askAfter, fold, type Planning, plan } from "./activities/jobs.ts";
 import { toFailure } from "./activities/mistakes.ts";
 import type { Serving } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
@@ -23,6 +24,8 @@ export interface QueueWorkersOptions {
   readonly namespace: string;
   readonly identity: string;
   readonly servings: readonly Serving[];
+  /** Which sources `plan` may read. */
+  readonly roots: RootCheck;
   readonly stages: readonly Stage[];
   /** Serve workflows, plan, fold and askAfter. */
   readonly jobs: boolean;
@@ -55,7 +58,7 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
         ...shared,
         taskQueue: jobsQueue,
         workflowBundle: { codePath: findBundle(options.bundle) },
-        activities: watchAll(jobActivities(options.servings), options),
+        activities: watchAll(jobActivities(options), options),
       }),
     );
   }
@@ -83,8 +86,8 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
   return workers;
 }
 
-function jobActivities(servings: readonly Serving[]): JobActivities {
-  return { plan: (input) => plan(input, servings), fold, askAfter };
+function jobActivities(planning: Planning): JobActivities {
+  return { plan: (input) => plan(input, planning), fold, askAfter };
 }
 
 function batchActivities(serving: Serving): ChunkActivities {

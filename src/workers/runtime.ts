@@ -7,6 +7,9 @@ import type { Logger } from "./worker-log.ts";
 
 const levels = { TRACE: "trace", DEBUG: "debug", INFO: "info", WARN: "warn", ERROR: "error" } as const;
 
+/** What our own log says better: every stage's queue has no workflows, and failed activities are logged with their job. */
+const repeated = ["No workflows registered", "Activity failed"];
+
 /** Milliseconds for one scrape of the core on this machine. */
 const scrapeTimeout = 2000;
 
@@ -20,6 +23,7 @@ export async function installRuntime(log: Logger): Promise<(() => Promise<string
     Runtime.install({
       shutdownSignals: [],
       logger: new DefaultLogger("WARN", ({ level, message, meta }) => {
+        if (repeated.some((start) => message.startsWith(start))) return;
         log[levels[level]]({ ...meta, sdk: "temporal" }, message);
       }),
       telemetryOptions: {

@@ -145,6 +145,7 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
       namespace: settings.namespace,
       identity: `${worker} ${adapter}`,
       servings,
+      roots,
       stages,
       jobs,
       batchSlots: options.batchSlots ?? 2,
@@ -290,7 +291,10 @@ function streamSettings(environment: Environment): { stream?: string; maxBytes?:
   };
 }
 
-/** Worker Deployments, when BLIPFLEET_DEPLOYMENT and BLIPFLEET_BUILD_ID name one; off by default. */
+/**
+ * Worker Deployments, when BLIPFLEET_DEPLOYMENT and BLIPFLEET_BUILD_ID name one; off by default. Chunks and answers end
+ * on the version that they started on; a job takes the newest at continue-as-new.
+ */
 function versioningSettings(environment: Environment): Versioning | undefined {
   const { BLIPFLEET_DEPLOYMENT: deploymentName, BLIPFLEET_BUILD_ID: buildId } = environment;
   if (!deploymentName || !buildId) return undefined;

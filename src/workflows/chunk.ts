@@ -7,7 +7,6 @@ import {
   getExternalWorkflowHandle,
   isCancellation,
   log,
-  setWorkflowOptions,
 } from "@temporalio/workflow";
 import type {
   ChunkIdentity,
@@ -41,9 +40,6 @@ export async function chunk(input: ChunkInput): Promise<ChunkReport> {
     throw error;
   }
 }
-
-// A chunk ends on the code that it started with: it lives for minutes, and its job moves on at continue-as-new.
-setWorkflowOptions({ versioningBehavior: "PINNED" }, chunk);
 
 async function throughTheStages(input: ChunkInput): Promise<ChunkReport> {
   const stages = chunkActivities(input.asked.model, input.timing);

@@ -25,7 +25,6 @@ import {
   makeContinueAsNewFunc,
   ParentClosePolicy,
   setHandler,
-  setWorkflowOptions,
   startChild,
   upsertMemo,
   upsertSearchAttributes,
@@ -125,9 +124,6 @@ export async function job(input: JobInput): Promise<JobProgress> {
     throw ApplicationFailure.create({ type, message, nonRetryable: true, details: [outcome] });
   });
 }
-
-// One run of a job stays on the code that it started with; the next run takes the newest.
-setWorkflowOptions({ versioningBehavior: "PINNED" }, job);
 
 /** Commit the manifest, unless the job is cancelled first. A mistake in the source is the job's problem. */
 async function makePlan(activities: JobActivities, input: JobInput, state: State): Promise<void> {
@@ -262,7 +258,10 @@ async function takeStanding(input: JobInput, state: State, standing: ChunkStandi
   }
 }
 
-/** End this run and begin the next with the same input and all of the state. Never returns. */
+/**
+ * End this run and begin the next with the same input and all of the state. Never returns. Where workers are versioned,
+ * every workflow is pinned to the version it started on (see worker.ts), and the next run takes the newest.
+ */
 async function carryOn(input: JobInput, state: State): Promise<never> {
   await condition(allHandlersFinished);
   const isVersioned = workflowInfo().currentDeploymentVersion !== undefined;

@@ -17,6 +17,7 @@ import type { Serving } from "./serving.ts";
 export async function encode(serving: Serving, input: EncodeInput): Promise<EncodeOutcome> {
   const items = await itemsOfRound(input, input.missing);
   const run = new StageRun(serving, "encode", items.length);
+  if (input.missing !== null) serving.metrics.reencode(items.length);
   const lines: PromptLine[] = [];
   const { topology } = input.asked;
   await run.each(items, async ({ position, item, overwrite }, signal) => {

@@ -5,6 +5,7 @@ import { type Client, WorkflowFailedError, WorkflowNotFoundError } from "@tempor
 import { commitJsonl } from "../../jobs/jsonl.ts";
 import { commitManifest, planManifest } from "../../jobs/manifest.ts";
 import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
+import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
 import type { ChunkReport, ChunkStanding, Committed, ManifestRef } from "../../messages/job.ts";
 import { problemOf } from "../../workflows/failures.ts";
@@ -13,13 +14,18 @@ import { withHeartbeats } from "./heartbeats.ts";
 import { activationBytes } from "./prompt-names.ts";
 import type { Serving } from "./serving.ts";
 
+/** What planning works with: which sources may be read, and the models of this worker. */
+export interface Planning {
+  readonly roots: RootCheck;
+  readonly servings: readonly Serving[];
+}
+
 /**
- * Commit the manifest and check that the prompts in flight fit the store.
- * @param servings the models of this worker; the check needs the job's among them
+ * Commit the manifest and check that the prompts in flight fit the store; only a worker that has the job's model can.
  * @throws ManifestError, PathError, StoreError, PromptStoreError
  */
-export async function plan(input: PlanInput, servings: readonly Serving[]): Promise<ManifestRef> {
-  const manifest = await planItems(input);
+export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
+  const manifest = await planItems(input, roots);
   const { asked, itemsInFlight } = input;
   const { digest, dtype } = asked.model;
   const serving = servings.find(({ stages: { card } }) => card.digest === digest && card.dtype === dtype);
@@ -33,7 +39,7 @@ export async function plan(input: PlanInput, servings: readonly Serving[]): Prom
   return manifest;
 }
 
-async function planItems({ source, folder, previous }: PlanInput): Promise<ManifestRef> {
+async function planItems({ source, folder, previous }: PlanInput, roots: RootCheck): Promise<ManifestRef> {
   let records = 0;
   const { cancellationSignal: signal } = Context.current();
   return withHeartbeats(
@@ -46,7 +52,7 @@ async function planItems({ source, folder, previous }: PlanInput): Promise<Manif
       const onProgress = (count: number) => {
         records = count;
       };
-      return planManifest(store, source, { signal, onProgress });
+      return planManifest(store, source, { roots, signal, onProgress });
     },
   );
 }
