@@ -1,7 +1,18 @@
 // How set-up talks and runs things: a line before every action, commands with their output kept for the error.
 
 import { spawn } from "node:child_process";
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { hostname } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 
@@ -95,19 +106,31 @@ export async function rootPrefix() {
 /** How long another set-up may hold the lock from another host before it is taken for dead; builds take minutes. */
 const foreignLockMinutes = 30;
 
-function holderIsGone(path) {
+/** Whether the process that a lock names is gone. @param text what the lock file says */
+function isGone(text, modified) {
+  const [host, pid] = text.split(" ");
+  if (!host || !pid) return Date.now() - modified > 5_000; // being written, or cut short
+  if (host !== hostname()) return Date.now() - modified > foreignLockMinutes * 60_000;
   try {
-    const [host, pid] = readFileSync(path, "utf8").split(" ");
-    if (!host || !pid) return Date.now() - statSync(path).mtimeMs > 5_000; // being written, or cut short
-    if (host !== hostname()) return Date.now() - statSync(path).mtimeMs > foreignLockMinutes * 60_000;
-    try {
-      process.kill(Number(pid), 0);
-      return false;
-    } catch (error) {
-      return error.code === "ESRCH";
-    }
+    process.kill(Number(pid), 0);
+    return false;
+  } catch (error) {
+    return error.code === "ESRCH";
+  }
+}
+
+/** Take a dead holder's lock away. Another process may do the same at the same time, so what is taken is looked at again. */
+function passOverDead(path) {
+  const dead = `${path}.${process.pid}`;
+  try {
+    if (!isGone(readFileSync(path, "utf8"), statSync(path).mtimeMs)) return false;
+    renameSync(path, dead);
+    if (!isGone(readFileSync(dead, "utf8"), statSync(dead).mtimeMs)) linkSync(dead, path); // a new holder's: give it back
+    rmSync(dead, { force: true });
+    return true;
   } catch {
-    return false; // released meanwhile; the next attempt takes it
+    rmSync(dead, { force: true });
+    return false; // released or taken meanwhile; the next attempt sees
   }
 }
 
@@ -123,10 +146,7 @@ export async function withLock(path, what, work) {
       break;
     } catch (error) {
       if (error.code !== "EEXIST") throw error;
-      if (holderIsGone(path)) {
-        rmSync(path, { force: true });
-        continue;
-      }
+      if (passOverDead(path)) continue;
       if (!told) say(`waiting for another ${what} to finish (${path})`);
       told = true;
       await new Promise((resolve) => setTimeout(resolve, 200));

@@ -1,0 +1,108 @@
+// What set-up recorded becomes the variables of a command: the user's own always win.
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { packageRoot } from "../../src/gpu/package-root.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "blipfleet-environment-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const modulePath = pathToFileURL(join(packageRoot, "bin", "environment.mjs")).href;
+const { variablesFor, readEnvironment, environmentFormat } = await import(modulePath);
+
+const environment = {
+  format: environmentFormat,
+  adapter: "lavapipe",
+  secondAdapter: "swiftshader",
+  adapters: {
+    lavapipe: { env: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime" }, description: "lavapipe" },
+    swiftshader: {
+      env: { VK_DRIVER_FILES: "/swiftshader.json", LD_LIBRARY_PATH: "/cache/swiftshader" },
+      description: "s",
+    },
+  },
+  natsServer: "/cache/bin/nats-server",
+  temporal: "/cache/bin/temporal",
+  versions: {},
+  checked: {},
+};
+const servers = { BLIPFLEET_NATS_SERVER: "/cache/bin/nats-server", BLIPFLEET_TEMPORAL: "/cache/bin/temporal" };
+
+test("the adapter that set-up chose is used by default", () => {
+  assert.deepEqual(variablesFor(environment, {}), {
+    variables: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime", ...servers },
+    problem: null,
+  });
+});
+
+test("BLIPFLEET_DRIVER chooses another", () => {
+  assert.deepEqual(variablesFor(environment, { BLIPFLEET_DRIVER: "swiftshader" }).variables, {
+    VK_DRIVER_FILES: "/swiftshader.json",
+    LD_LIBRARY_PATH: "/cache/swiftshader",
+    ...servers,
+  });
+  assert.match(
+    variablesFor(environment, { BLIPFLEET_DRIVER: "gpu" }).problem,
+    /expected a driver that set-up found \(lavapipe, swiftshader\)/,
+  );
+  assert.match(
+    variablesFor(environment, { BLIPFLEET_DRIVER: "cuda" }).problem,
+    /expected one of auto, gpu, lavapipe, swiftshader, got cuda/,
+  );
+});
+
+test("a driver, a server or a folder that the user named stays", () => {
+  for (const name of ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"]) {
+    assert.deepEqual(variablesFor(environment, { [name]: "/mine.json" }).variables, servers);
+  }
+  const own = {
+    XDG_RUNTIME_DIR: "/run/me",
+    BLIPFLEET_NATS_SERVER: "/my/nats-server",
+    BLIPFLEET_TEMPORAL: "/my/temporal",
+  };
+  assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json" });
+});
+
+test("without set-up nothing is set, and a file of another format is none", () => {
+  assert.deepEqual(variablesFor(null, {}), { variables: {}, problem: null });
+  const before = process.env.BLIPFLEET_CACHE;
+  process.env.BLIPFLEET_CACHE = folder;
+  try {
+    assert.equal(readEnvironment(), null);
+    writeFileSync(join(folder, "environment.json"), JSON.stringify({ ...environment, format: environmentFormat + 1 }));
+    assert.equal(readEnvironment(), null);
+    writeFileSync(join(folder, "environment.json"), JSON.stringify(environment));
+    assert.deepEqual(readEnvironment(), environment);
+  } finally {
+    if (before === undefined) delete process.env.BLIPFLEET_CACHE;
+    else process.env.BLIPFLEET_CACHE = before;
+  }
+});
+
+test("two set-ups at once: the second waits for the first, and a dead one is passed over", () => {
+  const steps = pathToFileURL(join(packageRoot, "scripts", "setup", "steps.mjs")).href;
+  const lock = join(folder, "setup.lock");
+  const log = join(folder, "log.txt");
+  writeFileSync(log, "");
+  const script = `
+    import { appendFileSync } from "node:fs";
+    import { withLock } from ${JSON.stringify(steps)};
+    await withLock(${JSON.stringify(lock)}, "set-up", async () => {
+      appendFileSync(${JSON.stringify(log)}, "in ");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      appendFileSync(${JSON.stringify(log)}, "out ");
+    });`;
+  const file = join(folder, "locked.mjs");
+  writeFileSync(file, script);
+  // three at once, over a lock whose holder is long gone
+  const { pid } = spawnSync(process.execPath, ["-e", ""]);
+  writeFileSync(lock, `${hostname()} ${pid}`);
+  const shell = [1, 2, 3].map(() => `"${process.execPath}" "${file}" &`).join(" ");
+  spawnSync("/bin/sh", ["-c", `${shell} wait`], { stdio: "ignore" });
+  assert.equal(readFileSync(log, "utf8"), "in out in out in out ");
+});
