@@ -3,7 +3,7 @@
 // best: (rows, chunks) of (score as f32 bits, id). settings: (rows, settingsWidth) of (maxNew, …).
 // stopIds: the ids that end a sequence, `stopCount` of them.
 // progress: (rows, 3) of (generated, done, unused): one more generated; done at an id that ends, or at maxNew.
-// choice: (rows, 2) of (token, parent 0). ended: (rows, 3 + newRows) of (1, score bits 0, length, ids…): one id longer.
+// choice: (rows, 2) of (token, parent 0). ended: (rows, 3 + newRows) of (1, score of the last id as f32 bits, length, ids…): one id longer.
 // A row that was done before stays as it is. No id at all (every score not a number) ends the row as id 0xffffffff.
 // One invocation per row.
 const lanes = 8u;
@@ -49,7 +49,7 @@ fn greedyStep(@builtin(global_invocation_id) at: vec3<u32>) {
   }
   let record = row * (3u + params.newRows);
   ended[record] = 1u;
-  ended[record + 1u] = 0u;
+  ended[record + 1u] = bitcast<u32>(value);
   ended[record + 2u] = generated + 1u;
   ended[record + 3u + generated] = token;
   choice[row] = vec2(token, 0u);

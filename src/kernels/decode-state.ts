@@ -27,7 +27,7 @@ export function room(count: number, least: number): number {
  * table     (rows, positions)         cache slot of each position
  * seen      (rows, ceil(vocab / 32))  bits of the ids in the prompt and since
  * history   (rows, newRows)           ids generated
- * ended     (rows, 3 + newRows)       real end, score f32, length, ids; an item's best first
+ * ended     (rows, 3 + newRows)       real end, score f32 (greedy: of the last id), length, ids; an item's best first
  */
 export interface DecodeState {
   readonly items: number;

@@ -129,7 +129,11 @@ export function cacheStride(model: LanguageModel): number {
 const mostItems = { software: 8, gpu: 16 } as const;
 
 /** Most rows (a power of two, at least 1) whose logits, caches and activations each fit one binding. */
-export function maxGenerateRows(gpu: Gpu, model: LanguageModel, key: string): number {
+export function maxGenerateRows(
+  gpu: Pick<Gpu, "bindingLimit" | "softwareAdapter">,
+  model: LanguageModel,
+  key: string,
+): number {
   const buckets = bucketsOfKey(key);
   const fits = (items: number) => {
     const rows = items * buckets.beams;

@@ -149,14 +149,15 @@ test("the best chunk's id, its end, the length, and rows that were done before",
   const progress = await rig.read(state.progress);
   const choice = await rig.read(state.choice);
   const ended = await rig.read(state.ended);
-  for (const [i, { before = 0, done = false, token, over }] of rows.entries()) {
+  for (const [i, { heads, before = 0, done = false, token, over }] of rows.entries()) {
     const record = [...ended.subarray(i * 9, (i + 1) * 9)];
     const old = [...endedBefore.subarray(i * 9, (i + 1) * 9)];
     assert.deepEqual([...progress.subarray(3 * i, 3 * i + 2)], [done ? before : before + 1, over ? 1 : 0], `row ${i}`);
     const chosen = done ? [...choiceBefore.subarray(2 * i, 2 * i + 2)] : [token, 0];
     assert.deepEqual([...choice.subarray(2 * i, 2 * i + 2)], chosen, `row ${i}`);
+    const score = Math.max(...heads.map(([each]) => each));
     const ids = old.slice(3).map((value, t) => (t === before ? token : value));
-    assert.deepEqual(record, done ? old : [1, 0, before + 1, ...ids], `row ${i}`);
+    assert.deepEqual(record, done ? old : [1, floatBits(score), before + 1, ...ids], `row ${i}`);
   }
 });
 

@@ -5,14 +5,28 @@ import { after, test } from "node:test";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
-import { generateProgram, type StepPlan } from "../../src/models/generate.ts";
-import type { GenerateRow } from "../../src/models/generate-row.ts";
+import { type DecodeMachine, makeDecodeMachine } from "../../src/models/decode-machine.ts";
+import { DecodeMachines } from "../../src/models/decode-machines.ts";
+import { GenerationError } from "../../src/models/errors.ts";
+import { boundedSteps, generateProgram, startGenerate } from "../../src/models/generate.ts";
+import {
+  bucketsOf,
+  checkGenerateRow,
+  type GenerateRow,
+  generateKey,
+  maxGenerateRows,
+} from "../../src/models/generate-row.ts";
 import { defaultGeneration, type Generation } from "../../src/stages.ts";
-import { generationOf, loadTinyOpt, tinyModels } from "./tiny-opt.ts";
+import { generationOf, loadTinyOpt, type TinyOpt, tinyModels } from "./tiny-opt.ts";
 
 const gpu: Gpu = await openGpu({ nap: true });
 process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
-after(() => gpu.close());
+/** The same adapter with the kernels of the other family. */
+const otherFamily: Gpu = await openGpu({ nap: true, softwareAdapter: !gpu.softwareAdapter });
+after(() => {
+  gpu.close();
+  otherFamily.close();
+});
 
 /** All rows, in batches of rows with equal keys, as a scheduler would. */
 async function generateAll(
@@ -42,16 +56,211 @@ async function generateAll(
 }
 
 for (const { name, cases } of tinyModels) {
-  test(`${name}: ${cases.length} answers of transformers`, async () => {
-    const tiny = await loadTinyOpt(gpu, name);
-    const program = generateProgram(gpu, tiny.model);
-    const rows = cases.map((each) => tiny.row(each.prompt, generationOf(each)));
-    const answers = await generateAll(program, rows);
-    program.close();
-    const wrong = cases.filter((each, i) => JSON.stringify(answers[i]) !== JSON.stringify(each.token_ids));
-    for (const each of wrong.slice(0, 8)) {
-      process.stderr.write(`${JSON.stringify(each)}\n  got ${JSON.stringify(answers[cases.indexOf(each)])}\n`);
-    }
-    assert.equal(wrong.length, 0, `${wrong.length} of ${cases.length} answers differ`);
+  for (const device of [gpu, otherFamily]) {
+    const family = device.softwareAdapter ? "CPU variant" : "GPU variant";
+    test(`${name}: ${cases.length} answers of transformers, ${family}`, async () => {
+      const tiny = await loadTinyOpt(device, name);
+      const program = generateProgram(device, tiny.model);
+      const rows = cases.map((each) => tiny.row(each.prompt, generationOf(each)));
+      const answers = await generateAll(program, rows);
+      program.close();
+      const wrong = cases.filter((each, i) => JSON.stringify(answers[i]) !== JSON.stringify(each.token_ids));
+      for (const each of wrong.slice(0, 8)) {
+        process.stderr.write(`${JSON.stringify(each)}\n  got ${JSON.stringify(answers[cases.indexOf(each)])}\n`);
+      }
+      assert.equal(wrong.length, 0, `${wrong.length} of ${cases.length} answers differ`);
+    });
+  }
+}
+
+/** Ids, scores and counters of every row, to the bit: what the GPU holds when all of them are done. */
+async function finalBits(machine: DecodeMachine, rows: readonly GenerateRow[], perSubmit: number): Promise<string[]> {
+  await machine.load(rows);
+  await gpu.submit([machine.first]);
+  const steps = Math.max(...rows.map(({ generation }) => generation.maxNewTokens)) - 1;
+  for (let step = 0; step < steps; step += perSubmit) {
+    await gpu.submit(new Array(Math.min(perSubmit, steps - step)).fill(machine.next));
+  }
+  const { progress, ended, beams, newRows } = machine.state;
+  const words = async (tensor: typeof progress) => new Uint32Array(await gpu.read(tensor));
+  const [progressWords, endedWords] = [await words(progress), await words(ended)];
+  return rows.map((_, item) => {
+    const own = [...progressWords.subarray(item * (2 + beams), (item + 1) * (2 + beams))];
+    const records = Array.from({ length: beams }, (_, beam) => {
+      const from = (item * beams + beam) * (3 + newRows);
+      const length = endedWords[from + 2] ?? 0;
+      return [...endedWords.subarray(from, from + 3 + length)];
+    });
+    return JSON.stringify({ own, records });
   });
 }
+
+/** Rows that differ in everything that rows of a batch may differ in. */
+function mixedRows(tiny: TinyOpt, numBeams: number): GenerateRow[] {
+  return [
+    tiny.row(0, { ...defaultGeneration, numBeams, maxNewTokens: 16 }),
+    tiny.row(1, { ...defaultGeneration, numBeams, maxNewTokens: 9, minNewTokens: 6, lengthPenalty: 2 }),
+    tiny.row(3, { ...defaultGeneration, numBeams, maxNewTokens: 13, repetitionPenalty: 1.4, lengthPenalty: -1 }),
+    tiny.row(0, { ...defaultGeneration, numBeams, maxNewTokens: 1 }),
+    tiny.row(3, { ...defaultGeneration, numBeams, maxNewTokens: 10, lengthPenalty: 0 }),
+  ];
+}
+
+for (const [name, type] of [
+  ["one-end", "f32"],
+  ["two-ends", "f16"],
+] as const) {
+  for (const numBeams of [1, 3]) {
+    test(`${name}, ${type}, ${numBeams} beams: bits do not depend on the batch, the buckets or the submits`, async () => {
+      const tiny = await loadTinyOpt(gpu, name, { type });
+      const rows = mixedRows(tiny, numBeams);
+      const buckets = bucketsOf(rows[0] as GenerateRow);
+      const make = (items: number, textRows: number, newRows: number) =>
+        makeDecodeMachine(gpu, tiny.model, items, { ...buckets, textRows, newRows });
+      const single = await make(1, 4, 16);
+      const expected: string[] = [];
+      for (const row of rows) expected.push(...(await finalBits(single, [row], 1)));
+      assert.ok(new Set(expected).size >= 4, "rows that differ give different bits");
+      const batch = await make(8, 4, 16);
+      assert.deepEqual(await finalBits(batch, rows, 1), expected, "a batch, one step per submit");
+      assert.deepEqual(
+        await finalBits(batch, rows.toReversed(), 4),
+        expected.toReversed(),
+        "another order, four steps",
+      );
+      assert.deepEqual(await finalBits(batch, rows, 16), expected, "all steps in one submit, over used buffers");
+      const wide = await make(16, 8, 32);
+      assert.deepEqual(await finalBits(wide, rows, 7), expected, "wider buckets, seven steps");
+      for (const machine of [single, batch, wide]) machine.destroy();
+    });
+
+    test(`${name}, ${type}, ${numBeams} beams: bits do not depend on how the head is split`, async () => {
+      let expected: string[] | undefined;
+      for (const headColumns of [undefined, 1000, 64, 13]) {
+        const tiny = await loadTinyOpt(gpu, name, { type, ...(headColumns ? { headColumns } : {}) });
+        const rows = mixedRows(tiny, numBeams);
+        const machine = await makeDecodeMachine(gpu, tiny.model, 8, bucketsOf(rows[0] as GenerateRow));
+        const bits = await finalBits(machine, rows, 5);
+        machine.destroy();
+        expected ??= bits;
+        assert.deepEqual(bits, expected, `${headColumns} columns per segment`);
+      }
+    });
+  }
+}
+
+test("rows come back as they end, dropped rows never, and machines are used again", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const machines = new DecodeMachines(gpu, tiny.model, { mostIdle: 1 });
+  const before = gpu.allocatedBytes;
+  const lengths = [1, 3, 8, 5];
+  const rows = lengths.map((maxNewTokens) =>
+    tiny.row(1, { ...defaultGeneration, maxNewTokens, minNewTokens: maxNewTokens }),
+  );
+  let held = 0;
+  for (const attempt of ["new", "used again"]) {
+    const batch = startGenerate(gpu, tiny.model, rows, machines, () => 2);
+    const seen: number[][] = [];
+    for (let step = 0; step < 5; step++) {
+      const finished = await batch.step(new Set(step >= 1 ? [2] : []));
+      seen.push(finished.map(({ row }) => row));
+      for (const result of finished) {
+        assert.ok("value" in result && result.value.length === lengths[result.row], `${attempt}: row ${result.row}`);
+      }
+    }
+    batch.release();
+    assert.deepEqual(seen, [[0], [1], [3], [], []], attempt);
+    held ||= gpu.allocatedBytes;
+    assert.equal(gpu.allocatedBytes, held, `${attempt}: nothing more allocated`);
+  }
+  // One idle machine is kept, of another shape now.
+  const other = startGenerate(gpu, tiny.model, [tiny.row(0, { ...defaultGeneration, numBeams: 2 })], machines);
+  await other.step(new Set());
+  other.release();
+  machines.close();
+  assert.ok(held > before);
+  const scratch = gpu.allocatedBytes;
+  const again = new DecodeMachines(gpu, tiny.model);
+  const batch = startGenerate(gpu, tiny.model, rows, again);
+  await batch.step(new Set());
+  batch.release();
+  again.close();
+  assert.equal(gpu.allocatedBytes, scratch, "all that a machine allocates is freed");
+});
+
+test("weights that are not numbers: an error per row, not an answer", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const { bytes } = tiny.prompt(0);
+  const broken = new Uint8Array(new Float32Array(bytes.length / 4).fill(Number.NaN).buffer);
+  for (const numBeams of [1, 3]) {
+    const generation: Generation = { ...defaultGeneration, numBeams, maxNewTokens: 5 };
+    const rows = [
+      tiny.row(0, generation),
+      { ...tiny.row(0, generation), prompt: { ...tiny.prompt(0), bytes: broken } },
+    ];
+    const program = generateProgram(gpu, tiny.model);
+    const [good, bad] = await generateAll(program, rows);
+    program.close();
+    assert.ok(Array.isArray(good));
+    assert.ok(bad instanceof GenerationError && /got NaN/.test(bad.message), `${numBeams} beams: ${bad}`);
+  }
+});
+
+test("what the model cannot serve is refused before anything is queued", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const good = tiny.row(1, defaultGeneration);
+  checkGenerateRow(tiny.model, good);
+  // 48 positions: 3 image slots, 3 ids, 42 new ones.
+  checkGenerateRow(tiny.model, { ...good, generation: { ...defaultGeneration, maxNewTokens: 42 } });
+  const refused: [Partial<Generation>, RegExp][] = [
+    [{ maxNewTokens: 43 }, /at most 48 positions.* got 49 \(3 \+ 3 \+ 43\)/],
+    [{ maxNewTokens: 0 }, /maxNewTokens: expected at least 1, got 0/],
+    [{ maxNewTokens: 1.5 }, /maxNewTokens/],
+    [{ minNewTokens: -1 }, /minNewTokens: expected at least 0, got -1/],
+    [{ numBeams: 0 }, /numBeams: expected 1 to 32, got 0/],
+    [{ numBeams: 33 }, /numBeams/],
+    [{ lengthPenalty: Number.NaN }, /lengthPenalty/],
+    [{ repetitionPenalty: 0 }, /repetitionPenalty: expected a finite number above 0, got 0/],
+    [{ repetitionPenalty: Number.POSITIVE_INFINITY }, /repetitionPenalty/],
+  ];
+  const expectRefusal = (row: GenerateRow, message: RegExp) =>
+    assert.throws(
+      () => checkGenerateRow(tiny.model, row),
+      (error) => error instanceof GenerationError && message.test(error.message),
+      String(message),
+    );
+  for (const [generation, message] of refused) {
+    expectRefusal({ ...good, generation: { ...defaultGeneration, ...generation } }, message);
+  }
+  expectRefusal({ ...good, textIds: [2, 97] }, /text ids below the vocabulary's 97, got 97/);
+  expectRefusal({ ...good, textIds: [-1] }, /got -1/);
+  expectRefusal({ ...good, prompt: { ...good.prompt, shape: [3, 28] } }, /prompt \(3, 27\), got prompt \(3, 28\)/);
+  expectRefusal({ ...good, prompt: { ...good.prompt, kind: "features" } }, /got features/);
+  expectRefusal({ ...good, prompt: { ...good.prompt, bytes: good.prompt.bytes.subarray(4) } }, /324 bytes.*got 320/);
+  const machines = new DecodeMachines(gpu, tiny.model);
+  const other = tiny.row(1, { ...defaultGeneration, numBeams: 2 });
+  assert.throws(() => startGenerate(gpu, tiny.model, [good, other], machines), GenerationError);
+  assert.throws(() => startGenerate(gpu, tiny.model, [], machines), GenerationError);
+});
+
+test("rows of a batch are bounded by what fits a binding", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const key = generateKey(tiny.row(1, { ...defaultGeneration, numBeams: 5 }));
+  const rows = (bindingLimit: number, softwareAdapter: boolean) =>
+    maxGenerateRows({ bindingLimit, softwareAdapter }, tiny.model, key);
+  assert.equal(rows(2 ** 27, true), 8);
+  assert.equal(rows(2 ** 27, false), 16);
+  // 5 beams x 32 new + 7 prompt rows, 27 wide, in f32: 18,036 bytes of cache per item.
+  assert.equal(rows(18_036 * 4, false), 4);
+  assert.equal(rows(18_036 * 4 - 1, false), 2);
+  assert.equal(rows(100, false), 1);
+  assert.throws(() => maxGenerateRows(gpu, tiny.model, "beams 5"), GenerationError);
+});
+
+test("steps of a submit: one to learn the time, then what fits, never more than are left", () => {
+  assert.equal(boundedSteps(19, undefined), 1);
+  assert.equal(boundedSteps(19, 0.01), 16);
+  assert.equal(boundedSteps(19, 40), 3);
+  assert.equal(boundedSteps(2, 40), 2);
+  assert.equal(boundedSteps(19, 5000), 1);
+});
