@@ -67,6 +67,10 @@ export function variablesFor(environment, own = process.env) {
   }
   if (environment?.natsServer) variables.BLIPFLEET_NATS_SERVER = environment.natsServer;
   if (environment?.temporal) variables.BLIPFLEET_TEMPORAL = environment.temporal;
+  // in front of the user's own folders, and once only: the launcher starts itself again until this one is there
+  const loader = variables.LD_LIBRARY_PATH;
+  const folders = (own.LD_LIBRARY_PATH ?? "").split(":").filter((folder) => folder !== "" && folder !== loader);
+  if (loader) variables.LD_LIBRARY_PATH = [loader, ...folders].join(":");
   for (const name of ["XDG_RUNTIME_DIR", "BLIPFLEET_NATS_SERVER", "BLIPFLEET_TEMPORAL"]) {
     if (own[name]) delete variables[name];
   }

@@ -58,8 +58,7 @@ async function probeSwiftShader(cache) {
   const plain = await probe(env);
   if (!plain.problem) return { env, description: describe(plain) };
   // no Vulkan loader on this machine: the one that came with SwiftShader
-  const path = [folder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(":");
-  const own = { ...env, LD_LIBRARY_PATH: path };
+  const own = { ...env, LD_LIBRARY_PATH: folder };
   const withLoader = await probe(own);
   if (withLoader.problem)
     throw new SetupError(`SwiftShader: expected it to run a test shader, got: ${withLoader.problem}`);
@@ -108,8 +107,7 @@ export async function ensureAdapters(cache, known, two) {
 
 /** A GPU's driver on a machine without a Vulkan loader (containers): with the loader that came with SwiftShader. */
 async function findWithLoader(cache, adapters) {
-  const path = [join(cache, "swiftshader"), process.env.LD_LIBRARY_PATH].filter(Boolean).join(":");
-  const env = { LD_LIBRARY_PATH: path, ...runtimeFolder(cache) };
+  const env = { LD_LIBRARY_PATH: join(cache, "swiftshader"), ...runtimeFolder(cache) };
   const system = await probe(env);
   if (!system.problem && !system.software) adapters.gpu = { env, description: describe(system) };
 }

@@ -68,6 +68,13 @@ test("a driver, a server or a folder that the user named stays", () => {
   assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json" });
 });
 
+test("a loader's folder goes before the user's own, once", () => {
+  const own = { BLIPFLEET_DRIVER: "swiftshader", LD_LIBRARY_PATH: "/mine:/cache/swiftshader" };
+  const { LD_LIBRARY_PATH } = variablesFor(environment, own).variables;
+  assert.equal(LD_LIBRARY_PATH, "/cache/swiftshader:/mine");
+  assert.equal(variablesFor(environment, { ...own, LD_LIBRARY_PATH }).variables.LD_LIBRARY_PATH, LD_LIBRARY_PATH);
+});
+
 test("without set-up nothing is set, and a file of another format is none", () => {
   assert.deepEqual(variablesFor(null, {}), { variables: {}, problem: null });
   const before = process.env.BLIPFLEET_CACHE;
