@@ -48,7 +48,7 @@ async function setUp(cache, { tests, local }) {
   const { SetupError, say } = await import("./setup/steps.mjs");
   const { ensurePackages, linkCommand } = await import("./setup/packages.mjs");
   const { driverFingerprint, ensureAdapters } = await import("./setup/adapters.mjs");
-  const { ensureNatsServer, ensureTemporal } = await import("./setup/programs.mjs");
+  const { ensureNatsServer, ensureTemporal, removeGoCaches } = await import("./setup/programs.mjs");
   const { build } = await import("./build.mjs");
   const root = fileURLToPath(new URL("..", import.meta.url));
   const problems = [];
@@ -91,6 +91,7 @@ async function setUp(cache, { tests, local }) {
       : await attempt(() => ensure(cache));
     if (program?.path) [paths[name], versions[name]] = [program.path, program.version];
   }
+  removeGoCaches(cache);
   const environment = {
     format: environmentFormat,
     adapter,

@@ -19,7 +19,12 @@ async function version(path) {
 
 const hidden = (line) => line.replace(/https?:\/\/\S+/g, "(address)");
 
-/** Build a Go program into <cache>/bin; the module and build caches it needs are removed again. */
+/** Sources and objects that Go needed to build with: gigabytes, and of no use afterwards. */
+export function removeGoCaches(cache) {
+  rmSync(join(cache, "go"), { recursive: true, force: true });
+}
+
+/** Build a Go program into <cache>/bin. What two builds share is kept until removeGoCaches(). */
 async function goInstall(cache, module, name) {
   const go = findProgram("go", ["/usr/local/go/bin", join(homedir(), "go", "bin")]);
   if (!go) throw new SetupError(`expected Go to build ${name} with, found none`);
@@ -32,12 +37,9 @@ async function goInstall(cache, module, name) {
     GOFLAGS: "-modcacherw",
     CGO_ENABLED: "0",
   };
-  try {
-    const { status, stderr } = await run(go, ["install", module], { env, seconds: 1500 });
-    if (status !== 0)
-      throw new SetupError(`expected \`go install ${module}\` to succeed, got ${hidden(lastLine(stderr))}`);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
+  const { status, stderr } = await run(go, ["install", module], { env, seconds: 1500 });
+  if (status !== 0) {
+    throw new SetupError(`expected \`go install ${module}\` to succeed, got ${hidden(lastLine(stderr))}`);
   }
   return join(cache, "bin", process.platform === "win32" ? `${name}.exe` : name);
 }
