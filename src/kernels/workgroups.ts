@@ -10,3 +10,6 @@ const most = 65535;
 export function overTwo(count: number): [number, number] {
   return [Math.min(count, most), Math.ceil(count / most)];
 }
+
+/** Invocations of a workgroup of kernels that compute one element per invocation. */
+export const elementwise = 64;
