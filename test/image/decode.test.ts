@@ -121,6 +121,31 @@ for (const file of [
   });
 }
 
+test("damaged files of every kind decode or are refused, and nothing else happens", async () => {
+  let state = 1;
+  const random = () => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    return state / 2 ** 32;
+  };
+  const outcomes = { decoded: 0, refused: 0 };
+  for (const { file } of cases) {
+    const whole = await readFile(path.join(folder, file));
+    for (let attempt = 0; attempt < 12; attempt++) {
+      const damaged = Buffer.from(whole);
+      // Cubes of a random number: most damage is near the start, where the headers are.
+      for (let n = 0; n <= attempt % 4; n++) damaged[Math.floor(random() ** 3 * damaged.length)] = random() * 256;
+      await decodeImage(damaged).then(
+        () => outcomes.decoded++,
+        (error: unknown) => {
+          assert.ok(error instanceof ImageError, `${file}: ${error}`);
+          outcomes.refused++;
+        },
+      );
+    }
+  }
+  assert.ok(outcomes.decoded > 50 && outcomes.refused > 50, JSON.stringify(outcomes));
+});
+
 test("a view into a larger buffer is read from its own offset", async () => {
   const whole = await readFile(path.join(folder, "rgb.png"));
   const larger = Buffer.concat([Buffer.alloc(13, 7), whole, Buffer.alloc(5, 7)]);
