@@ -103,7 +103,9 @@ export class JetStreamPromptStore implements PromptStore {
       this.#manager.direct.getMessage(this.#wanted.name, { last_by_subj: subject }),
     );
     if (stored === null) return { miss: "absent" };
-    return fromMessage(key, { headers: headerRecord(stored.header), bytes: stored.data }, expected);
+    // The client's bytes are a piece of what came from the socket: copied, they are aligned and hold nothing else.
+    const bytes = new Uint8Array(stored.data);
+    return fromMessage(key, { headers: headerRecord(stored.header), bytes }, expected);
   }
 
   async has(key: PromptKey): Promise<boolean> {

@@ -63,6 +63,7 @@ function expectActivation(found: Awaited<ReturnType<PromptStore["get"]>>, expect
     { kind: expected.kind, type: expected.type, shape: expected.shape },
   );
   assert.deepEqual(Buffer.from(found.bytes), Buffer.from(expected.bytes));
+  assert.equal(found.bytes.byteOffset % 4, 0, "the bytes can be seen as f32");
 }
 
 /** Register the tests for one implementation. */
