@@ -1,0 +1,179 @@
+// Known small answers, asked of the adapter before it is given work: a driver that computes wrongly is refused.
+
+import type { Gpu } from "../gpu/device.ts";
+import { KernelError } from "../gpu/errors.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import type { ElementType, Tensor } from "../gpu/tensor.ts";
+import { add } from "./add.ts";
+import { attention } from "./attention.ts";
+import { convertPlain } from "./convert-plain.ts";
+import { convertWeight } from "./convert-weight.ts";
+import { embedPatches } from "./embed-patches.ts";
+import { handOver } from "./hand-over.ts";
+import { layerNorm } from "./layer-norm.ts";
+import { matmul } from "./matmul.ts";
+import { takeOver } from "./take-over.ts";
+import { unfoldPatches } from "./unfold-patches.ts";
+
+interface Question {
+  readonly kernel: string;
+  readonly answer: Tensor;
+  readonly expected: readonly number[];
+}
+
+/** A tensor of these values; f16 takes whole u32 words, two halves each. */
+type Given = (shape: readonly number[], values: readonly number[], type?: ElementType) => Tensor;
+
+/** Relative: a few last places of f32, for exp and division; everything else comes out exactly. */
+const tolerance = 2e-6;
+
+/**
+ * Run every kernel family that this adapter will use, in one submit.
+ * @throws KernelError naming the kernel, the element, what was expected and what came.
+ */
+export async function selfTest(gpu: Gpu): Promise<void> {
+  const tensors: Tensor[] = [];
+  const uploads: Promise<void>[] = [];
+  const given: Given = (shape, values, type = "f32") => {
+    const tensor = gpu.alloc("self-test", shape, type);
+    tensors.push(tensor);
+    const bytes = type === "f32" ? Float32Array.from(values) : Uint32Array.from(values);
+    uploads.push(gpu.upload(tensor, new Uint8Array(bytes.buffer)));
+    return tensor;
+  };
+  const list = await gpu.record("self-test", (k) => questions(k, given));
+  try {
+    await Promise.all(uploads);
+    const answers = await gpu.submit([list], { reads: list.result.map(({ answer }) => answer) });
+    for (const [i, question] of list.result.entries())
+      check(question, new Float32Array(answers[i] ?? new ArrayBuffer(0)));
+  } finally {
+    list.destroy();
+    for (const tensor of tensors) gpu.free(tensor);
+  }
+}
+
+function check({ kernel, expected }: Question, got: Float32Array): void {
+  for (const [i, want] of expected.entries()) {
+    const value = got[i] ?? Number.NaN;
+    if (value === want || Math.abs(value - want) <= tolerance * Math.abs(want)) continue;
+    throw new KernelError(
+      `self-test of ${kernel}: expected ${want} at element ${i}, got ${value}; this adapter or its driver computes ` +
+        "wrongly, use another (`blipfleet doctor` names it)",
+    );
+  }
+}
+
+function questions(k: Recorder, given: Given): Question[] {
+  return [
+    ...(["f32", "f16"] as const).flatMap((type) => [1, 9].map((rows) => askMatmul(k, given, rows, type))),
+    askGelu(k, given),
+    askLayerNorm(k, given),
+    askAttention(k, given),
+    {
+      kernel: "unfold-patches",
+      answer: unfoldPatches(k, given([1, 1, 2, 4], [0, 1, 2, 3, 4, 5, 6, 7]), 2),
+      expected: [0, 1, 4, 5, 2, 3, 6, 7],
+    },
+    {
+      kernel: "embed-patches",
+      answer: embedPatches(k, given([2, 1], [10, 20]), given([1], [1]), given([3, 1], [0.5, 0.25, 0.125]), 1),
+      expected: [1.5, 10.25, 20.125],
+    },
+    {
+      kernel: "add",
+      answer: add(k, given([4, 1], [1, 2, 3, 4]), given([2, 1], [10, 20])),
+      expected: [11, 22, 13, 24],
+    },
+    {
+      kernel: "hand-over and take-over",
+      answer: takeOver(k, handOver(k, given([1, 6], [1 / 3, 2049, 2051, -65520, 2 ** -24, 2 ** -25]), "f16")),
+      expected: [0.333251953125, 2048, 2052, Number.NEGATIVE_INFINITY, 2 ** -24, 0],
+    },
+    askConvertWeight(k, given),
+    askConvertPlain(k, given),
+  ];
+}
+
+/** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
+function askMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16"): Question {
+  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1]).flat();
+  const halves = [0x3c00, 0x4000, 0x4200, 0];
+  const weight =
+    type === "f32"
+      ? given([3, 4], [1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0])
+      : given(
+          [3, 4],
+          [0, 1, 2].flatMap(() => [(halves[0] ?? 0) | ((halves[1] ?? 0) << 16), halves[2] ?? 0]),
+          "f16",
+        );
+  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs: 3, columns: 3 };
+  const residual = given([rows, 3], Array.from({ length: rows }, () => [0, 0, 100]).flat());
+  const large = type === "f32" ? 2049 : 2048;
+  return {
+    kernel: `matmul of ${rows} rows with ${type} weights`,
+    answer: matmul(k, given([rows, 3], x), linear, { activation: "relu", residual }),
+    expected: Array.from({ length: rows }, (_, r) => {
+      const sum = large + r - 1;
+      return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
+    }).flat(),
+  };
+}
+
+function askGelu(k: Recorder, given: Given): Question {
+  const segments = [{ weight: given([1, 4], [1, 0, 0, 0]), from: 0, width: 1 }];
+  return {
+    kernel: "matmul with gelu",
+    answer: matmul(
+      k,
+      given([4, 1], [1, -1, 3, -6]),
+      { segments, bias: null, inputs: 1, columns: 1 },
+      { activation: "gelu" },
+    ),
+    expected: [0.84134475, -0.15865525, 2.9959503, 0],
+  };
+}
+
+/** Mean 2.5, variance 1.25, and 0.75 makes the root sqrt(2); the second row is far from 0. */
+function askLayerNorm(k: Recorder, given: Given): Question {
+  const x = given([2, 4], [1, 2, 3, 4, 4001, 4002, 4003, 4004]);
+  const norm = { gain: given([4], [1, 1, 2, 2]), bias: given([4], [0, 1, 0, 1]), eps: 0.75 };
+  const row = [-1.5 / Math.SQRT2, 1 - 0.5 / Math.SQRT2, 1 / Math.SQRT2, 1 + 3 / Math.SQRT2];
+  return { kernel: "layer-norm", answer: layerNorm(k, x, norm), expected: [...row, ...row] };
+}
+
+/** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. */
+function askAttention(k: Recorder, given: Given): Question {
+  const headWidth = 8;
+  const firsts = (values: readonly number[]) => values.flatMap((value) => [value, ...new Array(headWidth - 1).fill(0)]);
+  const keys = firsts([2 * Math.log(3), 0, -400, -400, -400, -400]);
+  const values = [4, 8, 1, 1, 1, 1].flatMap((value) => new Array(headWidth).fill(value));
+  const part = (rows: Tensor) => ({ rows, column: 0 });
+  const sizes = { batch: 1, queryTokens: 9, keyTokens: 6, heads: 1, headWidth, scale: 0.5 };
+  return {
+    kernel: "attention",
+    answer: attention(
+      k,
+      part(given([9, headWidth], firsts(new Array(9).fill(1)))),
+      part(given([6, headWidth], keys)),
+      part(given([6, headWidth], values)),
+      sizes,
+    ),
+    expected: new Array(9 * headWidth).fill(5),
+  };
+}
+
+/** bf16 1, 2, 3 and -0.5, two rows of two inputs. */
+function askConvertWeight(k: Recorder, given: Given): Question {
+  const bytes = given([2], [0x40003f80, 0xbf004040], "u32");
+  const destination = given([2, 4], new Array(8).fill(9));
+  convertWeight(k, { bytes, type: "bf16", rows: 2, inputs: 2 }, destination, 0);
+  return { kernel: "convert-weight", answer: destination, expected: [1, 3, 0, 0, 2, -0.5, 0, 0] };
+}
+
+/** f16 1, 2^-24 and -inf. */
+function askConvertPlain(k: Recorder, given: Given): Question {
+  const destination = given([4], [7, 7, 7, 7]);
+  convertPlain(k, { bytes: given([2], [0x00013c00, 0xfc00], "u32"), type: "f16", count: 3 }, destination, 1);
+  return { kernel: "convert-plain", answer: destination, expected: [7, 1, 2 ** -24, Number.NEGATIVE_INFINITY] };
+}

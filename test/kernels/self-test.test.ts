@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { openGpu } from "../../src/gpu/device.ts";
+import { shaderFolder } from "../../src/gpu/package-root.ts";
+import { selfTest } from "../../src/kernels/self-test.ts";
+
+test("this adapter passes, and nothing stays allocated", async () => {
+  const gpu = await openGpu({ nap: true });
+  const before = gpu.allocatedBytes;
+  await selfTest(gpu);
+  const after = gpu.allocatedBytes;
+  await selfTest(gpu);
+  assert.equal(gpu.allocatedBytes, after, "a second run takes no more");
+  assert.ok(after - before < 1 << 20, `${after - before} bytes are kept for reading and pooled scratch`);
+  gpu.close();
+});
+
+/** One broken line per shader, as a driver that computes wrongly would seem. */
+const faults = [
+  ["matmul", "value += bias[column]", "value -= bias[column]", "matmul of 1 rows with f32 weights"],
+  ["matmul", "max(v, 0.0) -", "max(v, 0.0) +", "matmul with gelu"],
+  ["layer-norm", "variance + params.eps", "variance", "layer-norm"],
+  ["attention", "weightSum[i] += ", "weightSum[i] -= ", "attention"],
+  ["unfold-patches", "* size + dx;", "* size;", "unfold-patches"],
+  ["embed-patches", "if (token > 0u)", "if (token > 1u)", "embed-patches"],
+  ["add", "sum += ", "sum -= ", "add"],
+  ["hand-over", "0xfffu +", "0x1000u +", "hand-over and take-over"],
+  ["take-over", "0x1p-24f", "0x1p-25f", "hand-over and take-over"],
+  ["convert-weight", "low = converted(row, input)", "low = converted(row, 0u)", "convert-weight"],
+  ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],
+] as const;
+
+for (const [shader, right, wrong, kernel] of faults) {
+  test(`a fault in ${shader} (\`${wrong}\`) is found and named`, async () => {
+    const original = shaderFolder();
+    const folder = mkdtempSync(join(tmpdir(), "self-test-"));
+    for (const file of readdirSync(original)) {
+      const text = readFileSync(join(original, file), "utf8");
+      const broken = file === `${shader}.wgsl` ? text.replace(right, wrong) : text;
+      if (file === `${shader}.wgsl`) assert.notEqual(broken, text);
+      writeFileSync(join(folder, file), broken);
+    }
+    process.env.BLIPFLEET_SHADERS = folder;
+    const gpu = await openGpu({ nap: true });
+    try {
+      await assert.rejects(selfTest(gpu), {
+        name: "KernelError",
+        message: new RegExp(`self-test of ${kernel}: expected`),
+      });
+    } finally {
+      gpu.close();
+      process.env.BLIPFLEET_SHADERS = original;
+      rmSync(folder, { recursive: true });
+    }
+  });
+}
