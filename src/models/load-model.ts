@@ -1,0 +1,118 @@
+// From a reference to programs: open the checkpoint, check it whole, load the parts that the stages need.
+
+import { totalmem } from "node:os";
+import { constrainedMemory } from "node:process";
+import type { Gpu } from "../gpu/device.ts";
+import { OutOfMemoryError } from "../gpu/errors.ts";
+import type { Dtype, ModelCard } from "../stages.ts";
+import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
+import { optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
+import type { WeightsProgress } from "../weights/repository.ts";
+import { type Blip2Programs, type Blip2Weights, blip2Programs } from "./blip-2.ts";
+import type { Blip2Config } from "./blip-2-config.ts";
+import { WeightLoader, weightBytes } from "./load.ts";
+import { checkModel } from "./model-card.ts";
+
+export interface LoadOptions {
+  readonly dtype: Dtype;
+  /** The stages to serve. Default: all. */
+  readonly stages?: readonly ("encode" | "query" | "generate")[];
+  /** Where hashes of weight files are remembered; without it every load reads them whole. */
+  readonly cacheFolder?: string;
+  readonly onProgress?: (progress: WeightsProgress) => void;
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+}
+
+export interface LoadedModel {
+  readonly card: ModelCard;
+  /** Those that the stages asked for; encodeAndQuery where both are there. */
+  readonly programs: Blip2Programs;
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+  /** Free weights and recordings. No program may be used any more. */
+  release(): void;
+}
+
+export type MemoryPlan = Readonly<Partial<Record<"encode" | "query" | "generate", number>>>;
+
+/**
+ * @param model a Hugging Face id or directory, or a checkpoint that is open already
+ * @throws CheckpointError, ConfigError, HubError, UnsupportedModelError, WeightsError before anything is uploaded;
+ * OutOfMemoryError with the plan's numbers
+ */
+export async function loadModel(gpu: Gpu, model: string | Checkpoint, options: LoadOptions): Promise<LoadedModel> {
+  const { onProgress, dtype } = options;
+  const checkpoint = typeof model === "string" ? await openCheckpoint(model, options) : model;
+  const { card, config } = await checkModel(checkpoint, dtype, options);
+  const wanted = new Set(options.stages ?? ["encode", "query", "generate"]);
+  const memory = memoryPlan(config, dtype, wanted);
+  const total = expectRoom(gpu, card, memory);
+  let done = 0;
+  const loader = new WeightLoader(gpu, checkpoint, dtype, (bytes) => {
+    done += bytes;
+    onProgress?.({ phase: "upload", what: checkpoint.ref, done: Math.min(done, total), total });
+  });
+  try {
+    const weights = await loadParts(loader, config, wanted);
+    loader.finish();
+    const { programs, close } = blip2Programs(gpu, weights, config, card);
+    return {
+      card,
+      programs,
+      memory,
+      release() {
+        close();
+        loader.release();
+      },
+    };
+  } catch (error) {
+    loader.release();
+    throw error;
+  }
+}
+
+async function loadParts(
+  loader: WeightLoader,
+  config: Blip2Config,
+  wanted: ReadonlySet<string>,
+): Promise<Blip2Weights> {
+  return {
+    ...(wanted.has("encode") && { vit: await loader.load(vitNames(config)) }),
+    ...(wanted.has("query") && {
+      qFormer: await loader.load(qFormerNames(config)),
+      projection: await loader.load(projectionNames(config)),
+    }),
+    ...(wanted.has("generate") && { opt: await loader.load(optNames(config)) }),
+  };
+}
+
+/** Bytes of weights by part, for the parts that are wanted. */
+export function memoryPlan(config: Blip2Config, dtype: Dtype, wanted: ReadonlySet<string>): MemoryPlan {
+  return {
+    ...(wanted.has("encode") && { encode: weightBytes(vitNames(config), dtype) }),
+    ...(wanted.has("query") && {
+      query: weightBytes({ qFormer: qFormerNames(config), projection: projectionNames(config) }, dtype),
+    }),
+    ...(wanted.has("generate") && { generate: weightBytes(optNames(config), dtype) }),
+  };
+}
+
+/**
+ * Refuse what cannot fit before it is tried. WebGPU does not tell how much memory a GPU has; a software adapter has the
+ * machine's.
+ * @returns the plan's total
+ */
+function expectRoom(gpu: Gpu, { ref, dtype }: ModelCard, memory: MemoryPlan): number {
+  const parts = Object.entries(memory);
+  const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
+  const limit = constrainedMemory();
+  // Without a limit Node reports none, or a number beyond every machine's memory.
+  const room = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+  if (gpu.report.softwareAdapter && gpu.allocatedBytes + total > room) {
+    throw new OutOfMemoryError(
+      `${ref}: expected weights of at most ${room - gpu.allocatedBytes} bytes (the machine has ${room}), got ${total} under ` +
+        `--dtype ${dtype} (${parts.map(([part, bytes]) => `${part} ${bytes}`).join(", ")}); use fewer stages or a smaller model`,
+    );
+  }
+  return total;
+}

@@ -1,0 +1,225 @@
+// Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
+
+import type { Gpu } from "../gpu/device.ts";
+import { KernelError } from "../gpu/errors.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
+import { view } from "../gpu/view.ts";
+import { convertPlain } from "../kernels/convert-plain.ts";
+import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
+import type { Linear, Norm, Segment } from "../kernels/weights.ts";
+import type { Checkpoint } from "../weights/checkpoint.ts";
+import { WeightsError } from "../weights/errors.ts";
+import {
+  isLeaf,
+  type LinearNames,
+  leavesOf,
+  type NamedTensor,
+  type NameLeaf,
+  type NameTree,
+  type NormNames,
+  type TableNames,
+} from "../weights/names/tensor-names.ts";
+import { readPieces, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
+
+/** What a name tree becomes: the same tree with weight records as leaves. */
+export type Loaded<T> = T extends LinearNames
+  ? Linear
+  : T extends NormNames
+    ? Norm
+    : T extends TableNames
+      ? Tensor
+      : T extends readonly (infer Each)[]
+        ? readonly Loaded<Each>[]
+        : { readonly [K in keyof T]: Loaded<T[K]> };
+
+/** Bytes of a piece on its way; Dawn's upload ring is as large. */
+const pieceBytes = 4 * 1024 * 1024;
+
+/** The matrix columns of one segment, all but the last one equally wide. A multiple of 4. */
+function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number, type: ElementType): number {
+  const padded = Math.ceil(columns / 4) * 4;
+  const fitting = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
+  if (fitting > 0) return Math.min(padded, fitting);
+  throw new KernelError(
+    `${name}: expected four columns of ${inputs} in a binding of ${gpu.bindingLimit} bytes, got ` +
+      `${byteLength([inputs, 4], type)}; raise the binding limit`,
+  );
+}
+
+/** Bytes that the weights of a tree take on the GPU. */
+export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
+  return leavesOf(tree).reduce((sum, leaf) => sum + leafBytes(leaf, type), 0);
+}
+
+function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
+  if (leaf.kind === "table") return byteLength(leaf.shape, "f32");
+  if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
+  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], type);
+  return matrix + (leaf.bias ? byteLength(leaf.bias.shape, "f32") : 0);
+}
+
+/** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
+export class WeightLoader {
+  readonly #gpu: Gpu;
+  readonly #checkpoint: Checkpoint;
+  readonly #type: "f32" | "f16";
+  readonly #onBytes: (bytes: number) => void;
+  readonly #tensors: Tensor[] = [];
+  readonly #piece = new Uint8Array(pieceBytes);
+  /** Bytes of the piece that are taken. */
+  #filled = 0;
+  readonly #conversions: ((k: Recorder, staging: Tensor) => void)[] = [];
+  #staging: Tensor | undefined;
+
+  /**
+   * @param type of matrices; biases, norms and tables are f32 always.
+   * @param onBytes told the bytes of each piece of a file that is on the GPU.
+   */
+  constructor(gpu: Gpu, checkpoint: Checkpoint, type: "f32" | "f16", onBytes: (bytes: number) => void = () => {}) {
+    this.#gpu = gpu;
+    this.#checkpoint = checkpoint;
+    this.#type = type;
+    this.#onBytes = onBytes;
+  }
+
+  /**
+   * @throws KernelError when a matrix cannot be split below the binding limit, OutOfMemoryError, Error when a file
+   * changed while it was read
+   */
+  async load<T extends NameTree>(tree: T): Promise<Loaded<T>> {
+    const loaded = (await this.#load(tree)) as Loaded<T>;
+    await this.#flush();
+    return loaded;
+  }
+
+  /** Free what only loading needs. */
+  finish(): void {
+    if (this.#staging) this.#gpu.free(this.#staging);
+    this.#staging = undefined;
+  }
+
+  /** Free everything that was loaded. */
+  release(): void {
+    this.finish();
+    for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
+  }
+
+  async #load(tree: NameTree): Promise<unknown> {
+    if (isLeaf(tree)) return this.#leaf(tree);
+    if (Array.isArray(tree)) {
+      const parts: unknown[] = [];
+      for (const part of tree as readonly NameTree[]) parts.push(await this.#load(part));
+      return parts;
+    }
+    const parts: Record<string, unknown> = {};
+    for (const [name, part] of Object.entries(tree)) parts[name] = await this.#load(part as NameTree);
+    return parts;
+  }
+
+  async #leaf(leaf: NameLeaf): Promise<Linear | Norm | Tensor> {
+    if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
+    if (leaf.kind === "norm") {
+      const gain = await this.#table(leaf.gain);
+      return { gain, bias: await this.#table(leaf.bias), eps: leaf.eps };
+    }
+    const { weight, bias, inputs, columns } = leaf;
+    return {
+      segments: await this.#matrix(weight, inputs, columns),
+      bias: bias && (await this.#table(bias)),
+      inputs,
+      columns,
+    };
+  }
+
+  /** A tensor of one binding, as f32. */
+  async #table(named: NamedTensor, shape: readonly number[] = named.shape): Promise<Tensor> {
+    const stored = this.#stored(named.name);
+    const type = sourceType(stored);
+    const tensor = this.#alloc(named.name, shape, "f32");
+    const elementBytes = type === "f32" ? 4 : 2;
+    for await (const { at, bytes } of readPieces(stored, elementBytes, pieceBytes)) {
+      const count = bytes.length / elementBytes;
+      await this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, type, count }, tensor, at / elementBytes));
+    }
+    return tensor;
+  }
+
+  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
+  async #matrix({ name }: NamedTensor, inputs: number, columns: number): Promise<Segment[]> {
+    const stored = this.#stored(name);
+    const most = segmentColumns(this.#gpu, name, inputs, columns, this.#type);
+    const rowBytes = stored.bytes / columns;
+    const segments: Segment[] = [];
+    for (let from = 0; from < columns; from += most) {
+      const width = Math.min(most, columns - from);
+      const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], this.#type);
+      segments.push({ weight, from, width });
+      await this.#columns(
+        { ...stored, start: stored.start + from * rowBytes, bytes: width * rowBytes },
+        inputs,
+        weight,
+      );
+    }
+    return segments;
+  }
+
+  /** Rows of a file become the columns of one segment. */
+  async #columns(part: StoredTensor, inputs: number, weight: Tensor): Promise<void> {
+    const type = sourceType(part);
+    const rowBytes = inputs * (type === "f32" ? 4 : 2);
+    // Every piece but the last is a multiple of 4 columns.
+    for await (const { at, bytes } of readPieces(part, 4 * rowBytes, pieceBytes)) {
+      const rows = bytes.length / rowBytes;
+      await this.#stage(bytes, (k, words) =>
+        convertWeight(k, { bytes: words, type, rows, inputs }, weight, at / rowBytes),
+      );
+    }
+  }
+
+  /** Put a piece beside the others that wait, and remember what is to be made of it. */
+  async #stage(bytes: Uint8Array, convert: (k: Recorder, words: Tensor) => void): Promise<void> {
+    if (this.#filled + bytes.length > pieceBytes) await this.#flush();
+    const from = this.#filled;
+    this.#piece.set(bytes, from);
+    this.#filled = Math.ceil((from + bytes.length) / 256) * 256;
+    const words = [Math.ceil(bytes.length / 4)];
+    this.#conversions.push((k, staging) => convert(k, view(staging, words, from)));
+  }
+
+  /** Upload the pieces that wait, and convert them. */
+  async #flush(): Promise<void> {
+    const conversions = this.#conversions.splice(0);
+    const filled = Math.min(this.#filled, pieceBytes);
+    this.#filled = 0;
+    if (conversions.length === 0) return;
+    this.#staging ??= this.#gpu.alloc("weights on their way", [pieceBytes / 4], "u32");
+    const staging = this.#staging;
+    await this.#gpu.upload(staging, this.#piece.subarray(0, filled));
+    const list = await this.#gpu.record("load", (k) => {
+      for (const convert of conversions) convert(k, staging);
+    });
+    await this.#gpu.submit([list]);
+    list.destroy();
+    this.#onBytes(filled);
+  }
+
+  #stored(name: string): StoredTensor {
+    const stored = this.#checkpoint.tensors.get(name);
+    if (stored === undefined) throw new Error(`load: expected ${name} to have been checked, got no such tensor`);
+    return stored;
+  }
+
+  #alloc(name: string, shape: readonly number[], type: ElementType): Tensor {
+    const tensor = this.#gpu.alloc(name, shape, type);
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+}
+
+/** @throws WeightsError for a dtype that expectTensors would have refused */
+function sourceType({ name, dtype }: StoredTensor): SourceType {
+  const type = ({ F32: "f32", F16: "f16", BF16: "bf16" } as Partial<Record<StoredType, SourceType>>)[dtype];
+  if (type === undefined) throw new WeightsError(name, [`expected F32, F16 or BF16, got ${dtype}`]);
+  return type;
+}
