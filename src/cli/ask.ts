@@ -10,7 +10,7 @@ import {
   type ModelFlags,
   type OutputFormat,
 } from "./model-options.ts";
-import { tell, writeJson, writeLine } from "./output.ts";
+import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 
 type Flags = ModelFlags & FormatFlag & GenerationFlags;
@@ -55,6 +55,6 @@ function print(result: LocalResult, format: OutputFormat, progress: Progress): v
     progress.clear();
     tell(`${image}: ${question}: ${result.error.type}: ${result.error.message}`);
   } else {
-    writeLine(`${question}\t${result.text}`, progress);
+    writeLine(`${question}\t${oneLine(result.text)}`, progress);
   }
 }

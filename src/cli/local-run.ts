@@ -1,6 +1,7 @@
 // Texts about images in this process: files are read and decoded ahead while the GPU works, every image is encoded
 // once however many questions there are, and results come out in the order of the input.
 
+import { setMaxListeners } from "node:events";
 import { readFile } from "node:fs/promises";
 import { ImageError } from "../image/image-error.ts";
 import { cacheFolder } from "../jobs/roots.ts";
@@ -123,6 +124,7 @@ async function readImage(image: string): Promise<Uint8Array> {
 /** Ctrl-C gives work up at the next submit boundary; a second one ends the process at once. */
 function stopOnInterrupt(): { readonly signal: AbortSignal; forget(): void } {
   const abort = new AbortController();
+  setMaxListeners(0, abort.signal); // every row under way listens
   const onSignal = () => {
     process.once("SIGINT", () => process.exit(130));
     abort.abort(new InterruptedError("interrupted; stopped before all images were done"));

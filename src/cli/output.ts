@@ -29,3 +29,8 @@ export function writeJson(value: unknown, progress?: Progress): void {
 export function tell(line: string): void {
   process.stderr.write(`${line}\n`);
 }
+
+/** A text as part of a line for people; --format jsonl keeps its line breaks. */
+export function oneLine(text: string): string {
+  return text.replace(/\s*\n\s*/g, " ");
+}

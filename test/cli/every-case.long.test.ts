@@ -1,0 +1,28 @@
+// Every case of every fixture through the command line, in f32 and, where transformers' answer is robust, in f16.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { type Case, commandOf, expectedLine, model, runCli } from "./run-cli.ts";
+
+interface CaseWithHalf extends Case {
+  readonly f16?: Pick<Case, "text" | "token_ids">;
+}
+
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+  const { cases }: { cases: CaseWithHalf[] } = JSON.parse(readFileSync(join(model(name), "expected.json"), "utf8"));
+  for (const each of cases) {
+    for (const [dtype, expected] of [
+      ["f32", each],
+      ["f16", each.f16 && { ...each, ...each.f16 }],
+    ] as const) {
+      if (!expected) continue;
+      test(`${name} ${dtype}: ${each.command.join(" ")}`, async () => {
+        const { status, stdout, stderr } = await runCli(commandOf(each, name, dtype));
+        assert.equal(stdout, `${JSON.stringify(expectedLine(expected))}\n`, stderr);
+        assert.equal(status, 0);
+      });
+    }
+  }
+}
