@@ -103,6 +103,11 @@ export class GpuHost {
       this.#worker.on("error", (cause) => {
         this.#fail(new GpuThreadError(`gpu thread: expected to run, got ${String(cause)}`, { cause }));
       });
+      this.#worker.on("messageerror", (cause) => {
+        this.#fail(
+          new GpuThreadError(`gpu thread: expected messages that can be read, got ${cause.message}`, { cause }),
+        );
+      });
       this.#worker.on("exit", (code) => {
         process.off("exit", this.#exit);
         this.#closed = this.#closing !== undefined && code === 0;

@@ -30,10 +30,10 @@ export { selfTest } from "../kernels/self-test.ts";
 export async function loadModel(gpu: Gpu, request: ModelRequest, options: LoadOptions): Promise<OpenedModel> {
   const { ref, dtype, stages } = request;
   const checkpoint = await openCheckpoint(ref, { onProgress: options.onProgress });
-  const { card, programs } = await loadCheckpoint(gpu, checkpoint, {
+  const loaded = await loadCheckpoint(gpu, checkpoint, {
     dtype,
     ...options,
     ...(stages === undefined ? {} : { stages }),
   });
-  return { card, programs, folder: checkpoint.folder };
+  return { ...loaded, folder: checkpoint.folder };
 }

@@ -3,7 +3,7 @@
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
 import type { Stage } from "../messages/job.ts";
-import type { LoadedModel } from "../models/load-model.ts";
+import type { LoadedModel, MemoryPlan } from "../models/load-model.ts";
 import type { Dtype, ModelCard } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { ErrorRecord } from "./thread-error.ts";
@@ -48,6 +48,8 @@ export interface ThreadModel {
   /** The checkpoint's folder. */
   readonly folder: string;
   readonly programs: readonly ProgramName[];
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
 }
 
 export interface GpuStats {

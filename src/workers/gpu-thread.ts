@@ -50,12 +50,13 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
     switch (message.type) {
       case "load":
         return answer(message.id, async () => {
-          const { card, folder, programs } = await loadModel(gpu, message.request, {
+          const loaded = await loadModel(gpu, message.request, {
             cacheFolder: options.cacheFolder,
             onProgress: (progress) => say({ type: "progress", id: message.id, progress }),
           });
-          const model = models.push({ card, programs }) - 1;
-          return { model, card, folder, programs: Object.keys(programs) };
+          const model = models.push(loaded) - 1;
+          const { card, folder, programs, memory } = loaded;
+          return { model, card, folder, programs: Object.keys(programs), memory };
         });
       case "row": {
         const abort = new AbortController();

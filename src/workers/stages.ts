@@ -3,6 +3,7 @@
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
+import type { MemoryPlan } from "../models/load-model.ts";
 import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
@@ -26,6 +27,12 @@ export interface StagesGroupOptions {
   readonly models?: string;
 }
 
+/** A model that is served by this process. */
+export interface OpenedStages extends Stages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
 /** All models of one process: one GPU thread, one pool of io threads. */
 export interface StagesGroup {
   readonly report: AdapterReport;
@@ -33,7 +40,7 @@ export interface StagesGroup {
   /** Resolves with the error after which nothing works; the process should end with it as its last line. */
   readonly fatal: Promise<Error>;
   /** Load a model. Closing the returned Stages does not free it; close the group. @throws what loadModel throws, TokenizerError */
-  open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<Stages>;
+  open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<OpenedStages>;
   stats(): Promise<GpuStats>;
   /** `drain` finishes what was asked, `reject` gives it up at the next submit boundary. */
   close(how?: "drain" | "reject"): Promise<void>;
@@ -71,7 +78,7 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
 }
 
 /** The stages of one model alone in its process. Closing them closes the threads. */
-export async function openStages(options: StagesGroupOptions & ModelRequest): Promise<Stages> {
+export async function openStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedStages> {
   const group = await openStagesGroup(options);
   try {
     const { ref, dtype, stages } = options;
@@ -116,8 +123,9 @@ class IoPool {
 
 type IoResult<Name extends keyof IoTasks> = Awaited<ReturnType<IoTasks[Name]>>;
 
-class ThreadedStages implements Stages {
+class ThreadedStages implements OpenedStages {
   readonly card: ModelCard;
+  readonly memory: MemoryPlan;
   readonly #host: GpuHost;
   readonly #io: IoPool;
   readonly #model: ThreadModel;
@@ -125,6 +133,7 @@ class ThreadedStages implements Stages {
 
   constructor(host: GpuHost, io: IoPool, model: ThreadModel, close: () => Promise<void>) {
     this.card = model.card;
+    this.memory = model.memory;
     this.close = close;
     this.#host = host;
     this.#io = io;

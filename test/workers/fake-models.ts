@@ -10,7 +10,7 @@ import type { LoadOptions, OpenedModel } from "../../src/workers/gpu-models.ts";
 import type { ModelRequest } from "../../src/workers/gpu-protocol.ts";
 
 /** First text ids that do harm instead of being counted from. */
-export const harm = { loseDevice: 9001, failRow: 9002, crashThread: 9003 } as const;
+export const harm = { loseDevice: 9001, failRow: 9002, crashThread: 9003, loseDeviceLater: 9004 } as const;
 
 class FakeModelError extends Error {
   override name = "FakeModelError";
@@ -85,6 +85,7 @@ function generateProgram(gpu: Gpu): RowProgram<GenerateRow, number[]> {
       return {
         async step(dropped) {
           if (rows.some((row) => row.textIds[0] === harm.loseDevice)) gpu.device.destroy();
+          if (rows.some((row) => row.textIds[0] === harm.loseDeviceLater)) setTimeout(() => gpu.device.destroy(), 100);
           if (rows.some((row) => row.textIds[0] === harm.crashThread))
             setTimeout(() => process.nextTick(Reflect.apply));
           const list = await gpu.record("step", (k) => {
@@ -127,6 +128,8 @@ export async function loadModel(gpu: Gpu, request: ModelRequest, { onProgress }:
       maxPositions: 4096,
     },
     folder: join(packageRoot, "test/fixtures/models/blip2-opt-tiny"),
+    memory: { encode: 4, generate: 8 },
+    release() {},
     programs: request.stages?.includes("encode") === false ? { generate } : all,
   };
 }

@@ -109,6 +109,16 @@ test("a lost device rejects every call with one clear error, is reported as fata
   }
 });
 
+test("a device that is lost while nothing is asked of it is reported too", async () => {
+  const { status, lines } = await run(`
+    const group = await openStagesGroup(options);
+    const stages = await group.open(request);
+    await stages.generate(prompt, [9004], count(1));
+    console.log((await group.fatal).name);
+    await group.close();`);
+  assert.deepEqual({ status, lines }, { status: 0, lines: ["DeviceLostError"] });
+});
+
 test("a crashed GPU thread is one clear error, not a hang", async () => {
   const { status, lines } = await run(`
     const group = await openStagesGroup(options);

@@ -76,7 +76,10 @@ test("loading tells its progress", async () => {
 
 test("two loaded models keep apart", async () => {
   const other = await group.open({ ref: "other", dtype: "f16" });
-  assert.deepEqual([other.card.ref, other.card.dtype, stages.card.ref], ["other", "f16", "fake"]);
+  assert.deepEqual(
+    [other.card.ref, other.card.dtype, stages.card.ref, other.memory.encode],
+    ["other", "f16", "fake", 4],
+  );
   const [a, b] = await Promise.all([stages.encode(pixels(1)), other.encode(pixels(1))]);
   assert.deepEqual(a, b);
   assert.equal((await group.stats()).programs["other f16 encode"]?.rows, 1);
