@@ -109,7 +109,7 @@ export function jobActivities(timing: Timing): JobActivities {
   });
   const { fold, askAfter } = proxyActivities<JobActivities>({
     taskQueue: jobsQueue,
-    startToCloseTimeout: "30s", // one small object, or one request a chunk of the window; a frozen worker costs this
+    startToCloseTimeout: "10s", // one small object, or one request a chunk of the window; a frozen worker costs this
     retry: untilItWorks,
   });
   return { plan, fold, askAfter };
