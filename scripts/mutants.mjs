@@ -1,0 +1,147 @@
+// Broken copies of the shaders, which the kernel tests must reject: a test that passes on a broken kernel tests nothing.
+//
+// test/mutants/<shader>.json lists them as {name, find, replace} on the text of shaders/<shader>.wgsl; `find` occurs
+// there exactly once. Each broken copy must still compile. Its tests are those of the kernel, dist/test/kernels/
+// <shader>.test.js, or the file that "test" names; they pass on the unbroken shaders, which is checked first.
+
+import { spawn } from "node:child_process";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+
+const usage = `usage: node scripts/mutants.mjs [OPTIONS]
+  --only SHADER   only the mutants of this shader (may be repeated)
+  --dist FOLDER   compiled tests, default dist
+`;
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const mutantFolder = join(root, "test", "mutants");
+/** A mutant that has not failed by then hangs, which counts as an error. */
+const limitMilliseconds = 300_000;
+
+/** All mutants of one file, checked: name, find and replace are text, and find occurs once. */
+export function readMutants(shader) {
+  const path = join(mutantFolder, `${shader}.json`);
+  const { test = `kernels/${shader}.test.js`, mutants } = JSON.parse(readFileSync(path, "utf8"));
+  const source = readFileSync(join(root, "shaders", `${shader}.wgsl`), "utf8");
+  return mutants.map(({ name, find, replace }) => {
+    for (const text of [name, find, replace]) {
+      if (typeof text !== "string") throw new Error(`${path}: expected name, find and replace, got ${String(text)}`);
+    }
+    const count = source.split(find).length - 1;
+    if (count !== 1)
+      throw new Error(`${path}: expected \`${find}\` of "${name}" once in the shader, got ${count} times`);
+    return { shader, test, name, text: source.replace(find, () => replace) };
+  });
+}
+
+/** Run a test file on a folder of shaders until its end or first failure. @returns "passed", or the failure's output */
+function runTest(file, shaders) {
+  return new Promise((done, reject) => {
+    const child = spawn(process.execPath, ["--test", "--test-reporter=tap", file], {
+      cwd: root,
+      env: { ...process.env, BLIPFLEET_SHADERS: shaders },
+      stdio: ["ignore", "pipe", "pipe"],
+      detached: true,
+    });
+    let output = "";
+    let failed = false;
+    const end = () => {
+      try {
+        process.kill(-child.pid, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    };
+    const timer = setTimeout(() => {
+      end();
+      reject(new Error(`${file}: expected an end within ${limitMilliseconds / 1000} s, got none`));
+    }, limitMilliseconds);
+    child.stdout.on("data", (chunk) => {
+      output += chunk;
+      // A failure's details follow its first line up to the closing dots.
+      if (!failed && /^ *not ok [\s\S]*?^ *\.\.\.$/m.test(output)) {
+        failed = true;
+        end();
+      }
+    });
+    child.stderr.on("data", (chunk) => {
+      output += chunk;
+    });
+    child.on("error", reject);
+    child.on("close", (status) => {
+      clearTimeout(timer);
+      done(!failed && status === 0 ? "passed" : output);
+    });
+  });
+}
+
+/** @returns undefined if the tests reject the mutant, else what is wrong. */
+async function tryMutant({ shader, test, text }, dist) {
+  const folder = mkdtempSync(join(tmpdir(), "mutant-"));
+  try {
+    cpSync(join(root, "shaders"), folder, { recursive: true });
+    writeFileSync(join(folder, `${shader}.wgsl`), text);
+    const outcome = await runTest(join(dist, "test", test), folder);
+    if (outcome === "passed") return "its tests pass";
+    const compile = new RegExp(`shaders/${shader}\\.wgsl:\\d+.*`).exec(outcome);
+    return compile ? `it does not compile: ${compile[0]}` : undefined;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Two at a time: the project's budget is for two cores. */
+async function inPairs(items, work) {
+  const queue = [...items];
+  const turn = async () => {
+    for (let item = queue.shift(); item !== undefined; item = queue.shift()) await work(item);
+  };
+  await Promise.all([turn(), turn()]);
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: {
+      only: { type: "string", multiple: true, default: [] },
+      dist: { type: "string", default: "dist" },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(usage);
+    return 0;
+  }
+  const dist = resolve(root, values.dist);
+  const shaders = readdirSync(mutantFolder)
+    .map((file) => basename(file, ".json"))
+    .filter((shader) => values.only.length === 0 || values.only.includes(shader));
+  const mutants = shaders.flatMap(readMutants);
+  if (mutants.length === 0)
+    throw new Error(`mutants: expected some for ${values.only.join(", ") || "any shader"}, got none`);
+  const started = Date.now();
+  let problems = 0;
+  const report = (line, problem) => {
+    if (problem) problems++;
+    process.stdout.write(`${problem ? "FAIL" : "ok  "} ${line}${problem ? `: ${problem}` : ""}\n`);
+  };
+  await inPairs([...new Set(mutants.map(({ test }) => test))], async (test) => {
+    const file = join(dist, "test", test);
+    const outcome = existsSync(file) ? await runTest(file, join(root, "shaders")) : "no such file; build first";
+    if (outcome !== "passed") report(`${test} on the unbroken shaders`, `expected it to pass, got:\n${outcome}`);
+  });
+  if (problems > 0) return 1;
+  await inPairs(mutants, async (mutant) => report(`${mutant.shader}: ${mutant.name}`, await tryMutant(mutant, dist)));
+  const seconds = Math.round((Date.now() - started) / 1000);
+  process.stdout.write(`${mutants.length - problems} of ${mutants.length} mutants rejected in ${seconds} s\n`);
+  return problems === 0 ? 0 : 1;
+}
+
+if (process.argv[1] && import.meta.url === new URL(`file://${resolve(process.argv[1])}`).href) {
+  process.exitCode = await main().catch((error) => {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    return 1;
+  });
+}
