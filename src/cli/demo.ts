@@ -11,6 +11,9 @@ import { tell, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
+/** Items a chunk: progress is told chunk by chunk, and there are two dozen images. */
+const demoChunk = 4;
+
 export function addDemoCommand(program: Command): void {
   const command = program
     .command("demo")
@@ -79,7 +82,7 @@ async function captionAll(
   await withJobs(async (jobs) => {
     const jobId = `demo-${newJobId(new Date())}`;
     tell(`submitting ${flags.images} as job ${jobId}${uiUrl === undefined ? "" : `; Temporal UI ${uiUrl}`}`);
-    await jobs.submit(await requestFor(jobId, flags.images, model));
+    await jobs.submit(await requestFor(jobId, flags.images, model, { chunkSize: demoChunk }));
     const { records, stages, failed } = await followJob(jobs, jobId, "text");
     await exportJob(records, { output: flags.output });
     await printCaptions(flags.output);

@@ -31,6 +31,7 @@ async function dev(flags: Flags): Promise<void> {
   const { ref, notice } = chooseModel(flags.model);
   if (notice !== null) tell(notice);
   const dtype = await resolveDtype(ref, flags.dtype);
+  const alive = setInterval(() => {}, 60_000); // the children alone do not keep this process
   const interrupted = new Promise<null>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve(null));
   });
@@ -67,5 +68,6 @@ async function dev(flags: Flags): Promise<void> {
     tell("stopping");
     removeDevState();
     await stack.stop();
+    clearInterval(alive);
   }
 }
