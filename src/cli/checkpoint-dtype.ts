@@ -3,8 +3,7 @@
 import type { Dtype } from "../stages.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import type { DtypeChoice } from "./model-options.ts";
-import { tell } from "./output.ts";
-import { Progress } from "./progress.ts";
+import { weightsProgress } from "./weights-progress.ts";
 
 /**
  * The type to load with: as asked, else f16 when a weight of the checkpoint is stored in half precision (f16, bf16),
@@ -13,30 +12,9 @@ import { Progress } from "./progress.ts";
  */
 export async function resolveDtype(ref: string, choice: DtypeChoice): Promise<Dtype> {
   if (choice !== "auto") return choice;
-  const download = downloadProgress();
-  const checkpoint = await openCheckpoint(ref, { onProgress: download.report });
-  download.finish();
+  const progress = weightsProgress();
+  const checkpoint = await openCheckpoint(ref, { onProgress: progress.report });
+  progress.finish();
   const half = [...checkpoint.tensors.values()].some(({ dtype }) => dtype === "F16" || dtype === "BF16");
   return half ? "f16" : "f32";
-}
-
-/** Shows the download of one file after the other, in MB. */
-function downloadProgress() {
-  let current: { readonly what: string; readonly progress: Progress } | null = null;
-  const finish = () => {
-    current?.progress.finish();
-    current = null;
-  };
-  return {
-    finish,
-    report({ phase, what, done, total }: { phase: string; what: string; done: number; total: number }) {
-      if (phase !== "download") return;
-      if (current?.what !== what) {
-        finish();
-        tell(`downloading ${what}`);
-        current = { what, progress: new Progress(Math.ceil(total / 1e6), { noun: "MB" }) };
-      }
-      current.progress.set(Math.floor(done / 1e6), 0);
-    },
-  };
 }

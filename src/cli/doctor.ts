@@ -135,6 +135,10 @@ function readable(name: string, value: number): string {
   return /Size$/.test(name) && value >= 1024 * 1024 ? `${Math.floor(value / (1024 * 1024))} MiB` : String(value);
 }
 
+function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
 type Group = Awaited<ReturnType<typeof import("../workers/stages.ts").openStagesGroup>>;
 
 async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Finding> {
@@ -142,16 +146,17 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const { resolveDtype } = await import("./checkpoint-dtype.ts");
     const dtype = await resolveDtype(ref, flags.dtype);
     const started = performance.now();
-    const { card } = await group.open({ ref, dtype });
+    const { card, memory } = await group.open({ ref, dtype });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
-    const megabytes = (allocatedBytes / 1e6).toFixed(1);
+    const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);
     const [queries, width] = card.prompt;
     return present(
       "model",
-      `${ref}: ${card.family} as ${dtype}, ${megabytes} MB on the adapter, loaded in ${seconds} s; ` +
-        `image ${card.image.width} x ${card.image.height}, prompt ${queries} x ${width}, ${card.maxPositions} positions; digest ${card.digest.slice(0, 12)}`,
-      { card, allocatedBytes },
+      `${ref}: ${card.family} as ${dtype}, weights ${parts.join(", ")}, ${megabytes(allocatedBytes)} on the adapter in all, ` +
+        `loaded in ${seconds} s; image ${card.image.width} x ${card.image.height}, prompt ${queries} x ${width}, ` +
+        `${card.maxPositions} positions; digest ${card.digest.slice(0, 12)}`,
+      { card, memory, allocatedBytes },
     );
   } catch (error) {
     return missing("model", error);

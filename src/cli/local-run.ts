@@ -14,6 +14,7 @@ import { inOrder } from "./in-order.ts";
 import { chooseModel, type ModelFlags } from "./model-options.ts";
 import { tell } from "./output.ts";
 import { Progress } from "./progress.ts";
+import { weightsProgress } from "./weights-progress.ts";
 
 /** What is asked of every image: a caption, or questions. */
 export interface LocalRun {
@@ -53,7 +54,9 @@ export async function runLocally(
   const stop = stopOnInterrupt();
   let failures = 0;
   try {
-    const stages = await group.open({ ref, dtype });
+    const loading = weightsProgress();
+    const stages = await group.open({ ref, dtype }, loading.report);
+    loading.finish();
     let fatal: Error | null = null;
     void group.fatal.then((error) => {
       fatal = error;
