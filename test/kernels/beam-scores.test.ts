@@ -46,11 +46,11 @@ async function compare(
   // The heads must be those of the very scores that were written, with the lowest id of equal ones.
   for (let row = 0; row < rows; row++) {
     for (let c = 0; c < cut.chunks; c++) {
-      const part = scores.subarray(
+      const part: Float32Array = scores.subarray(
         row * vocabulary + c * chunk,
         row * vocabulary + Math.min(vocabulary, (c + 1) * chunk),
       );
-      const high = part.reduce((a, b) => Math.max(a, b));
+      const high: number = part.reduce((a, b) => Math.max(a, b));
       const at = 2 * (row * cut.chunks + c);
       assert.equal(fromFloatBits(best[at]), high);
       assert.equal(best[at + 1], c * chunk + part.indexOf(high));
