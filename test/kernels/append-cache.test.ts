@@ -55,7 +55,7 @@ async function run(
 for (const width of [1, 2, 5, 63, 64, 65, 128, 131]) {
   for (const type of ["f32", "f16"] as const) {
     test(`width ${width}, ${type}: scattered slots, rows without slot`, async () => {
-      const slots = [6, none, 0, 3, none, 8];
+      const slots = [6, none, 0, 3, none, 7];
       const count = slots.length * width;
       await run(width, 9, slots, type, randomValues(count, 1, 30), randomValues(count, 2, 0.01));
     });
