@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { UsageError } from "./errors.ts";
 import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
-import { tell, writeLine } from "./output.ts";
+import { oneLine, tell, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
@@ -100,5 +100,5 @@ async function printCaptions(file: string): Promise<void> {
   const results = lines.map((line): { image: string; text?: string; error?: { message: string } } => JSON.parse(line));
   const width = Math.max(...results.map(({ image }) => image.length));
   for (const { image, text, error } of results)
-    writeLine(`${image.padEnd(width)}  ${text ?? `failed: ${error?.message}`}`);
+    writeLine(`${image.padEnd(width)}  ${text === undefined ? `failed: ${error?.message}` : oneLine(text)}`);
 }

@@ -31,9 +31,13 @@ export function expectedLine({ command, text, token_ids }: Case): Record<string,
 }
 
 /** Run this build's command line to its end. */
-export function runCli(args: readonly string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
+export function runCli(
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<{ status: number | null; stdout: string; stderr: string }> {
   const child = spawn(process.execPath, [join(import.meta.dirname, "../../src/cli/main.js"), ...args], {
     stdio: ["ignore", "pipe", "pipe"],
+    env,
   });
   let stdout = "";
   let stderr = "";

@@ -1,0 +1,46 @@
+// The demo as a user runs it: captions beside file names, timings, where things are, nothing left behind.
+
+import assert from "node:assert/strict";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { images, runCli } from "./run-cli.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "blipfleet-demo-test-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+test("the demo captions a folder and says what it did", async () => {
+  const pictures = join(folder, "pictures");
+  mkdirSync(pictures);
+  const names = ["clear.png", "shapes.png", "turned.jpg"];
+  for (const name of names) copyFileSync(join(images, name), join(pictures, name));
+  const output = join(folder, "captions.jsonl");
+  const before = readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-"));
+  const { status, stdout, stderr } = await runCli(["demo", "--images", pictures, "--output", output]);
+  assert.equal(status, 0, stderr);
+  const results = readFileSync(output, "utf8")
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(
+    results.map(({ image }) => image),
+    names,
+  );
+  for (const { image, text } of results) {
+    assert.equal(
+      stdout.split("\n").some((line) => line.startsWith(`${image} `) && line.endsWith(text.replace(/\s*\n\s*/g, " "))),
+      true,
+      stdout,
+    );
+  }
+  assert.match(stdout, /^encode +3 made, 0 reused, [\d.]+ s/m);
+  assert.match(stdout, /^generate +3 made, 0 reused, [\d.]+ s/m);
+  assert.match(stdout, new RegExp(`^results +${output}$`, "m"));
+  assert.match(stdout, /^Temporal UI +http:\/\/127\.0\.0\.1:\d+/m);
+  assert.match(stderr, /model/, "says which model it uses");
+  assert.deepEqual(
+    readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-")),
+    before,
+  );
+});
