@@ -85,7 +85,6 @@ function generateProgram(gpu: Gpu): RowProgram<GenerateRow, number[]> {
       return {
         async step(dropped) {
           if (rows.some((row) => row.textIds[0] === harm.loseDevice)) gpu.device.destroy();
-          if (rows.some((row) => row.textIds[0] === harm.loseDeviceLater)) setTimeout(() => gpu.device.destroy(), 100);
           if (rows.some((row) => row.textIds[0] === harm.crashThread))
             setTimeout(() => process.nextTick(Reflect.apply));
           const list = await gpu.record("step", (k) => {
@@ -105,6 +104,8 @@ function generateProgram(gpu: Gpu): RowProgram<GenerateRow, number[]> {
         release() {
           gpu.free(state);
           gpu.free(seen);
+          // By then the row's result has gone out, and nothing is under way.
+          if (rows.some((row) => row.textIds[0] === harm.loseDeviceLater)) setTimeout(() => gpu.device.destroy(), 100);
         },
       };
     },
