@@ -22,27 +22,33 @@ import {
   keptPerBeam,
   promptLength,
 } from "./generate-row.ts";
-import type { LanguageModel } from "./language-model.ts";
+import type { LanguageModel, ModelPart } from "./language-model.ts";
+import { operationsPerSubmit, submits } from "./staged-program.ts";
 
 export interface DecodeMachine {
   readonly items: number;
   readonly buckets: GenerateBuckets;
   readonly state: DecodeState;
-  /** Reads all prompts and chooses the first id of every row. */
-  readonly first: Recording;
-  /** Reads the last ids and chooses the next one of every row. */
-  readonly next: Recording;
+  /** Read all prompts and choose the first id of every row; more than one where one submit would take too long. */
+  readonly first: readonly Recording[];
+  /** Read the last ids and choose the next one of every row; likewise. */
+  readonly next: readonly Recording[];
   /** Write the prompts, ids and settings of rows; the items behind them are done from the start. */
   load(rows: readonly GenerateRow[]): Promise<void>;
   destroy(): void;
 }
 
-/** Buffers and recordings for `items` rows of these buckets. @throws KernelError, OutOfMemoryError */
+/**
+ * Buffers and recordings for `items` rows of these buckets.
+ * @param mostOperations floating-point operations that one recording may hold, if its parts allow.
+ * @throws KernelError, OutOfMemoryError
+ */
 export async function makeDecodeMachine(
   gpu: Gpu,
   model: LanguageModel,
   items: number,
   buckets: GenerateBuckets,
+  mostOperations = operationsPerSubmit(gpu),
 ): Promise<DecodeMachine> {
   const { beams, textRows, newRows, promptType } = buckets;
   const tokens = model.queries + textRows;
@@ -79,24 +85,45 @@ export async function makeDecodeMachine(
     history: alloc("history", [rows, newRows]),
     ended: alloc("ended", [rows, endedHead + newRows]),
   };
-  const free = () => {
-    for (const tensor of tensors) gpu.free(tensor);
-  };
   const choose = (k: Recorder, logits: Tensor) => {
     if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
   const { table } = state;
-  const name = `generate ${items} x ${beams}`;
-  let first: Recording | undefined;
+  const made: Recording[] = [];
+  const destroy = () => {
+    for (const list of made) list.destroy();
+    for (const tensor of tensors) gpu.free(tensor);
+  };
+  const recordAll = async <Rows>(parts: readonly ModelPart<Rows>[], rowCount: number, given: Rows) => {
+    const sized = parts.map((part) => ({ cost: part.cost(rowCount, items), run: part.run }));
+    const groups = submits(sized, 1, mostOperations);
+    const lists: Recording[] = [];
+    let x: Tensor | null = null;
+    for (const [i, group] of groups.entries()) {
+      const before: Tensor | null = x;
+      const list: Recording<Tensor | null> = await gpu.record(`generate ${items} x ${beams}`, (k) => {
+        const y = group.reduce((tensor, part) => part.run(k, tensor, given), before);
+        if (i < groups.length - 1 || y === null) return y;
+        choose(k, y);
+        return null;
+      });
+      made.push(list);
+      lists.push(list);
+      x = list.result;
+    }
+    return lists;
+  };
   try {
     await gpu.upload(state.stopIds, bytesOf(Uint32Array.from(model.stopIds)));
-    first = await gpu.record(`${name} first`, (k) => {
-      choose(k, model.readPrompts(k, { cursors: promptCursors, table, cache, prompt, lastRows }));
+    const first = await recordAll(model.promptParts, items * tokens, {
+      cursors: promptCursors,
+      table,
+      cache,
+      prompt,
+      lastRows,
     });
-    const next = await gpu.record(`${name} next`, (k) => {
-      choose(k, model.readTokens(k, { cursors: state.cursors, table, cache }));
-    });
+    const next = await recordAll(model.tokenParts, rows, { cursors: state.cursors, table, cache });
     const prompts = { prompt, promptCursors, lastRows, tokens, itemStride };
     return {
       items,
@@ -105,15 +132,10 @@ export async function makeDecodeMachine(
       first,
       next,
       load: (given) => loadRows(gpu, model, state, prompts, given),
-      destroy() {
-        (first as Recording).destroy();
-        next.destroy();
-        free();
-      },
+      destroy,
     };
   } catch (error) {
-    first?.destroy();
-    free();
+    destroy();
     throw error;
   }
 }

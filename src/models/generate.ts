@@ -2,10 +2,11 @@
 // replaying a recorded step. Everything that a step needs and changes lives on the GPU; ids come back.
 
 import type { Gpu } from "../gpu/device.ts";
+import type { Recording } from "../gpu/recording.ts";
+import { bucket, type Lease, RecordingCache, recordingKey } from "../gpu/recording-cache.ts";
 import type { Batch, RowProgram, RowResult } from "../gpu/row-program.ts";
 import { endedHead } from "../kernels/decode-state.ts";
-import type { DecodeMachine } from "./decode-machine.ts";
-import { DecodeMachines } from "./decode-machines.ts";
+import { type DecodeMachine, makeDecodeMachine } from "./decode-machine.ts";
 import { GenerationError } from "./errors.ts";
 import { bucketsOf, checkGenerateRow, type GenerateRow, generateKey, maxGenerateRows } from "./generate-row.ts";
 import type { LanguageModel } from "./language-model.ts";
@@ -25,19 +26,28 @@ export const boundedSteps: StepPlan = (left, stepMilliseconds) => {
   return Math.min(left, Math.max(1, fitting));
 };
 
+/** Machines kept, idle ones too; each holds the caches of a whole batch. */
+const keptMachines = 4;
+
+export interface GenerateOptions {
+  readonly steps?: StepPlan;
+  /** Floating-point operations that one submit may hold; default: by adapter. */
+  readonly mostOperations?: number;
+}
+
 /** The generate stage of one language model. Rows should have passed checkGenerateRow. */
 export function generateProgram(
   gpu: Gpu,
   model: LanguageModel,
-  { steps = boundedSteps }: { steps?: StepPlan } = {},
+  options: GenerateOptions = {},
 ): RowProgram<GenerateRow, number[]> & { close(): void } {
-  const machines = new DecodeMachines(gpu, model);
+  const machines = new RecordingCache<DecodeMachine>(keptMachines);
   return {
     name: "generate",
     maxRows: (key) => maxGenerateRows(gpu, model, key),
     key: generateKey,
-    start: (rows) => startGenerate(gpu, model, rows, machines, steps),
-    close: () => machines.close(),
+    start: (rows) => startGenerate(gpu, model, rows, machines, options),
+    close: () => machines.destroy(),
   };
 }
 
@@ -50,8 +60,8 @@ export function startGenerate(
   gpu: Gpu,
   model: LanguageModel,
   rows: readonly GenerateRow[],
-  machines: DecodeMachines,
-  steps: StepPlan = boundedSteps,
+  machines: RecordingCache<DecodeMachine>,
+  { steps = boundedSteps, mostOperations }: GenerateOptions = {},
 ): Batch<number[]> {
   for (const row of rows) checkGenerateRow(model, row);
   const [head] = rows;
@@ -59,33 +69,49 @@ export function startGenerate(
     throw new GenerationError(`generate: expected rows of one key, got ${rows.map(generateKey).join("; ") || "none"}`);
   }
   const open = new Set(rows.keys());
-  let machine: DecodeMachine | undefined;
+  let lease: Lease<DecodeMachine> | undefined;
+  /** What is left of a prompt or a step that takes several submits. */
+  let pending: Recording[] = [];
   let generated = 0;
   let stepMilliseconds: number | undefined;
+
+  const begin = async (): Promise<Lease<DecodeMachine>> => {
+    const items = bucket(rows.length);
+    const key = recordingKey(generateKey(head), { rows: items });
+    const made = await machines.acquire(key, () =>
+      makeDecodeMachine(gpu, model, items, bucketsOf(head), mostOperations),
+    );
+    lease = made;
+    await made.value.load(rows);
+    pending = [...made.value.first];
+    generated = 1;
+    return made;
+  };
 
   return {
     async step(dropped) {
       for (const row of dropped) open.delete(row);
       if (open.size === 0) return [];
-      if (machine === undefined) {
-        machine = await machines.take(rows.length, bucketsOf(head));
-        await machine.load(rows);
-        generated = 1;
-        return finished(model, open, machine, await replay(gpu, machine, [machine.first]));
+      const { value: machine } = lease ?? (await begin());
+      if (pending.length === 0 && machine.next.length > 1) {
+        pending = [...machine.next];
+        generated++;
       }
-      const { next } = machine;
+      const [list] = pending.splice(0, 1);
+      if (list !== undefined && pending.length > 0) {
+        await gpu.submit([list]);
+        return [];
+      }
+      if (list !== undefined) return finished(model, open, machine, await replay(gpu, machine, [list]));
       const left = Math.max(...[...open].map((row) => rows[row]?.generation.maxNewTokens ?? 0)) - generated;
       const count = steps(left, stepMilliseconds);
       const started = performance.now();
-      const results = await replay(gpu, machine, new Array(count).fill(next));
+      const results = await replay(gpu, machine, new Array(count).fill(machine.next[0]));
       stepMilliseconds = (performance.now() - started) / count;
       generated += count;
       return finished(model, open, machine, results);
     },
-    release() {
-      if (machine) machines.giveBack(machine);
-      machine = undefined;
-    },
+    release: () => lease?.release(),
   };
 }
 
@@ -94,11 +120,7 @@ interface StepResults {
   readonly ended: Uint32Array;
 }
 
-async function replay(
-  gpu: Gpu,
-  { state }: DecodeMachine,
-  lists: readonly DecodeMachine["next"][],
-): Promise<StepResults> {
+async function replay(gpu: Gpu, { state }: DecodeMachine, lists: readonly Recording[]): Promise<StepResults> {
   const [progress, ended] = await gpu.submit(lists, { reads: [state.progress, state.ended] });
   return { progress: new Uint32Array(progress as ArrayBuffer), ended: new Uint32Array(ended as ArrayBuffer) };
 }

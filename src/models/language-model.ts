@@ -1,5 +1,6 @@
 // What generate.ts needs of a language model: how its prompt is read and how one more token is.
 
+import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerCache } from "../kernels/append-cache.ts";
@@ -22,6 +23,26 @@ export interface PromptRows extends SequenceRows {
   readonly lastRows: Tensor;
 }
 
+/** A part of a forward pass that may be a submit of its own. */
+export interface ModelPart<Rows> {
+  /** Floating-point operations, about, for so many rows of so many items. */
+  cost(rows: number, items: number): number;
+  /** @param x what the part before returned; null for the first. */
+  run(k: Recorder, x: Tensor | null, rows: Rows): Tensor;
+}
+
+/** All parts of a forward pass, one after another. */
+export function runParts<Rows>(
+  k: Recorder,
+  parts: readonly ModelPart<Rows>[],
+  rows: Rows,
+  x: Tensor | null = null,
+): Tensor {
+  const last = parts.reduce((given, part) => part.run(k, given, rows), x);
+  if (last === null) throw new ShapeError("language model: expected parts that return a tensor, got none");
+  return last;
+}
+
 /** A decoder-only language model with its weights on the GPU. */
 export interface LanguageModel {
   readonly vocabulary: number;
@@ -37,8 +58,12 @@ export interface LanguageModel {
   /** Ids that end a sequence; may be none. */
   readonly stopIds: readonly number[];
   readonly cache: { readonly layers: number; readonly width: number; readonly type: "f32" | "f16" };
-  /** -> logits after each item's prompt: (items, vocabulary) f32 */
+  /** Reads prompts; the last part gives the logits after each item's prompt: (items, vocabulary) f32 */
+  readonly promptParts: readonly ModelPart<PromptRows>[];
+  /** Reads one token per row; the last part gives the logits after each row: (rows, vocabulary) f32 */
+  readonly tokenParts: readonly ModelPart<SequenceRows>[];
+  /** All of promptParts. */
   readPrompts(k: Recorder, rows: PromptRows): Tensor;
-  /** -> logits after each row: (rows, vocabulary) f32 */
+  /** All of tokenParts. */
   readTokens(k: Recorder, rows: SequenceRows): Tensor;
 }

@@ -63,7 +63,8 @@ export function stagedProgram<In>(gpu: Gpu, plan: StagePlan<In>): RowProgram<In,
   };
 }
 
-function costs(gpu: Gpu): number {
+/** Floating-point operations, about, that one submit should hold. */
+export function operationsPerSubmit(gpu: Gpu): number {
   return gpu.softwareAdapter ? submitCost.software : submitCost.gpu;
 }
 
@@ -71,7 +72,8 @@ function costs(gpu: Gpu): number {
 function maxRows(gpu: Gpu, plan: StagePlan<never>): number {
   const costliest = Math.max(...plan.parts.map(({ cost }) => cost));
   let rows: number = gpu.softwareAdapter ? mostRows.software : mostRows.gpu;
-  while (rows > 1 && (rows * costliest > costs(gpu) || rows * plan.widest * 4 > gpu.bindingLimit)) rows /= 2;
+  while (rows > 1 && (rows * costliest > operationsPerSubmit(gpu) || rows * plan.widest * 4 > gpu.bindingLimit))
+    rows /= 2;
   return rows;
 }
 
@@ -126,7 +128,7 @@ async function recordPass<In>(gpu: Gpu, plan: StagePlan<In>, batch: number): Pro
   };
   try {
     let x: readonly Tensor[] = [input];
-    for (const parts of submits(plan.parts, batch, costs(gpu))) {
+    for (const parts of submits(plan.parts, batch, operationsPerSubmit(gpu))) {
       const given = x;
       const list = await gpu.record(`${plan.name} of ${batch}`, (k) =>
         parts.reduce((tensors, part) => part.run(k, tensors, batch), given),
@@ -142,8 +144,8 @@ async function recordPass<In>(gpu: Gpu, plan: StagePlan<In>, batch: number): Pro
 }
 
 /** Neighbouring parts together as long as they cost no more than `most`. */
-export function submits(parts: readonly Part[], batch: number, most: number): Part[][] {
-  const groups: Part[][] = [];
+export function submits<P extends { readonly cost: number }>(parts: readonly P[], batch: number, most: number): P[][] {
+  const groups: P[][] = [];
   let sum = Number.POSITIVE_INFINITY;
   for (const part of parts) {
     sum += part.cost * batch;

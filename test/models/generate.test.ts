@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import { RecordingCache } from "../../src/gpu/recording-cache.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { type DecodeMachine, makeDecodeMachine } from "../../src/models/decode-machine.ts";
-import { DecodeMachines } from "../../src/models/decode-machines.ts";
 import { GenerationError } from "../../src/models/errors.ts";
 import { boundedSteps, generateProgram, startGenerate } from "../../src/models/generate.ts";
 import {
@@ -77,10 +77,10 @@ for (const { name, cases } of tinyModels) {
 /** Ids, scores and counters of every row, to the bit: what the GPU holds when all of them are done. */
 async function finalBits(machine: DecodeMachine, rows: readonly GenerateRow[], perSubmit: number): Promise<string[]> {
   await machine.load(rows);
-  await gpu.submit([machine.first]);
+  await gpu.submit(machine.first);
   const steps = Math.max(...rows.map(({ generation }) => generation.maxNewTokens)) - 1;
   for (let step = 0; step < steps; step += perSubmit) {
-    await gpu.submit(new Array(Math.min(perSubmit, steps - step)).fill(machine.next));
+    await gpu.submit(new Array(Math.min(perSubmit, steps - step)).fill(machine.next).flat());
   }
   const { progress, ended, beams, newRows } = machine.state;
   const words = async (tensor: typeof progress) => new Uint32Array(await gpu.read(tensor));
@@ -132,7 +132,11 @@ for (const [name, type] of [
       assert.deepEqual(await finalBits(batch, rows, 16), expected, "all steps in one submit, over used buffers");
       const wide = await make(16, 8, 32);
       assert.deepEqual(await finalBits(wide, rows, 7), expected, "wider buckets, seven steps");
-      for (const machine of [single, batch, wide]) machine.destroy();
+      const parts = await makeDecodeMachine(gpu, tiny.model, 8, { ...buckets, textRows: 4, newRows: 16 }, 1);
+      assert.equal(parts.first.length, tiny.config.layers + 2);
+      assert.equal(parts.next.length, tiny.config.layers + 2);
+      assert.deepEqual(await finalBits(parts, rows, 3), expected, "every layer recorded by itself");
+      for (const machine of [single, batch, wide, parts]) machine.destroy();
     });
 
     test(`${name}, ${type}, ${numBeams} beams: bits do not depend on how the head is split`, async () => {
@@ -152,7 +156,7 @@ for (const [name, type] of [
 
 test("rows come back as they end, dropped rows never, and machines are used again", async () => {
   const tiny = await loadTinyOpt(gpu, "one-end");
-  const machines = new DecodeMachines(gpu, tiny.model, { mostIdle: 1 });
+  const machines = new RecordingCache<DecodeMachine>(1);
   const before = gpu.allocatedBytes;
   const lengths = [1, 3, 8, 5];
   const rows = lengths.map((maxNewTokens) =>
@@ -160,7 +164,7 @@ test("rows come back as they end, dropped rows never, and machines are used agai
   );
   let held = 0;
   for (const attempt of ["new", "used again"]) {
-    const batch = startGenerate(gpu, tiny.model, rows, machines, () => 2);
+    const batch = startGenerate(gpu, tiny.model, rows, machines, { steps: () => 2 });
     const seen: number[][] = [];
     for (let step = 0; step < 5; step++) {
       const finished = await batch.step(new Set(step >= 1 ? [2] : []));
@@ -178,15 +182,36 @@ test("rows come back as they end, dropped rows never, and machines are used agai
   const other = startGenerate(gpu, tiny.model, [tiny.row(0, { ...defaultGeneration, numBeams: 2 })], machines);
   await other.step(new Set());
   other.release();
-  machines.close();
+  machines.destroy();
   assert.ok(held > before);
   const scratch = gpu.allocatedBytes;
-  const again = new DecodeMachines(gpu, tiny.model);
+  const again = new RecordingCache<DecodeMachine>(1);
   const batch = startGenerate(gpu, tiny.model, rows, again);
   await batch.step(new Set());
   batch.release();
-  again.close();
+  again.destroy();
   assert.equal(gpu.allocatedBytes, scratch, "all that a machine allocates is freed");
+});
+
+test("a step of several submits: the same ids, and every submit is one", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const rows = mixedRows(tiny, 2).slice(0, 3);
+  const answers = async (mostOperations: number) => {
+    const machines = new RecordingCache<DecodeMachine>(1);
+    const batch = startGenerate(gpu, tiny.model, rows, machines, { mostOperations, steps: () => 1 });
+    const ids: number[][] = [];
+    let submits = 0;
+    for (; ids.flat().length === 0 || Object.keys(ids).length < rows.length; submits++) {
+      for (const result of await batch.step(new Set())) if ("value" in result) ids[result.row] = result.value;
+    }
+    batch.release();
+    machines.destroy();
+    return { ids, submits };
+  };
+  const whole = await answers(Number.MAX_SAFE_INTEGER);
+  const parts = await answers(1);
+  assert.deepEqual(parts.ids, whole.ids);
+  assert.equal(parts.submits, whole.submits * (tiny.config.layers + 2));
 });
 
 test("weights that are not numbers: an error per row, not an answer", async () => {
@@ -238,7 +263,7 @@ test("what the model cannot serve is refused before anything is queued", async (
   expectRefusal({ ...good, prompt: { ...good.prompt, shape: [3, 28] } }, /prompt \(3, 27\), got prompt \(3, 28\)/);
   expectRefusal({ ...good, prompt: { ...good.prompt, kind: "features" } }, /got features/);
   expectRefusal({ ...good, prompt: { ...good.prompt, bytes: good.prompt.bytes.subarray(4) } }, /324 bytes.*got 320/);
-  const machines = new DecodeMachines(gpu, tiny.model);
+  const machines = new RecordingCache<DecodeMachine>(1);
   const other = tiny.row(1, { ...defaultGeneration, numBeams: 2 });
   assert.throws(() => startGenerate(gpu, tiny.model, [good, other], machines), GenerationError);
   assert.throws(() => startGenerate(gpu, tiny.model, [], machines), GenerationError);
