@@ -43,7 +43,10 @@ export async function ensurePackages(root) {
   }
 }
 
-/** Link node_modules/.bin/blipfleet to the launcher of this clone. */
+/**
+ * Link node_modules/.bin/blipfleet to the launcher of this clone. A "bin" in package.json would not do: npx then installs
+ * the clone into its own cache first, which runs `prepare`, takes seconds, and fails when two do it at once.
+ */
 export function linkCommand(root) {
   const link = join(root, "node_modules", ".bin", "blipfleet");
   if (process.platform === "win32") {

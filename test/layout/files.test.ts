@@ -75,6 +75,10 @@ test("dependencies are pinned, and every one is used", () => {
   assert.deepEqual(unused, []);
 });
 
+test("package.json has no bin, so that npx runs the link that set-up makes instead of installing the clone", () => {
+  assert.equal(JSON.parse(readProjectFile("package.json")).bin, undefined);
+});
+
 test("the lock file knows the optional packages of every platform, without which `npm ci` refuses it", () => {
   const { packages } = JSON.parse(readProjectFile("package-lock.json"));
   const entries = Object.entries(packages as Record<string, { optionalDependencies?: Record<string, string> }>);
