@@ -36,14 +36,20 @@ export type Loaded<T> = T extends LinearNames
 /** Bytes of a piece on its way; Dawn's upload ring is as large. */
 const pieceBytes = 4 * 1024 * 1024;
 
+/** Bytes of what is uploaded at once; a kernel binds it. */
+function largestPiece(gpu: Gpu): number {
+  return Math.min(pieceBytes, Math.floor(gpu.bindingLimit / 256) * 256);
+}
+
 /** The matrix columns of one segment, all but the last one equally wide. A multiple of 4. */
 function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number, type: ElementType): number {
   const padded = Math.ceil(columns / 4) * 4;
   const fitting = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
-  if (fitting > 0) return Math.min(padded, fitting);
+  // On their way, four columns are rows of a file, f32 at most.
+  const four = byteLength([4, inputs], "f32");
+  if (four <= largestPiece(gpu)) return Math.min(padded, fitting);
   throw new KernelError(
-    `${name}: expected four columns of ${inputs} in a binding of ${gpu.bindingLimit} bytes, got ` +
-      `${byteLength([inputs, 4], type)}; raise the binding limit`,
+    `${name}: expected four columns of ${inputs} in ${largestPiece(gpu)} bytes, got ${four}; raise the binding limit`,
   );
 }
 
@@ -66,7 +72,7 @@ export class WeightLoader {
   readonly #type: "f32" | "f16";
   readonly #onBytes: (bytes: number) => void;
   readonly #tensors: Tensor[] = [];
-  readonly #piece = new Uint8Array(pieceBytes);
+  readonly #piece: Uint8Array;
   /** Bytes of the piece that are taken. */
   #filled = 0;
   readonly #conversions: ((k: Recorder, staging: Tensor) => void)[] = [];
@@ -81,6 +87,7 @@ export class WeightLoader {
     this.#checkpoint = checkpoint;
     this.#type = type;
     this.#onBytes = onBytes;
+    this.#piece = new Uint8Array(largestPiece(gpu));
   }
 
   /**
@@ -138,7 +145,7 @@ export class WeightLoader {
     const type = sourceType(stored);
     const tensor = this.#alloc(named.name, shape, "f32");
     const elementBytes = type === "f32" ? 4 : 2;
-    for await (const { at, bytes } of readPieces(stored, elementBytes, pieceBytes)) {
+    for await (const { at, bytes } of readPieces(stored, elementBytes, this.#piece.length)) {
       const count = bytes.length / elementBytes;
       await this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, type, count }, tensor, at / elementBytes));
     }
@@ -169,7 +176,7 @@ export class WeightLoader {
     const type = sourceType(part);
     const rowBytes = inputs * (type === "f32" ? 4 : 2);
     // Every piece but the last is a multiple of 4 columns.
-    for await (const { at, bytes } of readPieces(part, 4 * rowBytes, pieceBytes)) {
+    for await (const { at, bytes } of readPieces(part, 4 * rowBytes, this.#piece.length)) {
       const rows = bytes.length / rowBytes;
       await this.#stage(bytes, (k, words) =>
         convertWeight(k, { bytes: words, type, rows, inputs }, weight, at / rowBytes),
@@ -179,7 +186,7 @@ export class WeightLoader {
 
   /** Put a piece beside the others that wait, and remember what is to be made of it. */
   async #stage(bytes: Uint8Array, convert: (k: Recorder, words: Tensor) => void): Promise<void> {
-    if (this.#filled + bytes.length > pieceBytes) await this.#flush();
+    if (this.#filled + bytes.length > this.#piece.length) await this.#flush();
     const from = this.#filled;
     this.#piece.set(bytes, from);
     this.#filled = Math.ceil((from + bytes.length) / 256) * 256;
@@ -190,10 +197,10 @@ export class WeightLoader {
   /** Upload the pieces that wait, and convert them. */
   async #flush(): Promise<void> {
     const conversions = this.#conversions.splice(0);
-    const filled = Math.min(this.#filled, pieceBytes);
+    const filled = Math.min(this.#filled, this.#piece.length);
     this.#filled = 0;
     if (conversions.length === 0) return;
-    this.#staging ??= this.#gpu.alloc("weights on their way", [pieceBytes / 4], "u32");
+    this.#staging ??= this.#gpu.alloc("weights on their way", [this.#piece.length / 4], "u32");
     const staging = this.#staging;
     await this.#gpu.upload(staging, this.#piece.subarray(0, filled));
     const list = await this.#gpu.record("load", (k) => {

@@ -24,8 +24,10 @@ export interface Expected {
 export interface ExpectedCase {
   readonly name: string;
   readonly image: string;
+  readonly prompt: string | null;
   readonly input_ids: readonly number[];
   readonly token_ids: readonly number[];
+  readonly text: string;
   /** Left out where the answer hangs on a rounding. */
   readonly f16?: { readonly token_ids: readonly number[] };
   readonly generation: Readonly<
