@@ -17,11 +17,12 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { Dtype, ModelCard } from "../stages.ts";
+import type { Dtype, ModelCard, Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
 import { activationBytes } from "./activities/prompt-names.ts";
 import type { Serving } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
+import type { ModelRequest } from "./gpu-protocol.ts";
 import { type Health, serveHealth } from "./health.ts";
 import { WorkerMetrics } from "./metrics.ts";
 import { openQueueWorkers, type Versioning } from "./queue-workers.ts";
@@ -31,6 +32,12 @@ import { type Environment, temporalSettings, temporalUnavailable } from "./tempo
 import { type Logger, workerLog } from "./worker-log.ts";
 
 export const allStages: readonly Stage[] = ["encode", "query", "generate"];
+
+/** What a worker needs of the models of its process; StagesGroup is one. */
+export interface ServedGroup extends Pick<StagesGroup, "close" | "fatal" | "report"> {
+  open(request: ModelRequest): Promise<Stages>;
+  stats(): Promise<{ readonly load: number }>;
+}
 
 export interface RunWorkerOptions {
   readonly models: readonly { readonly ref: string; readonly dtype: Dtype }[];
@@ -54,7 +61,7 @@ export interface RunWorkerOptions {
   readonly stop?: AbortSignal;
   readonly log?: Logger;
   /** Opens the GPU; tests put stages without one here. */
-  readonly openGroup?: (log: Logger) => Promise<Pick<StagesGroup, "open" | "stats" | "close" | "fatal" | "report">>;
+  readonly openGroup?: (log: Logger) => Promise<ServedGroup>;
   /** Called when the worker takes work. */
   readonly onReady?: (ready: { readonly metricsPort: number | null; readonly cards: readonly ModelCard[] }) => void;
   /** Ends the process after a fatal error of the GPU. Default process.exit. */
@@ -106,7 +113,7 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
     const servings: Serving[] = [];
     const publishing = new InFlight();
     for (const { ref, dtype } of options.models) {
-      const opened = await group.open({ ref, dtype, stages });
+      const opened = await group.open({ ref, dtype, stages: stagesToLoad(stages) });
       servings.push({
         stages: opened,
         prompts,
@@ -274,6 +281,11 @@ function watchNats(connection: NatsConnection, log: Logger): { connected: boolea
     state.connected = false;
   })();
   return state;
+}
+
+/** A fused job's encode runs the Q-Former as well, so whoever serves encode has it; it is small beside the ViT. */
+function stagesToLoad(stages: readonly Stage[]): Stage[] {
+  return allStages.filter((stage) => stages.includes(stage) || (stage === "query" && stages.includes("encode")));
 }
 
 /** Prompts must fit the server's messages; features only where they travel. @throws PromptStoreError */

@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { packageRoot } from "../../src/gpu/package-root.ts";
-import type { Stage } from "../../src/messages/job.ts";
+import type { JobProgress, Stage } from "../../src/messages/job.ts";
+import { connectJobs, type JobClient } from "../../src/workers/job-client.ts";
 import { type NatsServer, startNats } from "../../src/workers/servers/nats.ts";
 import { freePort, startTemporal, type TemporalServer } from "../../src/workers/servers/temporal.ts";
 
@@ -34,6 +35,7 @@ export class Fleet {
   readonly temporal: TemporalServer;
   readonly #environment: Readonly<Record<string, string>>;
   readonly #workers = new Set<WorkerProcess>();
+  #jobs: JobClient | undefined;
 
   private constructor(folder: string, temporal: TemporalServer, nats: NatsServer, environment: Record<string, string>) {
     this.folder = folder;
@@ -80,21 +82,24 @@ export class Fleet {
     return worker;
   }
 
-  /** Progress of a job as `job status --format jsonl` tells it; undefined while nobody can say. */
-  async progress(jobId: string): Promise<Progress | undefined> {
-    const { status, stdout } = await this.run(["job", "status", jobId, "--format", "jsonl"]);
-    return status === 0 || status === 1 ? (JSON.parse(stdout) as Progress) : undefined;
+  /** How a job stands; undefined while nobody can say. Asked directly: a command a look would take the cores. */
+  async progress(jobId: string): Promise<JobProgress | undefined> {
+    this.#jobs ??= await connectJobs(this.#environment);
+    return this.#jobs.status(jobId).then(
+      ({ progress }) => progress,
+      () => undefined,
+    );
   }
 
   /** Wait until the job's progress satisfies `condition`. @throws after `seconds` */
   async until(
     jobId: string,
     what: string,
-    condition: (progress: Progress) => boolean,
+    condition: (progress: JobProgress) => boolean,
     seconds = 120,
-  ): Promise<Progress> {
+  ): Promise<JobProgress> {
     const deadline = Date.now() + seconds * 1000;
-    let last: Progress | undefined;
+    let last: JobProgress | undefined;
     while (Date.now() < deadline) {
       last = await this.progress(jobId);
       if (last !== undefined && condition(last)) return last;
@@ -103,24 +108,22 @@ export class Fleet {
     throw new Error(`${jobId}: expected ${what} within ${seconds} s, got ${JSON.stringify(last)}\n${this.logs()}`);
   }
 
+  async killWorkers(): Promise<void> {
+    await Promise.all([...this.#workers].map((worker) => worker.kill()));
+    this.#workers.clear();
+  }
+
   /** The end of every worker's log. */
   logs(): string {
     return [...this.#workers].map((worker) => `--- ${worker.name}\n${worker.log.slice(-4000)}`).join("\n");
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#workers].map((worker) => worker.kill()));
+    await this.#jobs?.close();
+    await this.killWorkers();
     await Promise.all([this.temporal.stop(), this.nats.stop()]);
     await rm(this.folder, { recursive: true, force: true });
   }
-}
-
-/** What these tests read of `job status --format jsonl`. */
-export interface Progress {
-  readonly state: string;
-  readonly total: number;
-  readonly done: number;
-  readonly failed: number;
 }
 
 /** One `blipfleet worker`. */
@@ -160,12 +163,11 @@ export class WorkerProcess {
   }
 
   /** One metric's value with these labels; 0 before it was counted. */
-  async metric(name: string, labels: Readonly<Record<string, string>>): Promise<number> {
+  async metric(name: string, labels: Readonly<Record<string, string>> = {}): Promise<number> {
     const response = await fetch(`http://127.0.0.1:${this.#port}/metrics`);
-    const lines = (await response.text()).split("\n").filter((line) => line.startsWith(`${name}{`));
-    const line = lines.find((each) =>
-      Object.entries(labels).every(([key, value]) => each.includes(`${key}="${value}"`)),
-    );
+    const wanted = Object.entries(labels).map(([key, value]) => `${key}="${value}"`);
+    const lines = (await response.text()).split("\n").filter((line) => /^\w+/.exec(line)?.[0] === name);
+    const line = lines.find((each) => wanted.every((label) => each.includes(label)));
     return line === undefined ? 0 : Number(line.slice(line.lastIndexOf(" ") + 1));
   }
 
