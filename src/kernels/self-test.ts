@@ -12,17 +12,18 @@ import { embedPatches } from "./embed-patches.ts";
 import { handOver } from "./hand-over.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { matmul } from "./matmul.ts";
+import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
 
-interface Question {
+export interface Question {
   readonly kernel: string;
   readonly answer: Tensor;
   readonly expected: readonly number[];
 }
 
 /** A tensor of these values; f16 takes whole u32 words, two halves each. */
-type Given = (shape: readonly number[], values: readonly number[], type?: ElementType) => Tensor;
+export type Given = (shape: readonly number[], values: readonly number[], type?: ElementType) => Tensor;
 
 /** Relative: a few last places of f32, for exp and division; everything else comes out exactly. */
 const tolerance = 2e-6;
@@ -92,6 +93,7 @@ function questions(k: Recorder, given: Given): Question[] {
     },
     askConvertWeight(k, given),
     askConvertPlain(k, given),
+    ...decodingQuestions(k, given),
   ];
 }
 

@@ -31,6 +31,28 @@ const faults = [
   ["take-over", "0x1p-24f", "0x1p-25f", "hand-over and take-over"],
   ["convert-weight", "low = converted(row, input)", "low = converted(row, 0u)", "convert-weight"],
   ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],
+  ["embed-tokens", "token - params.firstId;", "token;", "embed-tokens and embed-prompt"],
+  ["embed-prompt", "(t + params.offset)", "t", "embed-tokens and embed-prompt"],
+  ["append-cache", "shifted + 0xfffu +", "shifted + 0x1000u +", "append-cache and cached-attention in f16"],
+  [
+    "cached-attention",
+    "queries[place + d] * params.scale",
+    "queries[place + d]",
+    "append-cache and cached-attention in f32",
+  ],
+  ["select-rows", "picks[item]", "item", "select-rows"],
+  ["greedy-scores", "score < 0.0", "score > 0.0", "greedy-scores and greedy-step"],
+  [
+    "greedy-step",
+    "ended[record + 2u] = generated + 1u",
+    "ended[record + 2u] = generated",
+    "greedy-scores and greedy-step",
+  ],
+  ["log-sum-exp", "sum += exp(", "sum -= exp(", "log-sum-exp, beam-scores and beam-step"],
+  ["beam-scores", "- high) - logSum", "- high) + logSum", "log-sum-exp, beam-scores and beam-step"],
+  ["beam-candidates", "value > otherValue", "value < otherValue", "log-sum-exp, beam-scores and beam-step"],
+  ["beam-step", "open[k] > open[pick]", "open[k] < open[pick]", "log-sum-exp, beam-scores and beam-step"],
+  ["advance", "let slot = params.slotBase + row", "let slot = row", "advance of two"],
 ] as const;
 
 for (const [shader, right, wrong, kernel] of faults) {
