@@ -3,6 +3,7 @@
 
 import { setMaxListeners } from "node:events";
 import { readFile } from "node:fs/promises";
+import { answerFrom, promptOf } from "../answer.ts";
 import { ImageError } from "../image/image-error.ts";
 import { cacheFolder } from "../jobs/roots.ts";
 import type { Generation, Stages } from "../stages.ts";
@@ -89,14 +90,12 @@ async function aboutImage(
 ): Promise<LocalResult[]> {
   signal.throwIfAborted();
   try {
-    const pixels = await stages.toPixels(await readImage(image));
-    const prompt = await stages.encodeAndQuery(pixels, { signal });
+    const prompt = await promptOf(stages, await readImage(image), { signal });
     return await Promise.all(
       texts.map(async (asked): Promise<LocalResult> => {
         try {
-          const textIds = await stages.tokenize(modelText(stages.card.family, task, asked));
-          const tokenIds = await stages.generate(prompt, textIds, generation, { signal });
-          return { image, asked, text: await stages.detokenize(tokenIds), tokenIds };
+          const text = modelText(stages.card.family, task, asked);
+          return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal })) };
         } catch (error) {
           signal.throwIfAborted();
           return { image, asked, error: describeError(error) };
