@@ -127,18 +127,7 @@ for (const { softwareAdapter, family } of families) {
   });
 }
 
-test("the tokens of larger images: (1, 677, 677, 1, 8)", async () => {
-  const given = makeCase([1, 677, 677, 1, 8], 0.35);
+test("the tokens of larger images, and more weights than are kept at once: (3, 677, 677, 16, 1)", async () => {
+  const given = makeCase([3, 677, 677, 16, 1], 1);
   expectClose(await separate(given, rig.gpu.softwareAdapter), attentionReference(given), tolerance(3));
-});
-
-test("wrong shapes are named", async () => {
-  const rows = await rig.tensor("rows", [4, 24], new Float32Array(96));
-  const sizes = { batch: 1, queryTokens: 4, keyTokens: 4, heads: 2, headWidth: 8, scale: 1 };
-  const launch = (column: number, queryTokens: number) =>
-    rig.run((k) => [
-      attention(k, { rows, column }, { rows, column: 0 }, { rows, column: 0 }, { ...sizes, queryTokens }),
-    ]);
-  await assert.rejects(launch(9, 4), /ShapeError: attention: expected 2 heads of 8 from column 9 within rows, got/);
-  await assert.rejects(launch(0, 3), /ShapeError: attention: expected rows to be \(3, width\), got \(4, 24\)/);
 });
