@@ -1,5 +1,6 @@
 // The `text_config` of an OPT checkpoint, with the defaults of transformers 4.57.6 for keys that a file leaves out.
 
+import { classDefaults } from "./class-defaults.ts";
 import { UnsupportedModelError } from "./errors.ts";
 
 export interface OptConfig {
@@ -17,27 +18,29 @@ export interface OptConfig {
   readonly stopIds: readonly number[];
 }
 
-const defaults = {
-  vocab_size: 50272,
-  hidden_size: 768,
-  num_hidden_layers: 12,
-  ffn_dim: 3072,
-  max_position_embeddings: 2048,
-  num_attention_heads: 12,
-  bos_token_id: 2,
-} as const;
+const defaults = classDefaults.OPTConfig;
+
+/** Keys that hold one whole number. */
+type CountKey =
+  | "vocab_size"
+  | "hidden_size"
+  | "num_hidden_layers"
+  | "ffn_dim"
+  | "max_position_embeddings"
+  | "num_attention_heads"
+  | "bos_token_id";
 
 /**
  * @param text the `text_config` object of config.json.
  * @throws UnsupportedModelError for a variant of OPT that is not built: one sentence naming the key.
  */
 export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
-  const number = (key: keyof typeof defaults): number => {
+  const number = (key: CountKey): number => {
     const value = text[key] ?? defaults[key];
     if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
     throw new UnsupportedModelError(`text_config.${key}: expected a whole number, got ${JSON.stringify(value)}`);
   };
-  const expect = (key: string, expected: unknown, standard: unknown) => {
+  const expect = (key: keyof typeof defaults | "word_embed_proj_dim", expected: unknown, standard: unknown) => {
     const value = text[key] ?? standard;
     if (value !== expected) {
       throw new UnsupportedModelError(
@@ -46,13 +49,13 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
     }
   };
   const width = number("hidden_size");
-  expect("activation_function", "relu", "relu");
-  expect("do_layer_norm_before", true, true);
-  expect("_remove_final_layer_norm", false, false);
+  expect("activation_function", "relu", defaults.activation_function);
+  expect("do_layer_norm_before", true, defaults.do_layer_norm_before);
+  expect("_remove_final_layer_norm", false, defaults._remove_final_layer_norm);
   expect("word_embed_proj_dim", width, width);
-  expect("enable_bias", true, true);
-  expect("layer_norm_elementwise_affine", true, true);
-  expect("tie_word_embeddings", true, true);
+  expect("enable_bias", true, defaults.enable_bias);
+  expect("layer_norm_elementwise_affine", true, defaults.layer_norm_elementwise_affine);
+  expect("tie_word_embeddings", true, defaults.tie_word_embeddings);
   const heads = number("num_attention_heads");
   if (heads === 0 || width % heads !== 0) {
     throw new UnsupportedModelError(
@@ -68,7 +71,7 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
     maxPositions: number("max_position_embeddings"),
     normEps: 1e-5,
     bosId: number("bos_token_id"),
-    stopIds: stopIds(text.eos_token_id === undefined ? 2 : text.eos_token_id),
+    stopIds: stopIds(text.eos_token_id === undefined ? defaults.eos_token_id : text.eos_token_id),
   };
 }
 

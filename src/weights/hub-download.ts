@@ -54,15 +54,22 @@ interface RemoteFile {
   readonly etag: string;
 }
 
-/** Whether a snapshot folder has the settings and all weight files. */
+/** Of these, what no model does without. */
+const neededFiles = ["config.json", "preprocessor_config.json", "tokenizer.json"] as const;
+
+/** Whether a snapshot folder has the settings and all weight files. What the files say is not looked at. */
 export async function isComplete(folder: string): Promise<boolean> {
   const has = async (name: string) => (await stat(path.join(folder, name)).catch(() => null))?.isFile() ?? false;
-  if (!(await has("config.json"))) return false;
+  const hasAll = async (names: Iterable<string>) => (await Promise.all([...names].map(has))).every(Boolean);
+  if (!(await hasAll(neededFiles))) return false;
   if (await has(singleFile)) return true;
   if (!(await has(indexFile))) return false;
-  const places = weightMap(folder, JSON.parse(await readFile(path.join(folder, indexFile), "utf8")));
-  const there = await Promise.all([...new Set(places.values())].map(has));
-  return there.every(Boolean);
+  try {
+    const places = weightMap(folder, JSON.parse(await readFile(path.join(folder, indexFile), "utf8")));
+    return hasAll(new Set(places.values()));
+  } catch {
+    return true; // who opens the checkpoint is told what is wrong with its index
+  }
 }
 
 /**

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir, readFile, readlink, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { after, test } from "node:test";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
-import { CheckpointError, HubError } from "../../src/weights/errors.ts";
+import { CheckpointError, ConfigError, HubError } from "../../src/weights/errors.ts";
 import {
   hubCacheFolder,
   isOffline,
@@ -24,6 +24,7 @@ const shard = "model-00001-of-00001.safetensors";
 const weights = safetensors({ a: { shape: [5000] } });
 const files: Record<string, Buffer> = {
   "config.json": Buffer.from('{"model_type":"x"}'),
+  "preprocessor_config.json": Buffer.from("{ }"),
   "tokenizer.json": Buffer.from("{}"),
   "README.md": Buffer.from("not needed"),
   "model.safetensors.index.json": Buffer.from(JSON.stringify({ weight_map: { a: shard } })),
@@ -155,13 +156,22 @@ test("a cache that the hub's own tools wrote is used as it is", async () => {
   await mkdir(path.join(repository, "blobs"), { recursive: true });
   await writeFile(path.join(repository, "refs", "main"), commit);
   await writeFile(path.join(repository, "blobs", "x"), "{}");
-  await symlink("../../blobs/x", path.join(snapshot, "config.json"));
+  for (const name of ["config.json", "preprocessor_config.json", "tokenizer.json"]) {
+    await symlink("../../blobs/x", path.join(snapshot, name));
+  }
   await assert.rejects(
     locateCheckpoint("org/name", { environment }),
     /expected all of its files .* HF_HUB_OFFLINE is set, got some/,
   );
-  await writeFile(path.join(snapshot, "model.safetensors"), weights);
+  const index = path.join(snapshot, "model.safetensors.index.json");
+  await writeFile(index, JSON.stringify({ weight_map: { a: shard } }));
+  await assert.rejects(locateCheckpoint("org/name", { environment }), /got some/);
+  await writeFile(path.join(snapshot, shard), weights);
   assert.equal(await locateCheckpoint("org/name", { environment }), snapshot);
+  await writeFile(index, "{");
+  await assert.rejects(openCheckpoint("org/name", { environment }), ConfigError);
+  await rm(path.join(snapshot, "tokenizer.json"));
+  await assert.rejects(locateCheckpoint("org/name", { environment }), /got some/);
 });
 
 test("a broken download goes on where it ended", async () => {
