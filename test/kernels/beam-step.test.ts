@@ -148,6 +148,14 @@ for (const { softwareAdapter, family } of families) {
     reference.ended = ended;
     return reference;
   };
+  /** The state that `midway` describes, before its history and its ended are written. */
+  const midwayCase = (own: Settings, done = false): DecodeCase => ({
+    beams: 3,
+    newRows: 8,
+    vocabulary: 10,
+    stopIds: [9],
+    items: [{ settings: own, generated: 2, running: [-1, -2, -3], done }],
+  });
   const nobody = { ids: [], score: -1e9, real: false };
   const cases: [string, Settings, BeamSearch["ended"], [number, number][]][] = [
     [
@@ -287,14 +295,7 @@ for (const { softwareAdapter, family } of families) {
   for (const [what, own, ended, candidates] of cases) {
     test(`${what}, ${family}`, async () => {
       const reference = midway(own, ended);
-      const given: DecodeCase = {
-        beams: 3,
-        newRows: 8,
-        vocabulary: 10,
-        stopIds: [9],
-        items: [{ settings: own, generated: 2, running: [-1, -2, -3] }],
-      };
-      const state = await step(given, candidates, reference);
+      const state = await step(midwayCase(own), candidates, reference);
       reference.choose(candidates, 10);
       await compareItem(state, 0, reference, what);
     });
@@ -302,15 +303,8 @@ for (const { softwareAdapter, family } of families) {
 
   test(`an item that was done stays as it is, ${family}`, async () => {
     const reference = midway(settings, [{ ids: [7], score: -0.9, real: true }, nobody, nobody]);
-    const given: DecodeCase = {
-      beams: 3,
-      newRows: 8,
-      vocabulary: 10,
-      stopIds: [9],
-      items: [{ settings, generated: 2, running: [-1, -2, -3], done: true }],
-    };
     const state = await step(
-      given,
+      midwayCase(settings, true),
       [
         [-0.1, 9],
         [-0.2, 19],
@@ -328,15 +322,8 @@ for (const { softwareAdapter, family } of families) {
 
   test(`no candidate at all: done, and nothing really ended, ${family}`, async () => {
     const reference = midway(settings, [nobody, nobody, nobody]);
-    const given: DecodeCase = {
-      beams: 3,
-      newRows: 8,
-      vocabulary: 10,
-      stopIds: [9],
-      items: [{ settings, generated: 2, running: [-1, -2, -3] }],
-    };
     const state = await step(
-      given,
+      midwayCase(settings),
       Array.from({ length: 6 }, () => [-3.4e38, none] as const),
       reference,
     );
