@@ -286,6 +286,6 @@ async function* merged(attempts: readonly AttemptResults[]): AsyncGenerator<Item
   }
   for await (const { item, line } of itemsWithResults(first)) {
     const again = line?.result.status === "done" ? undefined : lines.get(item.id);
-    yield { item, line: again === undefined ? line : { ...again, index: item.index } };
+    yield { item, line: again ?? line };
   }
 }

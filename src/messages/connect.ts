@@ -62,7 +62,7 @@ export function natsOptions(environment: Environment): NodeConnectionOptions {
   const pass = value("NATS_PASSWORD") ?? (fromUrl && decodeURIComponent(fromUrl.password));
   const token = value("NATS_TOKEN");
   const authenticators = [
-    credentials("NATS_CREDS", value("NATS_CREDS"), (text) => credsAuthenticator(asBytes(text))),
+    credentials("NATS_CREDS", value("NATS_CREDS"), (text) => credsAuthenticator(asCredentials(text))),
     credentials("NATS_NKEY", value("NATS_NKEY"), (seed) => nkeyAuthenticator(asBytes(asSeed(seed)))),
   ].filter((entry) => entry !== undefined);
   const ways = authenticators.length + (user === undefined ? 0 : 1) + (token === undefined ? 0 : 1);
@@ -108,6 +108,7 @@ function credentials(
   try {
     return build(contents);
   } catch (error) {
+    if (error instanceof NatsConfigError) throw error;
     throw new NatsConfigError(`${setting}: expected credentials in ${path}, got a file that is none`, { cause: error });
   }
 }
@@ -115,6 +116,14 @@ function credentials(
 /** nats.js takes credentials as bytes. */
 function asBytes(text: string): Uint8Array {
   return new TextEncoder().encode(text);
+}
+
+/** The client looks into the file only when it signs in; a file that cannot be one is told here. */
+function asCredentials(contents: string): Uint8Array {
+  if (!/-----BEGIN NATS USER JWT-----[\s\S]+-----BEGIN USER NKEY SEED-----/.test(contents)) {
+    throw new NatsConfigError("NATS_CREDS: expected credentials (a user JWT and its seed), got a file without them");
+  }
+  return asBytes(contents);
 }
 
 /** An nkey file may hold comments around the seed. */

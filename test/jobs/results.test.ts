@@ -164,6 +164,10 @@ test("a result twice, of another item, or beyond the manifest is an error", asyn
   await assert.rejects(collect(exportLines([inOnePart])), /expected item 0 once/);
   const other = await job(2, [[[line(0), line(1, done(7))]]]);
   await assert.rejects(collect(exportLines([other])), /expected item 1 to be "i1", got a result of "i7"/);
+  const otherImage = await job(2, [[[line(0), line(1, { ...done(1), image: "7.jpg" })]]]);
+  await assert.rejects(collect(exportLines([otherImage])), /expected item 1 to be "i1"/);
+  const otherId = await job(2, [[[line(0), line(1, { ...done(1), id: "i7" })]]]);
+  await assert.rejects(collect(exportLines([otherId])), /expected item 1 to be "i1", got a result of "i7"/);
   const beyond = await job(2, [[[line(0), line(1), line(2)]]]);
   await assert.rejects(collect(exportLines([beyond])), /expected 2 items, got a result for item 2/);
 });
@@ -236,6 +240,18 @@ test("a later attempt replaces failures and fills gaps, and nothing else", async
   );
   const stats = (await collect(statsLines([first, second]))).map((entry) => JSON.parse(entry).adapter);
   assert.deepEqual(stats, ["GPU A", "GPU B", "GPU B", "GPU A", "GPU A", "GPU B"]);
+});
+
+test("done beats failed and a later failure an earlier one, whatever a later attempt tries again", async () => {
+  const say = (i: number, text: string): ItemResult => ({ ...done(i), text }) as ItemResult;
+  const first = await job(4, [[[line(0), line(1, failed(1)), line(2, failed(2)), line(3, failed(3))]]]);
+  const second = await job(4, [[[line(0, say(0, "second")), line(1, say(1, "second")), line(2, failed(2, "second"))]]]);
+  const third = await job(4, [[[line(1, failed(1, "third")), line(2, failed(2, "third")), line(3, say(3, "third"))]]]);
+  const results = (await collect(exportLines([first, second, third]))).map((text): ItemResult => JSON.parse(text));
+  assert.deepEqual(
+    results.map((result) => (result.status === "done" ? result.text : result.error.message)),
+    ["text 0", "second", "third", "third"],
+  );
 });
 
 test("attempts are found through the chain of pages that the workflow names", async () => {

@@ -90,12 +90,12 @@ test("a changed or missing object is an error that names the object and both dig
 test("list is sorted, takes a prefix, and leaves half-written objects out; discard removes a folder", async () => {
   const store = folderStore(join(root, "list"));
   assert.deepEqual(await store.list(), []);
-  for (const name of ["b/2", "b/10", "a", "B", "b-1"]) await store.commit(name, Buffer.from(name));
+  for (const name of ["b/2", "b/10", "a", "B", "b-1", "c"]) await store.commit(name, Buffer.from(name));
   writeFileSync(join(root, "list", "c.0123456789abcdef.tmp"), "half");
-  assert.deepEqual(await store.list(), ["B", "a", "b-1", "b/10", "b/2"]);
+  assert.deepEqual(await store.list(), ["B", "a", "b-1", "b/10", "b/2", "c"]);
   assert.deepEqual(await store.list("b/"), ["b/10", "b/2"]);
   await store.discard("b");
-  assert.deepEqual(await store.list(), ["B", "a", "b-1"]);
+  assert.deepEqual(await store.list(), ["B", "a", "b-1", "c"]);
   await store.discard("never-there");
 });
 

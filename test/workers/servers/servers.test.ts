@@ -200,6 +200,7 @@ describe("nats-server", () => {
     });
     while (!existsSync(child.logFile) || readFileSync(child.logFile, "utf8") === "") await delay(20);
     await child.stop();
+    assert.equal(child.running(), false, "stop() returns when the process is gone");
     assert.match(await child.ended, /signal SIGKILL/);
   });
 });
