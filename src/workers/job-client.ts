@@ -40,7 +40,7 @@ export interface JobStatus {
 }
 
 /** Milliseconds for one request; a query waits for a worker. */
-const requestTimeout = 10_000;
+const requestTimeout = 5000;
 
 const modelAttribute = defineSearchAttributeKey("BlipfleetModel", SearchAttributeType.KEYWORD);
 const datasetAttribute = defineSearchAttributeKey("BlipfleetDataset", SearchAttributeType.KEYWORD);
@@ -279,7 +279,7 @@ export class JobClient {
       const cause = error instanceof Error && isGrpcServiceError(error.cause) ? error.cause : error;
       if (!isGrpcServiceError(cause)) throw error;
       if (cause.code === grpc.unavailable) throw this.#unavailable(error);
-      if (cause.code === grpc.deadlineExceeded || cause.code === grpc.failedPrecondition) {
+      if (noWorker.has(cause.code)) {
         throw new NoWorkerError(
           'job: expected a worker on queue "jobs" to answer, got none; start one with "blipfleet worker"',
           { cause: error },
@@ -291,7 +291,10 @@ export class JobClient {
 }
 
 /** Status codes of gRPC. */
-const grpc = { deadlineExceeded: 4, failedPrecondition: 9, unavailable: 14 } as const;
+const grpc = { cancelled: 1, deadlineExceeded: 4, failedPrecondition: 9, unavailable: 14 } as const;
+
+/** What a query ends with when no worker answers: our deadline, the server's, or no poller seen for a while. */
+const noWorker: ReadonlySet<number> = new Set([grpc.cancelled, grpc.deadlineExceeded, grpc.failedPrecondition]);
 
 /** A job that has ended says so in its history, without any worker. */
 async function progressOf(handle: WorkflowHandle, execution: WorkflowExecutionStatusName): Promise<JobProgress> {

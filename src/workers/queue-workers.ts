@@ -51,10 +51,10 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
     shutdownGraceTime: `${options.graceSeconds}s`,
     ...(options.versioning === undefined ? {} : { workerDeploymentOptions: options.versioning }),
   } as const;
-  const workers: Worker[] = [];
+  const opening: Promise<Worker>[] = [];
   if (options.jobs) {
-    workers.push(
-      await Worker.create({
+    opening.push(
+      Worker.create({
         ...shared,
         taskQueue: jobsQueue,
         workflowBundle: { codePath: findBundle(options.bundle) },
@@ -67,14 +67,14 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
       const { card } = serving.stages;
       const batch = { [stage]: batchActivities(serving)[stage] };
       const now = { [`${stage}One`]: nowActivities(serving)[`${stage}One`] };
-      workers.push(
-        await Worker.create({
+      opening.push(
+        Worker.create({
           ...shared,
           taskQueue: stageQueue(stage, card),
           activities: watchAll(batch, options),
           maxConcurrentActivityTaskExecutions: options.batchSlots,
         }),
-        await Worker.create({
+        Worker.create({
           ...shared,
           taskQueue: stageQueue(stage, card, "now"),
           activities: watchAll(now, options),
@@ -83,7 +83,7 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
       );
     }
   }
-  return workers;
+  return Promise.all(opening);
 }
 
 function jobActivities(planning: Planning): JobActivities {

@@ -21,13 +21,15 @@ export interface Stack {
   readonly environment: Readonly<Record<string, string>>;
   readonly jobs: JobClient;
   /** Start a worker; resolves when it takes work, with what stops it. */
-  worker(options?: StackWorkerOptions): Promise<StackWorker>;
+  worker(options: StackWorkerOptions): Promise<StackWorker>;
+  /** Stop every worker that still runs. */
+  stopWorkers(): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface StackWorkerOptions {
   readonly stages?: readonly Stage[];
-  readonly model?: Stages;
+  readonly model: Stages;
   readonly jobs?: boolean;
   readonly itemsInFlight?: number;
   readonly fatal?: Promise<Error>;
@@ -72,6 +74,9 @@ export async function startStack(): Promise<Stack> {
   mkdirSync(environment.BLIPFLEET_ROOTS);
   const jobs = await connectJobs(environment);
   const stops: (() => Promise<void>)[] = [];
+  const stopWorkers = async () => {
+    await Promise.all(stops.splice(0).map((stop) => stop()));
+  };
 
   return {
     folder,
@@ -79,11 +84,16 @@ export async function startStack(): Promise<Stack> {
     nats,
     environment,
     jobs,
-    async worker(options = {}) {
+    async worker(options) {
       const stop = new AbortController();
       const model = options.model;
       let ended: Promise<void> = Promise.resolve();
+      const stopWorker = async () => {
+        stop.abort();
+        await ended.catch(() => undefined);
+      };
       const metricsPort = await new Promise<number>((resolve, reject) => {
+        stops.push(stopWorker);
         ended = runWorker({
           models: [{ ref: "fake", dtype: "f32" }],
           ...(options.stages === undefined ? {} : { stages: options.stages }),
@@ -99,25 +109,18 @@ export async function startStack(): Promise<Stack> {
             report: fakeReport,
             fatal: options.fatal ?? new Promise<Error>(() => {}),
             stats: async () => ({ programs: {}, load: 0, allocatedBytes: 0 }),
-            open: async () => {
-              if (model === undefined) throw new Error("the test gave this worker no model");
-              return model;
-            },
+            open: async () => ({ ...model, close: async () => {} }),
             close: async () => {},
           }),
           onReady: (ready) => resolve(ready.metricsPort ?? 0),
         });
         ended.catch(reject);
       });
-      const stopWorker = async () => {
-        stop.abort();
-        await ended;
-      };
-      stops.push(stopWorker);
       return { metricsPort, stop: stopWorker };
     },
+    stopWorkers,
     async stop() {
-      await Promise.all(stops.map((stop) => stop()));
+      await stopWorkers();
       await jobs.close();
       await Promise.all([temporal.stop(), nats.stop()]);
       rmSync(folder, { recursive: true, force: true });

@@ -47,6 +47,7 @@ test("the window slides over continue-as-new: every chunk once, few at a time, h
       async generate({ chunk }) {
         underWay -= 1;
         ran.push(chunk);
+        return {};
       },
     },
   );

@@ -35,7 +35,7 @@ export interface Behaviour {
   plan?(input: PlanInput): Promise<void>;
   encode?(input: EncodeInput): Promise<void>;
   query?(input: QueryInput): Promise<void>;
-  generate?(input: GenerateInput): Promise<Partial<GenerateOutcome> | void>;
+  generate?(input: GenerateInput): Promise<Partial<GenerateOutcome>>;
 }
 
 /** What the fakes of one job were asked, in order. */

@@ -1,6 +1,9 @@
 // The activities of one image at once. The image goes through the same functions as a batch; a mistake throws.
 
 import { Context } from "@temporalio/activity";
+import { ApplicationFailure } from "@temporalio/common";
+import type { Stage } from "../../messages/job.ts";
+import type { RowOptions } from "../../stages.ts";
 import type {
   AnswerActivities,
   EncodeOneInput,
@@ -11,20 +14,39 @@ import type {
 import { withHeartbeats } from "./heartbeats.ts";
 import { encodeImage, queryFeatures } from "./make-prompts.ts";
 import { generateText } from "./make-text.ts";
+import { itemError } from "./mistakes.ts";
 import type { Serving } from "./serving.ts";
 
-/** The row options of interactive work: served first at every submit. */
-function now() {
-  return { priority: "interactive" as const, signal: Context.current().cancellationSignal };
+/**
+ * Run one stage of one image with the row options of interactive work, which is served first at every submit.
+ * @throws ApplicationFailure, not retried, for what would be an item's failure in a batch
+ */
+async function atOnce<T>(serving: Serving, stage: Stage, work: (row: RowOptions) => Promise<T>): Promise<T> {
+  const { cancellationSignal: signal, info } = Context.current();
+  try {
+    return await serving.metrics.row(stage, () =>
+      withHeartbeats(
+        () => null,
+        () => work({ priority: "interactive", signal }),
+      ),
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    const { type, message } = itemError(error, info.attempt);
+    serving.metrics.itemFailed(stage, type);
+    throw ApplicationFailure.create({
+      type,
+      message,
+      nonRetryable: true,
+      ...(error instanceof Error ? { cause: error } : {}),
+    });
+  }
 }
 
 export async function encodeOne(serving: Serving, input: EncodeOneInput): Promise<PromptRef> {
   const { image: uri, overwrite, asked } = input;
-  const { made, ...keys } = await serving.metrics.row("encode", () =>
-    withHeartbeats(
-      () => null,
-      () => encodeImage(serving, { uri, overwrite, topology: asked.topology }, now()),
-    ),
+  const { made, ...keys } = await atOnce(serving, "encode", (row) =>
+    encodeImage(serving, { uri, overwrite, topology: asked.topology }, row),
   );
   serving.metrics.item("encode", made ? "made" : "reused");
   return keys;
@@ -33,11 +55,8 @@ export async function encodeOne(serving: Serving, input: EncodeOneInput): Promis
 export async function queryOne(serving: Serving, input: QueryOneInput): ReturnType<AnswerActivities["queryOne"]> {
   const { prompt, features } = input.encoded;
   if (features === undefined) return { prompt };
-  const outcome = await serving.metrics.row("query", () =>
-    withHeartbeats(
-      () => null,
-      () => queryFeatures(serving, { prompt, features }, input.overwrite, now()),
-    ),
+  const outcome = await atOnce(serving, "query", (row) =>
+    queryFeatures(serving, { prompt, features }, input.overwrite, row),
   );
   if ("missing" in outcome) return outcome;
   serving.metrics.item("query", outcome.made ? "made" : "reused");
@@ -48,11 +67,8 @@ export async function generateOne(
   serving: Serving,
   input: GenerateOneInput,
 ): ReturnType<AnswerActivities["generateOne"]> {
-  const generated = await serving.metrics.row("generate", () =>
-    withHeartbeats(
-      () => null,
-      () => generateText(serving, input.asked, null, input.prompt, now()),
-    ),
+  const generated = await atOnce(serving, "generate", (row) =>
+    generateText(serving, input.asked, null, input.prompt, row),
   );
   if (!("missing" in generated)) serving.metrics.item("generate", "made");
   return generated;

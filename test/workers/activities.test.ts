@@ -1,0 +1,339 @@
+// Activities alone, in Temporal's mock environment: resuming, first writer wins, what is whose mistake.
+
+import assert from "node:assert/strict";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { before, test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { ApplicationFailure, CancelledFailure } from "@temporalio/common";
+import { MockActivityEnvironment } from "@temporalio/testing";
+import { DefaultLogger } from "@temporalio/worker";
+import { planManifest } from "../../src/jobs/manifest.ts";
+import { readResults, stageObjectName } from "../../src/jobs/results.ts";
+import { rootCheck } from "../../src/jobs/roots.ts";
+import { openStore } from "../../src/jobs/store.ts";
+import { PromptStoreError, PromptStoreUnavailableError } from "../../src/messages/errors.ts";
+import { type Asked, type ChunkIdentity, defaultGeneration, type GenerateInput } from "../../src/messages/job.ts";
+import { type MemoryPromptStore, memoryPromptStore } from "../../src/messages/memory-prompt-store.ts";
+import { encodeOne } from "../../src/workers/activities/answer.ts";
+import { encode, query } from "../../src/workers/activities/encode.ts";
+import { generate } from "../../src/workers/activities/generate.ts";
+import { InFlight } from "../../src/workers/activities/in-flight.ts";
+import { fold } from "../../src/workers/activities/jobs.ts";
+import { toFailure } from "../../src/workers/activities/mistakes.ts";
+import type { Serving } from "../../src/workers/activities/serving.ts";
+import { WorkerMetrics } from "../../src/workers/metrics.ts";
+import { temporaryFolder } from "../jobs/temporary-folder.ts";
+import { gate } from "../workflows/rig.ts";
+import { type FakeStages, fakeCard, fakeStages } from "./fake-stages.ts";
+
+const folder = temporaryFolder();
+const images = join(folder, "images");
+const roots = rootCheck([folder]);
+let jobs = 0;
+
+before(() => {
+  mkdirSync(images);
+  for (let i = 0; i < 40; i += 1) writeFileSync(join(images, `${String(i).padStart(2, "0")}.jpg`), `image ${i}`);
+});
+
+const asked = (topology: "fused" | "split" = "fused"): Asked => ({
+  task: "caption",
+  model: { ref: "fake", digest: fakeCard.digest, dtype: "f32" },
+  topology,
+  prompt: null,
+  generation: defaultGeneration,
+});
+
+interface Bench extends Serving {
+  readonly stages: FakeStages;
+  readonly prompts: MemoryPromptStore;
+}
+
+function serving(stages = fakeStages(), more: Partial<Bench> = {}): Bench {
+  return {
+    stages,
+    prompts: memoryPromptStore(),
+    roots,
+    maker: { adapter: "fake", worker: "test" },
+    metrics: new WorkerMetrics(),
+    itemsInFlight: 4,
+    draining: new AbortController().signal,
+    publishing: new InFlight(),
+    ...more,
+  };
+}
+
+/** A chunk over all images, in a job folder of its own. */
+async function aChunk(source = images, count = 40): Promise<ChunkIdentity> {
+  jobs += 1;
+  const uri = pathToFileURL(join(folder, `job-${jobs}`)).href;
+  const manifest = await planManifest(openStore(uri), source, { roots });
+  return { jobId: `job-${jobs}`, attempt: 0, folder: uri, manifest, chunk: 0, first: 0, count };
+}
+
+// Failures that tests provoke would fill the output.
+const mock = () => new MockActivityEnvironment(undefined, { logger: new DefaultLogger("ERROR") });
+
+const run = <T>(activity: () => Promise<T>): Promise<T> => mock().run(activity) as Promise<T>;
+
+const rows = (stages: FakeStages, stage: string) => stages.rows.filter((row) => row.stage === stage).length;
+
+async function generated(served: Bench, chunk: ChunkIdentity, more: Partial<GenerateInput> = {}) {
+  const encoded = await run(() => encode(served, { ...chunk, asked: asked(), round: 0, missing: null }));
+  const input = { ...chunk, asked: asked(), round: 0, prompts: [encoded.committed], last: false, ...more };
+  return { input, outcome: await run(() => generate(served, input)) };
+}
+
+test("encode resumes by asking the prompt store", async () => {
+  const chunk = await aChunk();
+  let encoded = 0;
+  const dying = fakeStages(0, async () => {
+    encoded += 1;
+    if (encoded > 10) throw new PromptStoreUnavailableError("NATS is away");
+  });
+  const first = serving(dying);
+  const input = { ...chunk, asked: asked(), round: 0, missing: null };
+  await assert.rejects(
+    run(() => encode(first, input)),
+    PromptStoreUnavailableError,
+  );
+  const second = serving(fakeStages(), { prompts: first.prompts });
+  const outcome = await run(() => encode(second, input));
+  assert.equal(first.prompts.messages.size, 40);
+  assert.deepEqual([outcome.made, outcome.reused], [40 - 10, 10]);
+  assert.equal(rows(second.stages, "encodeAndQuery"), 30);
+});
+
+test("two activities that want the same images encode each once", async () => {
+  const [one, two] = [await aChunk(), await aChunk()];
+  const served = serving(fakeStages(2));
+  const input = { asked: asked(), round: 0, missing: null };
+  await Promise.all([run(() => encode(served, { ...one, ...input })), run(() => encode(served, { ...two, ...input }))]);
+  assert.equal(rows(served.stages, "encodeAndQuery"), 40);
+});
+
+test("the wait for another activity's image survives that activity's cancellation", async () => {
+  const inFlight = new InFlight();
+  const hold = gate();
+  const first = inFlight.once("key", async () => {
+    await hold.passed;
+    throw new CancelledFailure("gone");
+  });
+  let done = false;
+  const second = inFlight.once("key", async () => {
+    done = true;
+  });
+  hold.open();
+  await assert.rejects(first, CancelledFailure);
+  assert.equal(await second, true);
+  assert.ok(done);
+});
+
+test("generate resumes from groups of 16 that were committed", async () => {
+  const chunk = await aChunk();
+  const hold = gate();
+  let started = 0;
+  const dying = fakeStages(0, async (stage) => {
+    if (stage !== "generate") return;
+    started += 1;
+    if (started > 20) await hold.passed;
+  });
+  const first = serving(dying);
+  const { committed } = await run(() => encode(first, { ...chunk, asked: asked(), round: 0, missing: null }));
+  const input = { ...chunk, asked: asked(), round: 0, prompts: [committed], last: false };
+  const killed = mock();
+  const ended = killed.run(() => generate(first, input)).catch((error: unknown) => error);
+  while (started <= 20) await new Promise((resolve) => setTimeout(resolve, 5));
+  killed.cancel("TIMED_OUT");
+  hold.open();
+  assert.ok((await ended) instanceof Error);
+
+  const second = serving(fakeStages(), { prompts: first.prompts });
+  const outcome = await run(() => generate(second, input));
+  assert.deepEqual([outcome.result?.done, outcome.result?.failed], [40, 0]);
+  // The first group was whole; of the second, four items had been generated and are generated again.
+  assert.deepEqual([outcome.reused, outcome.made, rows(second.stages, "generate")], [16, 24, 24]);
+});
+
+test("first writer wins: a frozen worker that wakes up late changes neither the digest nor a byte", async () => {
+  const chunk = await aChunk();
+  const hold = gate();
+  let frozen = false;
+  const asleep = fakeStages(0, async (stage) => {
+    if (stage !== "generate") return;
+    frozen = true;
+    await hold.passed;
+  });
+  // It would write other texts: as a worker of another version, or with a defect, might.
+  const late = serving({ ...asleep, detokenize: async () => "from the past" });
+  const { committed } = await run(() => encode(late, { ...chunk, asked: asked(), round: 0, missing: null }));
+  const input = { ...chunk, asked: asked(), round: 0, prompts: [committed], last: false };
+  const sleeping = run(() => generate(late, input));
+  while (!frozen) await new Promise((resolve) => setTimeout(resolve, 5));
+  const winner = serving(fakeStages(), { prompts: late.prompts });
+  const won = await run(() => generate(winner, input));
+  assert.ok(won.result);
+  hold.open();
+  const lost = await sleeping;
+  assert.deepEqual(lost.result, won.result);
+  const lines = await readResults(openStore(chunk.folder), won.result);
+  assert.equal(lines.length, 40);
+  assert.ok(lines.every(({ result }) => result.status === "done" && result.text !== "from the past"));
+});
+
+test("bad images, and only those, are failures as data; the class and the sentence are the image's", async () => {
+  const mixed = join(folder, "mixed");
+  mkdirSync(mixed);
+  writeFileSync(join(mixed, "a.jpg"), "image");
+  writeFileSync(join(mixed, "b.jpg"), "not an image");
+  writeFileSync(join(mixed, "c.jpg"), "");
+  const list = join(folder, "list.txt");
+  writeFileSync(list, ["a.jpg", "b.jpg", "c.jpg", "gone.jpg"].map((name) => `mixed/${name}\n`).join(""));
+  const chunk = await aChunk(list, 4);
+  const { outcome } = await generated(serving(), chunk);
+  assert.ok(outcome.result);
+  assert.deepEqual([outcome.result.done, outcome.result.failed], [1, 3]);
+  const lines = await readResults(openStore(chunk.folder), outcome.result);
+  assert.deepEqual(
+    lines.map(({ result }) => (result.status === "failed" ? result.error.type : "done")),
+    ["done", "ImageError", "ImageError", "ImageError"],
+  );
+});
+
+test("missing prompts come back with their reason; encoded again they overwrite what is damaged", async () => {
+  const chunk = await aChunk();
+  const served = serving();
+  const { committed } = await run(() => encode(served, { ...chunk, asked: asked(), round: 0, missing: null }));
+  const subjects = [...served.prompts.messages.keys()];
+  const [evicted = "", damaged = ""] = subjects;
+  served.prompts.messages.delete(evicted);
+  const message = served.prompts.messages.get(damaged);
+  assert.ok(message);
+  served.prompts.messages.set(damaged, { ...message, bytes: message.bytes.map((byte) => byte ^ 1) });
+  const first = { ...chunk, asked: asked(), round: 0, prompts: [committed], last: false };
+  const { missing, result } = await run(() => generate(served, first));
+  assert.equal(result, null);
+  assert.deepEqual([missing.absent.length, missing.damaged.length], [1, 1]);
+
+  const before = rows(served.stages, "encodeAndQuery");
+  const again = await run(() => encode(served, { ...chunk, asked: asked(), round: 1, missing }));
+  assert.equal(rows(served.stages, "encodeAndQuery") - before, 2);
+  assert.deepEqual(served.prompts.messages.get(damaged)?.bytes, message.bytes);
+  const prompts = [committed, again.committed];
+  const outcome = await run(() => generate(served, { ...first, round: 1, prompts }));
+  assert.deepEqual([outcome.result?.done, outcome.made, outcome.reused], [40, 2, 38]);
+});
+
+test("in the last round a missing prompt is the item's failure", async () => {
+  const chunk = await aChunk();
+  const served = serving();
+  const { committed } = await run(() => encode(served, { ...chunk, asked: asked(), round: 0, missing: null }));
+  served.prompts.messages.clear();
+  const input = { ...chunk, asked: asked(), round: 3, prompts: [committed], last: true };
+  const { result } = await run(() => generate(served, input));
+  assert.deepEqual([result?.done, result?.failed], [0, 40]);
+  assert.ok(result);
+  const [line] = await readResults(openStore(chunk.folder), result);
+  assert.ok(line?.result.status === "failed");
+  assert.equal(line.result.error.type, "PromptStoreError");
+  assert.match(line.result.error.message, /got none \(absent\) after 3 further encodes/);
+});
+
+test("split: query makes of features what fused makes at once, and says which features are missing", async () => {
+  const [fusedChunk, splitChunk] = [await aChunk(), await aChunk()];
+  const fused = serving();
+  await generated(fused, fusedChunk);
+  const split = serving();
+  const request = { ...splitChunk, asked: asked("split"), round: 0, missing: null };
+  const encoded = await run(() => encode(split, request));
+  assert.deepEqual([rows(split.stages, "encode"), rows(split.stages, "encodeAndQuery")], [40, 0]);
+  const [lostFeatures = ""] = split.prompts.messages.keys();
+  split.prompts.messages.delete(lostFeatures);
+  const queried = await run(() => query(split, { ...request, encoded: encoded.committed }));
+  assert.equal(queried.made, 39);
+  const input = { ...splitChunk, asked: asked("split"), round: 0, prompts: [queried.committed], last: false };
+  const { missing } = await run(() => generate(split, input));
+  assert.deepEqual([missing.absent.length, missing.damaged.length], [1, 0]);
+
+  const round = { ...request, round: 1, missing };
+  const encodedAgain = await run(() => encode(split, round));
+  assert.equal(encodedAgain.made, 1);
+  const queriedAgain = await run(() => query(split, { ...round, encoded: encodedAgain.committed }));
+  const prompts = [queried.committed, queriedAgain.committed];
+  const outcome = await run(() => generate(split, { ...input, round: 1, prompts }));
+  assert.ok(outcome.result);
+  const name = stageObjectName(0, "generate");
+  const [a, b] = await Promise.all([openStore(fusedChunk.folder).find(name), openStore(splitChunk.folder).find(name)]);
+  assert.equal(a?.sha256, b?.sha256);
+});
+
+test("every class goes where it belongs", async () => {
+  const refusing = memoryPromptStore({ maxMessageBytes: 8 });
+  const chunk = await aChunk();
+  const input = { ...chunk, asked: asked(), round: 0, missing: null };
+  await assert.rejects(
+    run(() => encode(serving(fakeStages(), { prompts: refusing }), input)),
+    PromptStoreError,
+  );
+  const failure = toFailure(new PromptStoreError("prompt store: too large"));
+  assert.ok(failure instanceof ApplicationFailure);
+  assert.deepEqual([failure.type, failure.nonRetryable], ["PromptStoreError", true]);
+  const outage = toFailure(new PromptStoreUnavailableError("away"));
+  assert.ok(outage instanceof ApplicationFailure);
+  assert.deepEqual([outage.type, outage.nonRetryable], ["PromptStoreUnavailableError", false]);
+  const lost = Object.assign(new Error("lost"), { name: "DeviceLostError" });
+  const dying = fakeStages(0, async () => {
+    throw lost;
+  });
+  await assert.rejects(
+    run(() => encode(serving(dying), input)),
+    lost,
+  );
+  const one = { asked: asked(), image: "/etc/hostname", overwrite: false };
+  await assert.rejects(
+    run(() => encodeOne(serving(), one)),
+    (error: unknown) => {
+      assert.ok(error instanceof ApplicationFailure);
+      assert.deepEqual([error.type, error.nonRetryable], ["PathError", true]);
+      return true;
+    },
+  );
+});
+
+test("a worker that drains ends what is under way and gives the rest up, to be tried again at once", async () => {
+  const chunk = await aChunk();
+  const draining = new AbortController();
+  const stages = fakeStages(0, async () => {
+    if (stages.rows.length === 6) draining.abort();
+  });
+  const served = serving(stages, { draining: draining.signal });
+  await assert.rejects(
+    run(() => encode(served, { ...chunk, asked: asked(), round: 0, missing: null })),
+    (error: unknown) => {
+      assert.ok(error instanceof ApplicationFailure);
+      assert.deepEqual([error.type, error.nonRetryable, error.nextRetryDelay], ["WorkerDraining", false, "200ms"]);
+      return true;
+    },
+  );
+  assert.ok(served.prompts.messages.size >= 6 && served.prompts.messages.size < 12, `${served.prompts.messages.size}`);
+});
+
+test("pages of results name the page before them", async () => {
+  const chunk = await aChunk();
+  const entry = {
+    chunk: 0,
+    result: { name: "chunks/000000/generate.jsonl", sha256: "a".repeat(64) },
+    done: 1,
+    failed: 0,
+  };
+  const first = await fold({ folder: chunk.folder, page: { page: 0, previous: null, chunks: [entry] } });
+  const second = await fold({
+    folder: chunk.folder,
+    page: { page: 1, previous: first, chunks: [{ ...entry, chunk: 100 }] },
+  });
+  assert.match(first.name, /^pages\/000000\.first\.json$/);
+  assert.equal(second.name, `pages/000001.${first.sha256.slice(0, 12)}.json`);
+  const again = await fold({ folder: chunk.folder, page: { page: 0, previous: null, chunks: [] } });
+  assert.deepEqual(again, first);
+});
