@@ -104,6 +104,8 @@ function mixedRows(tiny: TinyOpt, numBeams: number): GenerateRow[] {
     tiny.row(3, { ...defaultGeneration, numBeams, maxNewTokens: 13, repetitionPenalty: 1.4, lengthPenalty: -1 }),
     tiny.row(0, { ...defaultGeneration, numBeams, maxNewTokens: 1 }),
     tiny.row(3, { ...defaultGeneration, numBeams, maxNewTokens: 10, lengthPenalty: 0 }),
+    // As many ids as the bucket holds: no padding between the prompt and what is generated.
+    { ...tiny.row(1, { ...defaultGeneration, numBeams, maxNewTokens: 12 }), textIds: [2, 11, 30, 4] },
   ];
 }
 
