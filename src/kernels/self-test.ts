@@ -123,15 +123,10 @@ function askMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16")
 }
 
 function askGelu(k: Recorder, given: Given): Question {
-  const segments = [{ weight: given([1, 4], [1, 0, 0, 0]), from: 0, width: 1 }];
+  const segments = [{ weight: given([1, 4], [1, -1, 3, -6]), from: 0, width: 4 }];
   return {
     kernel: "matmul with gelu",
-    answer: matmul(
-      k,
-      given([4, 1], [1, -1, 3, -6]),
-      { segments, bias: null, inputs: 1, columns: 1 },
-      { activation: "gelu" },
-    ),
+    answer: matmul(k, given([1, 1], [1]), { segments, bias: null, inputs: 1, columns: 4 }, { activation: "gelu" }),
     expected: [0.84134475, -0.15865525, 2.9959503, 0],
   };
 }

@@ -24,7 +24,7 @@ const faults = [
   ["matmul", "max(v, 0.0) -", "max(v, 0.0) +", "matmul with gelu"],
   ["layer-norm", "variance + params.eps", "variance", "layer-norm"],
   ["attention-weights", "sums[i] += ", "sums[i] -= ", "attention"],
-  ["attention-mix", "/ total", "* total", "attention"],
+  ["attention-mix", "sums[i][j] / total", "sums[i][j] * total", "attention"],
   ["unfold-patches", "* size + dx;", "* size;", "unfold-patches"],
   ["embed-patches", "if (token > 0u)", "if (token > 1u)", "embed-patches"],
   ["add", "sum += ", "sum -= ", "add"],
