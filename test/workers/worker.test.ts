@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
+import { describeOnce } from "../../examples/answer-from-another-service/service.ts";
 import { attemptsOf, exportLines } from "../../src/jobs/results.ts";
 import { connectNats } from "../../src/messages/connect.ts";
 import type { ItemResult } from "../../src/messages/job.ts";
@@ -228,6 +229,21 @@ test("answer: the text of a job that asks the same, while a batch fills every sl
   });
   await assert.rejects(stack.jobs.answer("answer-3", question("/etc/hostname")), { message: /PathError/ });
   await worker.stop();
+});
+
+test("another service's workflow asks as its own children, and hears of a bad image by its class", async () => {
+  const source = writeImages(stack, "product", ["product", "not an image"]);
+  const model = fakeStages();
+  await stack.worker({ model });
+  const { ref, digest, dtype } = fakeCard;
+  const describe = (name: string) =>
+    describeOnce(stack.temporal.address, { image: join(source, name), model: { ref, digest, dtype } });
+  const description = await describe("0000.jpg");
+  assert.ok("answers" in description);
+  assert.deepEqual(Object.keys(description.answers), ["what is it?", "what color is it?", "how many are there?"]);
+  assert.equal(new Set(Object.values(description.answers)).size, 3);
+  assert.equal(model.rows.filter(({ stage }) => stage === "encodeAndQuery").length, 1);
+  assert.deepEqual(await describe("0001.jpg"), { unusable: "image: expected an image, got none" });
 });
 
 test("SIGTERM drains: what is under way is committed, another worker goes on, nothing is generated twice", async () => {
