@@ -76,6 +76,8 @@ export class JetStreamPromptStore implements PromptStore {
   readonly #producer: string;
   #preparing: Promise<void> | undefined;
   #disconnectedSince: number | undefined;
+  /** The stream may be gone: the server was away, or did not answer. The next call looks before it asks. */
+  #streamInDoubt = false;
   /** What to call when the connection breaks, one for each call under way. */
   readonly #underWay = new Set<() => void>();
   /** Resolved while there is one, after the first time that there was none. */
@@ -181,6 +183,7 @@ export class JetStreamPromptStore implements PromptStore {
   async #prepareStream(): Promise<void> {
     try {
       await this.#manager.streams.add({ ...this.#wanted });
+      this.#streamInDoubt = false;
       this.drift = [];
       return;
     } catch (error) {
@@ -195,11 +198,13 @@ export class JetStreamPromptStore implements PromptStore {
           "delete or rename that stream, or name another one",
       );
     }
+    this.#streamInDoubt = false;
     this.drift = tunableDrift(config, this.#wanted);
   }
 
   /** Run one call; when the stream has vanished (a server that came back empty), create it and run once more. */
   async #call<T>(what: string, run: () => Promise<T>): Promise<T> {
+    if (this.#streamInDoubt) await this.ready();
     try {
       return await this.#bounded(what, run);
     } catch (error) {
@@ -286,6 +291,7 @@ export class JetStreamPromptStore implements PromptStore {
         { cause: error },
       );
     }
+    this.#streamInDoubt = true;
     return this.#unavailable(what, messageOf(error), error);
   }
 
@@ -320,6 +326,8 @@ export class JetStreamPromptStore implements PromptStore {
       if (status.type === "disconnect" && this.#disconnectedSince === undefined) {
         this.#disconnectedSince = Date.now();
         this.#reconnected = deferred();
+        // nats-server 2.9 leaves a direct get from a stream that is gone without an answer; newer ones say so.
+        this.#streamInDoubt = true;
         for (const giveUp of this.#underWay) giveUp();
       } else if (status.type === "reconnect") {
         this.#disconnectedSince = undefined;

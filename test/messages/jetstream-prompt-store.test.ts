@@ -168,6 +168,7 @@ describe("jetstream: streams and servers", () => {
     const manager = await jetstreamManager(connection);
     await manager.streams.delete("BLIPFLEET_PROMPTS");
     assert.equal(await asker.has(keyOf("lost")), false);
+    assert.deepEqual(await reader.get(keyOf("lost")), { miss: "absent" }, "the stream is there again");
     await manager.streams.delete("BLIPFLEET_PROMPTS");
     await Promise.all(Array.from({ length: 8 }, (_, i) => writer.put(keyOf(`after the loss ${i}`), activation(i))));
     for (let i = 0; i < 8; i += 1) assert.equal(await reader.has(keyOf(`after the loss ${i}`)), true);
