@@ -87,6 +87,7 @@ export function expectNear(
     if (gap > worst) [worst, at] = [gap, i];
   }
   const relative = Math.sqrt(gaps / squares);
+  if (process.env.BLIPFLEET_SHOW_GAPS) process.stderr.write(`gap: ${name}: ${relative.toExponential(1)}\n`);
   if (relative <= tolerance) return;
   assert.fail(
     `${name}: expected a relative gap of at most ${tolerance}, got ${relative.toPrecision(3)}; worst at ${at}: ` +
