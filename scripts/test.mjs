@@ -14,7 +14,7 @@ import { SetupError } from "./setup/steps.mjs";
 const usage = `usage: npm test [-- OPTIONS]
   --only PATTERN   only test files whose path contains PATTERN (may be repeated)
   --all            also the long tests (*.long.test.ts), and every model on both drivers
-  --mutants        instead: broken copies of the shaders, which the kernel tests must reject
+  --mutants        instead: broken copies of the shaders, which the kernel tests must reject (--only SHADER)
   --driver KIND    only on this adapter: gpu, lavapipe or swiftshader
 `;
 
@@ -81,7 +81,10 @@ async function main() {
   await build({ tell: (line) => process.stdout.write(`test: ${line}\n`) });
   const environment = readEnvironment();
   if (!environment?.adapter) throw new SetupError("test: expected a WebGPU adapter, found none; run `npm run setup`");
-  if (values.mutants) return start(process.execPath, ["scripts/mutants.mjs"], variablesFor(environment).variables);
+  if (values.mutants) {
+    const only = values.only.flatMap((shader) => ["--only", shader]);
+    return start(process.execPath, ["scripts/mutants.mjs", ...only], variablesFor(environment).variables);
+  }
   if (values.only.length === 0) {
     process.stdout.write("test: linting\n");
     const biome = join(root, "node_modules", "@biomejs", "biome", "bin", "biome");
