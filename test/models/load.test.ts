@@ -1,0 +1,134 @@
+// Weights on their way: tensors larger than a piece, many small ones in one piece, every stored type to both types.
+
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { adapterLine } from "../../src/gpu/adapter.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import type { Tensor } from "../../src/gpu/tensor.ts";
+import { WeightLoader, weightBytes } from "../../src/models/load.ts";
+import { openCheckpoint } from "../../src/weights/checkpoint.ts";
+import { linear, norm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { packF16, randomValues, roundF16, unpackF16 } from "../kernels/harness.ts";
+import { temporaryFolder, withHeader, writeFolder } from "../weights/checkpoint-files.ts";
+
+const gpu = await openGpu({ nap: true });
+process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+after(() => gpu.close());
+const folder = await temporaryFolder();
+
+type Stored = "F32" | "F16" | "BF16";
+
+/** The tensors of a tree in one file, and the values that were stored. */
+async function writeTensors(
+  name: string,
+  tensors: readonly { readonly name: string; readonly shape: readonly number[] }[],
+  typeOf: (index: number) => Stored,
+): Promise<Map<string, Float32Array>> {
+  const header: Record<string, unknown> = {};
+  const parts: Buffer[] = [];
+  const values = new Map<string, Float32Array>();
+  let end = 0;
+  for (const [i, { name: key, shape }] of tensors.entries()) {
+    const count = shape.reduce((product, size) => product * size, 1);
+    const { bytes, stored } = store(randomValues(count, i), typeOf(i));
+    header[key] = { dtype: typeOf(i), shape, data_offsets: [end, end + bytes.length] };
+    end += bytes.length;
+    parts.push(bytes);
+    values.set(key, stored);
+  }
+  const head = withHeader(JSON.stringify(header), 0);
+  await writeFolder(folder, name, { "config.json": "{}", "model.safetensors": Buffer.concat([head, ...parts]) });
+  return values;
+}
+
+function store(values: Float32Array, type: Stored): { bytes: Buffer; stored: Float32Array } {
+  if (type === "F32") return { bytes: Buffer.from(values.buffer), stored: values };
+  if (type === "F16") {
+    const words = packF16(values);
+    return { bytes: Buffer.from(words.buffer, 0, values.length * 2), stored: values.map(roundF16) };
+  }
+  // bf16: the upper half of an f32.
+  const bits = Uint16Array.from(new Uint32Array(values.buffer), (word) => word >>> 16);
+  const stored = new Float32Array(Uint32Array.from(bits, (half) => half << 16).buffer);
+  return { bytes: Buffer.from(bits.buffer), stored };
+}
+
+async function valuesOf(tensor: Tensor): Promise<Float32Array> {
+  const bytes = await gpu.read(tensor);
+  return tensor.type === "f16" ? unpackF16(new Uint32Array(bytes)) : new Float32Array(bytes);
+}
+
+function expectSame(name: string, actual: Float32Array, expected: (index: number) => number): void {
+  for (const [i, value] of actual.entries()) {
+    if (value !== expected(i)) assert.fail(`${name}: expected ${expected(i)} at ${i}, got ${value}`);
+  }
+}
+
+const tree = {
+  // 4.3 MB each under f32: more than one piece, odd in every direction.
+  matrix: linear("matrix", 1033, 1037),
+  plain: linear("plain", 5, 7, { bias: false }),
+  wide: table("wide", [1, 1031, 1051], [1031, 1051]),
+  small: [norm("small.0", 9, 0.5), norm("small.1", 1, 0.25)],
+} as const;
+
+for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
+  for (const type of ["f32", "f16"] as const) {
+    test(`${stored} files, ${type} matrices: every value in its place`, async () => {
+      const types = ["F32", "F16", "BF16"] as const;
+      const typeOf = (i: number): Stored => (stored === "mixed" ? (types[i % 3] as Stored) : stored);
+      const values = await writeTensors(stored, tensorsOf(tree), typeOf);
+      const checkpoint = await openCheckpoint(`${folder}/${stored}`);
+      assert.deepEqual(checkpoint.problems, []);
+      const before = gpu.allocatedBytes;
+      let told = 0;
+      const loader = new WeightLoader(gpu, checkpoint, type, (bytes) => {
+        told += bytes;
+      });
+      const loaded = await loader.load(tree);
+      loader.finish();
+      const allocated = gpu.allocatedBytes - before;
+      assert.ok(Math.abs(allocated - weightBytes(tree, type)) < 200, `${allocated} of ${weightBytes(tree, type)}`);
+      assert.ok(told > 0);
+      const of = (name: string) => values.get(name) ?? new Float32Array();
+      const rounded = type === "f16" ? roundF16 : (value: number) => value;
+      for (const [name, columns, inputs, matrix] of [
+        ["matrix", 1037, 1033, loaded.matrix],
+        ["plain", 7, 5, loaded.plain],
+      ] as const) {
+        const [segment, ...others] = matrix.segments;
+        assert.ok(segment && others.length === 0);
+        const stride = Math.ceil(columns / 4) * 4;
+        assert.deepEqual(segment.weight.shape, [inputs, stride]);
+        assert.equal(segment.weight.type, type);
+        const weights = of(`${name}.weight`);
+        expectSame(name, await valuesOf(segment.weight), (i) => {
+          const column = i % stride;
+          return column < columns ? rounded(weights[column * inputs + Math.floor(i / stride)] ?? 0) : 0;
+        });
+      }
+      assert.equal(loaded.plain.bias, null);
+      const exact: [string, Tensor | null][] = [
+        ["matrix.bias", loaded.matrix.bias],
+        ["wide", loaded.wide],
+        ["small.0.weight", loaded.small[0]?.gain ?? null],
+        ["small.0.bias", loaded.small[0]?.bias ?? null],
+        ["small.1.weight", loaded.small[1]?.gain ?? null],
+        ["small.1.bias", loaded.small[1]?.bias ?? null],
+      ];
+      for (const [name, tensor] of exact) {
+        assert.ok(tensor);
+        assert.equal(tensor.type, "f32", name);
+        const expected = of(name);
+        const actual = await valuesOf(tensor);
+        assert.equal(actual.length, expected.length);
+        expectSame(name, actual, (i) => expected[i] ?? Number.NaN);
+      }
+      assert.deepEqual([loaded.small[0]?.eps, loaded.small[1]?.eps], [0.5, 0.25]);
+      // What reading took stays with the device.
+      const full = gpu.allocatedBytes;
+      loader.release();
+      assert.equal(full - gpu.allocatedBytes, allocated);
+    });
+  }
+}
