@@ -1,0 +1,78 @@
+// What a worker serves over HTTP, and how its log reads for people.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { serveHealth } from "../../src/workers/health.ts";
+import { WorkerMetrics } from "../../src/workers/metrics.ts";
+import { readable } from "../../src/workers/worker-log.ts";
+
+test("/metrics joins ours and Temporal's, and survives theirs; /healthz, /readyz and what else there is", async () => {
+  const metrics = new WorkerMetrics();
+  metrics.item("encode", "made");
+  metrics.itemFailed("generate", "ImageError");
+  metrics.miss("query", "corrupt");
+  let problems: string[] = [];
+  let sdk: () => Promise<string> = async () => "temporal_num_pollers 3\n";
+  const health = await serveHealth({
+    metrics,
+    port: 0,
+    host: "127.0.0.1",
+    problems: () => problems,
+    sdkMetrics: () => sdk(),
+  });
+  const get = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${health.port}${path}`);
+    return { status: response.status, text: await response.text() };
+  };
+  try {
+    const first = await get("/metrics");
+    assert.equal(first.status, 200);
+    for (const line of [
+      'blipfleet_items_total{stage="encode",outcome="made"} 1',
+      'blipfleet_item_failures_total{stage="generate",type="ImageError"} 1',
+      'blipfleet_prompt_misses_total{stage="query",reason="corrupt"} 1',
+      "temporal_num_pollers 3",
+    ]) {
+      assert.ok(first.text.split("\n").includes(line), `${line} in\n${first.text}`);
+    }
+    sdk = async () => {
+      throw new Error("gone");
+    };
+    const second = await get("/metrics");
+    assert.equal(second.status, 200);
+    assert.match(second.text, /# Temporal SDK metrics: Error: gone/);
+    assert.deepEqual(await get("/healthz"), { status: 200, text: "ok\n" });
+    assert.deepEqual(await get("/readyz"), { status: 200, text: "ready\n" });
+    problems = ["NATS is not connected"];
+    assert.deepEqual(await get("/readyz"), { status: 503, text: "NATS is not connected\n" });
+    assert.equal((await get("/")).status, 404);
+  } finally {
+    await health.close();
+  }
+});
+
+test("a gauge is read at every scrape", async () => {
+  const metrics = new WorkerMetrics();
+  let rows = 1;
+  metrics.gauge("blipfleet_gpu_rows", "rows", () => rows);
+  assert.match(await metrics.registry.metrics(), /^blipfleet_gpu_rows 1$/m);
+  rows = 7;
+  assert.match(await metrics.registry.metrics(), /^blipfleet_gpu_rows 7$/m);
+});
+
+test("a log line for people: the time, the message, the fields; the level where it matters", () => {
+  const time = new Date(2026, 0, 2, 3, 4, 5).getTime();
+  const line = {
+    level: "info",
+    time,
+    pid: 1,
+    hostname: "h",
+    name: "blipfleet",
+    job: "cats",
+    chunk: 3,
+    msg: "encode done",
+  };
+  assert.equal(readable(JSON.stringify(line)), "03:04:05 encode done job=cats chunk=3");
+  assert.equal(readable(JSON.stringify({ ...line, level: "warn" })), "03:04:05 warn: encode done job=cats chunk=3");
+  assert.equal(readable("no json"), "no json");
+});
