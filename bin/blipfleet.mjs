@@ -2,7 +2,7 @@
 // The command's launcher: finds the driver and the servers that set-up recorded, then runs the built command line.
 // No dependencies; says one sentence when something it needs is not there.
 
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
@@ -29,11 +29,21 @@ if (problem) refuse(problem);
 const loaderPath = variables.LD_LIBRARY_PATH;
 if (loaderPath !== undefined && loaderPath !== process.env.LD_LIBRARY_PATH) {
   // the dynamic linker reads this one only when a process starts
-  const args = [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
-  for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => {}); // the child gets them and decides
-  const child = spawnSync(process.execPath, args, { stdio: "inherit", env: { ...process.env, ...variables } });
-  if (child.error) refuse(`expected to start ${process.execPath}, got ${child.error.message}`);
-  process.exit(child.status ?? 128 + (constants.signals[child.signal] ?? 0));
+  runAgain({ ...process.env, ...variables });
+} else {
+  Object.assign(process.env, variables);
+  await import(main.href);
 }
-Object.assign(process.env, variables);
-await import(main.href);
+
+/** Start this launcher as a child with other variables, hand signals on, and end as it ends. */
+function runAgain(env) {
+  const args = [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
+  const child = spawn(process.execPath, args, { stdio: "inherit", env });
+  child.on("error", (error) => refuse(`expected to start ${process.execPath}, got ${error.message}`));
+  child.on("exit", (status, signal) => process.exit(status ?? 128 + (constants.signals[signal] ?? 0)));
+  process.on("SIGTERM", () => child.kill("SIGTERM"));
+  process.on("SIGINT", () => {
+    // Ctrl-C in a terminal reaches the child by itself, and a second one would end it at once
+    if (!process.stdin.isTTY) child.kill("SIGINT");
+  });
+}

@@ -1,8 +1,9 @@
 // What set-up recorded becomes the variables of a command: the user's own always win.
 
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -112,4 +113,32 @@ test("two set-ups at once: the second waits for the first, and a dead one is pas
   const shell = [1, 2, 3].map(() => `"${process.execPath}" "${file}" &`).join(" ");
   spawnSync("/bin/sh", ["-c", `${shell} wait`], { stdio: "ignore" });
   assert.equal(readFileSync(log, "utf8"), "in out in out in out ");
+});
+
+test("where a Vulkan loader must be brought along, the command runs in a child that gets the signals", async () => {
+  const cache = join(folder, "with-loader");
+  mkdirSync(cache);
+  const loader = { env: { LD_LIBRARY_PATH: join(folder, "loader") }, description: "s" };
+  const recorded = { ...environment, adapter: "swiftshader", adapters: { swiftshader: loader } };
+  writeFileSync(join(cache, "environment.json"), JSON.stringify(recorded));
+  const launcher = join(packageRoot, "bin", "blipfleet.mjs");
+  const env = { ...process.env, BLIPFLEET_CACHE: cache, LD_LIBRARY_PATH: "/mine", VK_DRIVER_FILES: undefined };
+  const doctor = spawnSync(process.execPath, [launcher, "doctor"], { env, encoding: "utf8" });
+  assert.match(doctor.stdout, new RegExp(`LD_LIBRARY_PATH ${join(folder, "loader")}:/mine`), doctor.stderr);
+  assert.equal(spawnSync(process.execPath, [launcher, "caption"], { env }).status, 2);
+
+  // a worker without Temporal and NATS waits for them until it is told to stop
+  const nowhere = { TEMPORAL_ADDRESS: "127.0.0.1:1", NATS_URL: "nats://127.0.0.1:1", BLIPFLEET_ROOTS: folder };
+  const child = spawn(process.execPath, [launcher, "worker", "--metrics-port", "0"], {
+    env: { ...env, ...nowhere },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  child.stderr.on("data", (data: Buffer) => {
+    if (/waiting for NATS/.test(data.toString("utf8")) && !/waiting for NATS/.test(log)) child.kill("SIGTERM");
+    log += data.toString("utf8");
+  });
+  const [status] = await once(child, "exit");
+  assert.equal(status, 0, log);
+  assert.match(log, /waiting for NATS/);
 });
