@@ -1,9 +1,8 @@
-// y[r, c] = x[r mod xRows, c] + addend[r mod addendRows, c]        without HAS_ADDEND: y[r, c] = x[r mod xRows, c]
+// y[r, c] = x[r mod xRows, c] + addend[r mod addendRows, c]
 //
 // x: (xRows, width)   addend: (addendRows, width)   y: (rows, width); all f32, row-major. The shorter one is repeated,
 // which gives every item of a batch the same rows. One invocation computes one element of y.
 
-const HAS_ADDEND = true;
 const WORKGROUP = 64u;
 
 struct Params {
@@ -24,9 +23,5 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   if (element >= params.rows * params.width) {
     return;
   }
-  var sum = x[element % (params.xRows * params.width)];
-  if (HAS_ADDEND) {
-    sum += addend[element % (params.addendRows * params.width)];
-  }
-  y[element] = sum;
+  y[element] = x[element % (params.xRows * params.width)] + addend[element % (params.addendRows * params.width)];
 }

@@ -16,32 +16,13 @@ export function add(k: Recorder, x: Tensor, addend: Tensor): Tensor {
   if (rows % xRows !== 0 || rows % addendRows !== 0) {
     throw new ShapeError(`add: expected rows of ${addend.name} to repeat in ${x.name}, got ${addendRows} and ${xRows}`);
   }
-  return launch(k, { x, addend, rows, xRows, addendRows, width });
-}
-
-/** The rows of x `times` times over: every item of a batch gets its own. (rows, width) -> (times · rows, width) f32. */
-export function repeatRows(k: Recorder, x: Tensor, times: number): Tensor {
-  const [xRows = 0, width = 0] = expectShape("repeatRows", x, ["rows", "width"], "f32");
-  return launch(k, { x, rows: times * xRows, xRows, addendRows: 1, width });
-}
-
-interface Operands {
-  readonly x: Tensor;
-  readonly addend?: Tensor;
-  readonly rows: number;
-  readonly xRows: number;
-  readonly addendRows: number;
-  readonly width: number;
-}
-
-function launch(k: Recorder, { x, addend, ...params }: Operands): Tensor {
-  const y = k.scratch("sum", [params.rows, params.width]);
+  const y = k.scratch("sum", [rows, width]);
   k.launch("add", {
-    inputs: { x, addend: addend ?? x },
+    inputs: { x, addend },
     outputs: { y },
-    params,
-    constants: { HAS_ADDEND: addend ? "true" : "false", WORKGROUP: elementwise },
-    workgroups: overTwo(Math.ceil((params.rows * params.width) / elementwise)),
+    params: { rows, xRows, addendRows, width },
+    constants: { WORKGROUP: elementwise },
+    workgroups: overTwo(Math.ceil((rows * width) / elementwise)),
   });
   return y;
 }

@@ -9,24 +9,16 @@ export interface MatmulTile {
 
 /**
  * Measured on lavapipe 25.0 (256-bit vectors, two cores), best of those tried: (256 x 1408)·(1408 x 1408) with 8 x 4
- * 27 ms, with 16 x 4 34 to 45, with 8 x 2 31; (1 x 1408)·(1408 x 6144) with 1 x 2 2.6 ms, with 1 x 1 3.5.
+ * 28 ms, with 16 x 4 34 to 45, with 8 x 2 31; (1 x 1408)·(1408 x 6144) with 1 x 2 2.6 ms, with 1 x 1 3.5; 5 rows of it
+ * with 8 x 4 as with 8 x 2 or 8 x 3, 4.5. Few tiles, because the driver compiles each for up to half a second.
  * GPUs want many invocations; their tiles are a guess that has not been measured.
  */
 const table = {
-  software: [
-    { upTo: 1, tile: { WORKGROUP: 8, ROWS: 1, VECS: 2 } },
-    { upTo: 4, tile: { WORKGROUP: 8, ROWS: 4, VECS: 2 } },
-    { upTo: 8, tile: { WORKGROUP: 8, ROWS: 8, VECS: 2 } },
-    { upTo: Number.POSITIVE_INFINITY, tile: { WORKGROUP: 8, ROWS: 8, VECS: 4 } },
-  ],
-  gpu: [
-    { upTo: 1, tile: { WORKGROUP: 32, ROWS: 1, VECS: 1 } },
-    { upTo: 4, tile: { WORKGROUP: 32, ROWS: 4, VECS: 1 } },
-    { upTo: Number.POSITIVE_INFINITY, tile: { WORKGROUP: 64, ROWS: 8, VECS: 1 } },
-  ],
+  software: { oneRow: { WORKGROUP: 8, ROWS: 1, VECS: 2 }, manyRows: { WORKGROUP: 8, ROWS: 8, VECS: 4 } },
+  gpu: { oneRow: { WORKGROUP: 32, ROWS: 1, VECS: 1 }, manyRows: { WORKGROUP: 64, ROWS: 8, VECS: 1 } },
 } as const;
 
 export function matmulTile(softwareAdapter: boolean, rows: number): MatmulTile {
-  const rules = table[softwareAdapter ? "software" : "gpu"];
-  return (rules.find(({ upTo }) => rows <= upTo) ?? rules[rules.length - 1] ?? table.gpu[2]).tile;
+  const tiles = table[softwareAdapter ? "software" : "gpu"];
+  return rows === 1 ? tiles.oneRow : tiles.manyRows;
 }

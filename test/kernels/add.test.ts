@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { add, repeatRows } from "../../src/kernels/add.ts";
+import { add } from "../../src/kernels/add.ts";
 import { addReference } from "../reference/add.ts";
 import { openRig, randomValues } from "./harness.ts";
 
@@ -26,13 +26,6 @@ for (const [xRows, addendRows, width] of [
     assert.deepEqual(y, Float32Array.from(addReference(x, addend)));
   });
 }
-
-test("repeatRows gives every item the same rows", async () => {
-  const x = randomValues(5 * 13, 1);
-  const rows = await rig.tensor("x", [5, 13], x);
-  const [y] = await rig.run((k) => [repeatRows(k, rows, 4)]);
-  assert.deepEqual(y, Float32Array.of(...x, ...x, ...x, ...x));
-});
 
 test("wrong shapes are named", async () => {
   const x = await rig.tensor("x", [6, 4], new Float32Array(24));

@@ -27,7 +27,7 @@ const faults = [
   ["attention-mix", "sums[i][j] / total", "sums[i][j] * total", "attention"],
   ["unfold-patches", "* size + dx;", "* size;", "unfold-patches"],
   ["embed-patches", "if (token > 0u)", "if (token > 1u)", "embed-patches"],
-  ["add", "sum += ", "sum -= ", "add"],
+  ["add", "+ addend[", "- addend[", "add"],
   ["hand-over", "0xfffu +", "0x1000u +", "hand-over and take-over"],
   ["take-over", "0x1p-24f", "0x1p-25f", "hand-over and take-over"],
   ["convert-weight", "low = converted(row, input)", "low = converted(row, 0u)", "convert-weight"],
