@@ -43,6 +43,14 @@ function isRef(found: PromptRef | { readonly missing: keyof Missing }): found is
 }
 
 function askedBy(input: AnswerInput): Asked {
+  // Any client may start this workflow; what is no input must fail it, not its task for ever.
+  const { image, model } = input ?? {};
+  if (typeof image !== "string" || typeof model?.digest !== "string" || !["f32", "f16"].includes(model.dtype)) {
+    throw ApplicationFailure.nonRetryable(
+      `answer: expected { image, model: { ref, digest, dtype } }, got ${JSON.stringify(input)?.slice(0, 200)}`,
+      "AnswerInputError",
+    );
+  }
   if (input.question !== undefined && input.prompt !== undefined) {
     throw ApplicationFailure.nonRetryable(
       "answer: expected a question or a prompt, got both; leave one out",

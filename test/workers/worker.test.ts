@@ -10,7 +10,7 @@ import { describeOnce } from "../../examples/answer-from-another-service/service
 import { attemptsOf, exportLines } from "../../src/jobs/results.ts";
 import { connectNats } from "../../src/messages/connect.ts";
 import type { ItemResult } from "../../src/messages/job.ts";
-import { stageQueue } from "../../src/messages/queues.ts";
+import { chunkWorkflowId, jobWorkflowId, stageQueue } from "../../src/messages/queues.ts";
 import { JobError, type JobStatus, NoWorkerError } from "../../src/workers/job-client.ts";
 import type { AnswerInput } from "../../src/workflows/answer-types.ts";
 import { eventually, gate } from "../workflows/rig.ts";
@@ -146,17 +146,16 @@ test("the client's mistakes have a class and a sentence", async () => {
   await assert.rejects(stack.jobs.status("nobody"), { name: "JobError", message: /expected a job nobody, got none/ });
   await assert.rejects(stack.jobs.retry("nobody"), { name: "JobError" });
   const source = writeImages(stack, "mistakes", images(2));
-  await assert.rejects(stack.jobs.submit(requestOf(stack, "bad", source)), {
-    name: "JobError",
-    message: /expected bad to be a new id/,
-  });
-  await assert.rejects(stack.jobs.cancel("bad"), { name: "JobError", message: /got one that is completed/ });
   // Nobody serves the queue: a running job cannot say how it stands.
   await stack.jobs.submit(requestOf(stack, "lonely", source));
-  assert.equal(await stack.jobs.planned("lonely", 100), null);
   await assert.rejects(stack.jobs.status("lonely"), NoWorkerError);
+  await assert.rejects(stack.jobs.submit(requestOf(stack, "lonely", source)), {
+    name: "JobError",
+    message: /expected lonely to be a new id/,
+  });
   const worker = await stack.worker({ model: fakeStages() });
   assert.equal((await finished("lonely")).progress.done, 2);
+  await assert.rejects(stack.jobs.cancel("lonely"), { name: "JobError", message: /got one that is completed/ });
   const outside = requestOf(stack, "outside", "/");
   await stack.jobs.submit(outside);
   await assert.rejects(stack.jobs.planned("outside"), {
@@ -213,8 +212,11 @@ test("answer: the text of a job that asks the same, while a batch fills every sl
   await stack.jobs.submit(requestOf(stack, "busy", busy, { window: 8, chunkSize: 5 }));
   await eventually("every slot to be taken", () => model.rows.length >= 4);
   const waiting = stack.jobs.answer("answer-1", question(join(source, "0000.jpg")));
-  await eventually("the answer's row", () => model.rows.some(({ priority }) => priority === "interactive"));
-  hold = false;
+  try {
+    await eventually("the answer's row", () => model.rows.some(({ priority }) => priority === "interactive"));
+  } finally {
+    hold = false;
+  }
   const answer = await waiting;
   assert.deepEqual([answer.image, answer.question], [join(source, "0000.jpg"), "what is it?"]);
   assert.ok(model.rows.filter(({ priority }) => priority === "interactive").length === 2);
@@ -228,6 +230,13 @@ test("answer: the text of a job that asks the same, while a batch fills every sl
     message: /ImageError/,
   });
   await assert.rejects(stack.jobs.answer("answer-3", question("/etc/hostname")), { message: /PathError/ });
+  const both = { ...question(join(source, "0000.jpg")), prompt: "a photo of" };
+  await assert.rejects(stack.jobs.answer("answer-4", both), { message: /AnswerInputError: .* got both/ });
+  for (const [i, wrong] of [{}, { image: "x" }, { image: 5, model: {} }, null].entries()) {
+    await assert.rejects(stack.jobs.answer(`answer-wrong-${i}`, wrong as unknown as AnswerInput), {
+      message: /AnswerInputError: answer: expected/,
+    });
+  }
   await worker.stop();
 });
 
@@ -301,6 +310,46 @@ test("a GPU that is lost ends the process; its work goes to another worker", asy
   assert.deepEqual(exits, [1]);
   await two.stop();
 });
+
+test("versioned workers: what starts on a version is pinned to it", async () => {
+  const source = writeImages(
+    stack,
+    "versions",
+    images(6).map((text) => `versions ${text}`),
+  );
+  const { client } = stack.jobs;
+  const version = (buildId: string) => ({ BLIPFLEET_DEPLOYMENT: "fleet", BLIPFLEET_BUILD_ID: buildId });
+  const makeCurrent = (buildId: string) =>
+    client.workflowService.setWorkerDeploymentCurrentVersion({
+      namespace: "default",
+      deploymentName: "fleet",
+      buildId,
+      ignoreMissingTaskQueues: true,
+    });
+  await stack.worker({ model: fakeStages(), environment: version("1") });
+  await eventually("the server to know the version", () =>
+    makeCurrent("1").then(
+      () => true,
+      () => false,
+    ),
+  );
+  await stack.jobs.submit(requestOf(stack, "versions", source));
+  const status = await finished("versions");
+  assert.deepEqual([status.progress.state, status.progress.done], ["done", 6]);
+  const { raw } = await client.workflow.getHandle(chunkWorkflowId(jobWorkflowId("versions"), 0, 0)).describe();
+  const { versioningInfo } = raw.workflowExecutionInfo ?? {};
+  assert.equal(versioningInfo?.behavior, pinned);
+  assert.equal(versioningInfo?.deploymentVersion?.buildId, "1");
+  await client.workflowService.setWorkerDeploymentCurrentVersion({
+    namespace: "default",
+    deploymentName: "fleet",
+    buildId: "",
+    ignoreMissingTaskQueues: true,
+  });
+});
+
+/** VERSIONING_BEHAVIOR_PINNED */
+const pinned = 1;
 
 test("a stream too small for the window is refused before anything is encoded, with the numbers", async () => {
   const source = writeImages(stack, "small", images(40));
