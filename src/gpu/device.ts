@@ -1,5 +1,6 @@
 // The device: tensors, uploads, reads, recordings and submits. One per process, owned by one thread.
 
+import { setPriority } from "node:os";
 import { type AdapterReport, adapterLine, findAdapter } from "./adapter.ts";
 import { AdapterError, DeviceLostError, OutOfMemoryError, ShapeError } from "./errors.ts";
 import { awaitGpu, installNappingPoll } from "./napping-poll.ts";
@@ -16,10 +17,17 @@ export interface OpenOptions {
   readonly validation?: boolean;
   /** Nap while waiting, see napping-poll.ts. Default false. */
   readonly nap?: boolean;
+  /**
+   * On a CPU driver, run this thread and the driver's own at low priority, so that other threads and the servers on this
+   * machine stay quick. Only for a thread that does nothing else: it cannot be taken back. Default false.
+   */
+  readonly giveWay?: boolean;
   /** Choose the kernel family for CPU drivers or for GPUs whatever the adapter is; tests run both. */
   readonly softwareAdapter?: boolean;
 }
 
+/** As `nice` counts: at most a tenth of a contended core, all of an idle one. */
+const lowPriority = 10;
 /** Dawn's upload ring is 4 MiB; bigger writes get fresh staging each time. */
 const uploadPiece = 4 * 1024 * 1024;
 /** Bytes written before the queue is awaited, so that staging does not pile up. */
@@ -29,6 +37,8 @@ const uploadWindow = 64 * 1024 * 1024;
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   if (options.nap) installNappingPoll();
   const { adapter, report } = await findAdapter(options.validation ?? true);
+  // Threads inherit the priority of the one that makes them, and the driver makes its own with the device.
+  if (options.giveWay && report.softwareAdapter) setPriority(lowPriority);
   try {
     const device = await adapter.requestDevice({
       requiredFeatures: report.features as GPUFeatureName[],

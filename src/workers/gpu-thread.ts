@@ -19,6 +19,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
   });
   const opening = openGpu({
     nap: true,
+    giveWay: true,
     ...(options.bindingLimit === undefined ? {} : { bindingLimit: options.bindingLimit }),
     ...(options.validation === undefined ? {} : { validation: options.validation }),
   });
