@@ -40,6 +40,9 @@ export interface Generation {
   readonly repetitionPenalty: number;
 }
 
+/** Most beams of beam search. */
+export const mostBeams = 32;
+
 export const defaultGeneration: Generation = {
   maxNewTokens: 20,
   minNewTokens: 0,

@@ -53,7 +53,7 @@ function print(result: LocalResult, format: OutputFormat, progress: Progress): v
     writeJson({ image, question, ...outcome }, progress);
   } else if ("error" in result) {
     progress.clear();
-    tell(`${image}: ${question}: ${result.error.type}: ${result.error.message}`);
+    tell(`${image}: ${oneLine(question ?? "").slice(0, 80)}: ${result.error.type}: ${result.error.message}`);
   } else {
     writeLine(`${question}\t${oneLine(result.text)}`, progress);
   }

@@ -1,7 +1,7 @@
 // The generation flags, with Hugging Face's names and dashes, and what they may be.
 
 import { type Command, Option } from "commander";
-import { defaultGeneration, type Generation } from "../stages.ts";
+import { defaultGeneration, type Generation, mostBeams } from "../stages.ts";
 import { NotAvailableError, UsageError } from "./errors.ts";
 
 /** Longest generation that is taken for a wish and not a slip; the model's positions decide in the end. */
@@ -60,7 +60,7 @@ export function addGenerationOptions(command: Command): Command {
     wholeNumber("--min-new-tokens", 0, mostNewTokens),
     minNewTokens,
   );
-  add("--num-beams <count>", "beams of beam search; 1 is greedy", wholeNumber("--num-beams", 1, 64), numBeams);
+  add("--num-beams <count>", "beams of beam search; 1 is greedy", wholeNumber("--num-beams", 1, mostBeams), numBeams);
   add(
     "--length-penalty <number>",
     "beam search divides scores by length to this power; may be negative",

@@ -37,6 +37,13 @@ Example:
     .action((id: string, flags: Flags) =>
       withJobs(async (jobs) => {
         const { progress } = await jobs.status(id);
+        const { problem, records } = progress;
+        if (problem !== null && records.every(({ manifest }) => manifest === null)) {
+          const { JobError } = await import("../workers/job-client.ts");
+          throw new JobError(
+            `export: expected results of ${id}, got a job that failed: ${problem.type}: ${problem.message}`,
+          );
+        }
         const { failed, done } = await exportJob(progress.records, flags);
         if (flags.output !== undefined)
           tell(`${done + failed} results in ${flags.output}${failed > 0 ? `, ${failed} failed` : ""}`);

@@ -82,7 +82,10 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
   await jobs.submit(request);
   const planned = await jobs.planned(jobId);
   const problem = planned?.progress.problem ?? null;
-  if (problem !== null) throw new JobFailedError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
+  if (problem !== null) {
+    const { JobError } = await import("../workers/job-client.ts");
+    throw new JobError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
+  }
   if (planned === null) tell(`job ${jobId} is submitted; no worker has taken it yet`);
   if (flags.watch) {
     await followJob(jobs, jobId, flags.format);
@@ -91,11 +94,6 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
   } else {
     writeLine(planned === null ? jobId : statusLine(planned.progress));
   }
-}
-
-/** A job that ended before it had begun: nothing in it was run. */
-class JobFailedError extends Error {
-  override name = "JobFailedError";
 }
 
 interface Served {

@@ -2,9 +2,9 @@
 // once however many questions there are, and results come out in the order of the input.
 
 import { setMaxListeners } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { answerFrom, promptOf } from "../answer.ts";
-import { ImageError } from "../image/image-error.ts";
+import { ImageError, maxImageBytes } from "../image/image-error.ts";
 import { cacheFolder } from "../jobs/roots.ts";
 import type { Generation, Stages } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
@@ -116,8 +116,13 @@ function failed(image: string, texts: readonly (string | null)[], cause: unknown
 /** @throws ImageError */
 async function readImage(image: string): Promise<Uint8Array> {
   try {
+    const { size } = await stat(image);
+    if (size > maxImageBytes) {
+      throw new ImageError(`${image}: expected at most ${maxImageBytes} bytes, got ${size}; store it smaller`);
+    }
     return await readFile(image);
   } catch (cause) {
+    if (cause instanceof ImageError) throw cause;
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
     throw new ImageError(`${image}: expected a readable image file, got ${code}`, { cause });
   }

@@ -25,9 +25,16 @@ export function writeJson(value: unknown, progress?: Progress): void {
   writeLine(JSON.stringify(value), progress);
 }
 
-/** Tell something that is not a result. */
+/** Tell something that is not a result. What files and checkpoints are named cannot steer the terminal. */
 export function tell(line: string): void {
-  process.stderr.write(`${line}\n`);
+  process.stderr.write(`${line.replace(controlCharacters, escaped)}\n`);
+}
+
+/** All but line feeds. */
+const controlCharacters = /(?!\n)\p{Cc}/gu;
+
+function escaped(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 /** A text as part of a line for people; --format jsonl keeps its line breaks. */

@@ -62,7 +62,9 @@ function everyCommand(command: Command): Command[] {
 const callerMistakes = new Set([
   "CheckpointError",
   "ConfigError",
+  "NatsConfigError",
   "PathError",
+  "TemporalConfigError",
   "TokenizerError",
   "UnsupportedModelError",
   "WeightsError",
@@ -96,6 +98,11 @@ function tellCommander({ code, exitCode, message }: CommanderError, args: readon
   if (code === "commander.help") return exitStatus.wrongUse;
   const commands = args.slice(0, args[0] === "job" ? 2 : 1).filter((arg) => /^[a-z]+$/.test(arg));
   const help = ["blipfleet", ...(code === "commander.unknownCommand" ? commands.slice(0, -1) : commands), "--help"];
-  tell(`blipfleet: ${message.replace(/^error: /, "").replace(/\s+/g, " ")}; see \`${help.join(" ")}\``);
+  tell(
+    `blipfleet: ${message
+      .replace(/^error: /, "")
+      .replace(/\s+/g, " ")
+      .replace(/\.$/, "")}; see \`${help.join(" ")}\``,
+  );
   return exitStatus.wrongUse;
 }

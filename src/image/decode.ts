@@ -5,19 +5,16 @@
 
 import sharp, { type Sharp } from "sharp";
 import { gifTransparentColour } from "./gif-transparent-colour.ts";
-import { ImageError } from "./image-error.ts";
+import { ImageError, maxImageBytes } from "./image-error.ts";
 import type { RgbImage } from "./resize-bicubic.ts";
 
 /** Most pixels of one image; Pillow refuses above the same number. */
 export const maxImagePixels = 178_956_970;
 
-/** Most bytes of one image file. */
-export const maxImageBytes = 256 * 2 ** 20;
-
 /** Longest time one decode may take, seconds. */
 const decodeSeconds = 60;
 
-const supported = "JPEG, PNG, WebP, AVIF, GIF and TIFF";
+const supported = "JPEG, PNG, WebP, AVIF, GIF or TIFF";
 
 type Format = "jpeg" | "png" | "webp" | "avif" | "gif" | "tiff";
 
@@ -40,9 +37,15 @@ export async function decodeImage(bytes: Uint8Array): Promise<RgbImage> {
     return await decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), format);
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
-    const reason = (cause instanceof Error ? cause.message : String(cause)).replaceAll(/\s+/g, " ").trim();
+    const reason = firstWords(cause instanceof Error ? cause.message : String(cause));
     throw new ImageError(`image: expected a whole ${format} file, got one that does not decode (${reason})`, { cause });
   }
+}
+
+/** What libvips says, which may be the same line many times. */
+function firstWords(message: string): string {
+  const lines = message.split("\n").map((line) => line.replaceAll(/\s+/g, " ").trim());
+  return [...new Set(lines)].filter((line) => line !== "").join("; ");
 }
 
 /** By the file's first bytes, so that sharp's readers of documents (SVG, PDF) are never reached. */

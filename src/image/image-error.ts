@@ -2,3 +2,6 @@
 export class ImageError extends Error {
   override readonly name = "ImageError";
 }
+
+/** Most bytes of one image file; the largest photographs are under 100 MB. */
+export const maxImageBytes = 256 * 2 ** 20;

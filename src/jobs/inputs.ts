@@ -43,12 +43,16 @@ const longestId = 1000;
 export async function* readInput(source: string, options: InputOptions = {}): AsyncGenerator<ManifestItem> {
   const roots = options.roots ?? rootCheck(allowedRoots());
   const path = await roots.resolveInside(toPath(source, process.cwd()));
-  const isFolder = await stat(path).then(
-    (found) => found.isDirectory(),
+  const found = await stat(path).then(
+    (each) => each,
     (error: unknown) => {
       throw new PathError(`input: expected a folder or list at ${path}, got ${errorCode(error)}`, { cause: error });
     },
   );
+  const isFolder = found.isDirectory();
+  if (!isFolder && !found.isFile()) {
+    throw new PathError(`input: expected a folder or list at ${path}, got a device, pipe or socket`);
+  }
   const folder = isFolder ? path : dirname(path);
   const records = isFolder ? folderRecords(path, options.signal) : recordsOf(path, options.signal);
   const where = isFolder ? (line: number) => `image ${line}` : (line: number) => `line ${line}`;

@@ -4,7 +4,7 @@
 // what counts is the digest that went into the workflow's history.
 
 import { createHash, randomBytes } from "node:crypto";
-import { link, mkdir, open, readdir, readFile, rm, unlink } from "node:fs/promises";
+import { link, mkdir, open, readdir, readFile, rm, rmdir, unlink } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Committed } from "../messages/job.ts";
@@ -31,6 +31,8 @@ export interface ObjectStore {
   list(prefix?: string): Promise<string[]>;
   /** Delete every object whose name starts with `folder` and a slash. Only for objects that no history names. */
   discard(folder: string): Promise<void>;
+  /** Remove the store's folder if there is nothing in it. */
+  leave(): Promise<void>;
   /**
    * Write, link and read a small object and delete it again, to find a bad mount at submit and not hours later.
    * @throws StoreError with what failed.
@@ -145,6 +147,12 @@ export function folderStore(folder: string): ObjectStore {
 
     async discard(name) {
       await rm(place(name), { recursive: true, force: true });
+    },
+
+    async leave() {
+      await rmdir(folder).catch((error: unknown) => {
+        if (!["ENOENT", "ENOTEMPTY", "EEXIST"].includes(errorCode(error) ?? "")) throw error;
+      });
     },
 
     async probe() {

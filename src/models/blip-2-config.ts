@@ -42,6 +42,8 @@ export interface Blip2Config {
 }
 
 const size = z.number().int().positive();
+/** More than any checkpoint has; a number beyond it would cost its own length in memory before anything is checked. */
+const layers = size.max(1000);
 const eps = z.number().nonnegative();
 const vision = classDefaults.Blip2VisionConfig;
 const qFormer = classDefaults.Blip2QFormerConfig;
@@ -54,7 +56,7 @@ const blip2Schema = z.object({
     .object({
       hidden_size: size.default(vision.hidden_size),
       intermediate_size: size.default(vision.intermediate_size),
-      num_hidden_layers: size.default(vision.num_hidden_layers),
+      num_hidden_layers: layers.default(vision.num_hidden_layers),
       num_attention_heads: size.default(vision.num_attention_heads),
       image_size: size.default(vision.image_size),
       patch_size: size.default(vision.patch_size),
@@ -66,7 +68,7 @@ const blip2Schema = z.object({
   qformer_config: z
     .object({
       hidden_size: size.default(qFormer.hidden_size),
-      num_hidden_layers: size.default(qFormer.num_hidden_layers),
+      num_hidden_layers: layers.default(qFormer.num_hidden_layers),
       num_attention_heads: size.default(qFormer.num_attention_heads),
       intermediate_size: size.default(qFormer.intermediate_size),
       hidden_act: z.string().default(qFormer.hidden_act),
@@ -157,6 +159,8 @@ function expectHeads(ref: string, part: string, sizes: { hidden_size: number; nu
 }
 
 const processor = classDefaults.BlipImageProcessor;
+/** Pixels are divided by it. */
+const deviation = z.number().positive();
 const three = z.tuple([z.number(), z.number(), z.number()]);
 
 const processorSchema = z.object({
@@ -170,7 +174,7 @@ const processorSchema = z.object({
   rescale_factor: z.number().default(processor.rescale_factor),
   do_normalize: z.boolean().default(processor.do_normalize),
   image_mean: three.default([...processor.image_mean]),
-  image_std: three.default([...processor.image_std]),
+  image_std: z.tuple([deviation, deviation, deviation]).default([...processor.image_std]),
 });
 
 /** PIL's number for BICUBIC. */

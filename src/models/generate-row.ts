@@ -2,7 +2,7 @@
 
 import type { Gpu } from "../gpu/device.ts";
 import { byteLength } from "../gpu/tensor.ts";
-import type { Activation, Generation } from "../stages.ts";
+import { type Activation, type Generation, mostBeams } from "../stages.ts";
 import { GenerationError } from "./errors.ts";
 import type { LanguageModel } from "./language-model.ts";
 
@@ -22,7 +22,6 @@ export interface GenerateBuckets {
   readonly promptType: "f32" | "f16";
 }
 
-const mostBeams = 32;
 const leastTextRows = 4;
 const leastNewRows = 8;
 

@@ -20,6 +20,9 @@ export interface OptConfig {
 
 const defaults = classDefaults.OPTConfig;
 
+/** More than any checkpoint has; a number beyond it would cost its own length in memory before anything is checked. */
+const mostLayers = 1000;
+
 /** Keys that hold one whole number. */
 type CountKey =
   | "vocab_size"
@@ -48,6 +51,10 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
       );
     }
   };
+  const layers = number("num_hidden_layers");
+  if (layers > mostLayers) {
+    throw new UnsupportedModelError(`text_config.num_hidden_layers: expected at most ${mostLayers}, got ${layers}`);
+  }
   const width = number("hidden_size");
   expect("activation_function", "relu", defaults.activation_function);
   expect("do_layer_norm_before", true, defaults.do_layer_norm_before);
@@ -65,7 +72,7 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
   return {
     vocabulary: number("vocab_size"),
     width,
-    layers: number("num_hidden_layers"),
+    layers,
     heads,
     ffnWidth: number("ffn_dim"),
     maxPositions: number("max_position_embeddings"),

@@ -17,6 +17,7 @@ import {
   TypedSearchAttributes,
   WorkflowExecutionAlreadyStartedError,
 } from "@temporalio/common";
+import { uploadImage } from "../jobs/uploads.ts";
 import type { JobInput, JobProgress, JobRequest, Timing } from "../messages/job.ts";
 import { jobsQueue, jobWorkflowId } from "../messages/queues.ts";
 import { type AnswerInput, type AnswerResult, answerWorkflow } from "../workflows/answer-types.ts";
@@ -39,6 +40,9 @@ export interface JobStatus {
   readonly execution: WorkflowExecutionStatusName;
 }
 
+/** The input of `answer`, with an image by URI or as a small file's bytes. */
+export type AnswerRequest = Omit<AnswerInput, "image"> & { readonly image: string | Uint8Array };
+
 /** Milliseconds for one request; a query waits for a worker. */
 const requestTimeout = 5000;
 
@@ -59,11 +63,10 @@ export async function connectJobs(environment: Environment = process.env): Promi
       ...(apiKey === undefined ? {} : { apiKey }),
       ...(tls === undefined ? {} : { tls }),
     });
-    const timing = timingOf(environment);
     return new JobClient(
       new Client({ connection, namespace }),
       (error) => temporalUnavailable(settings, error),
-      timing,
+      environment,
     );
   } catch (error) {
     throw temporalUnavailable(settings, error);
@@ -86,21 +89,27 @@ function positive(text: string | undefined): number | undefined {
 export class JobClient {
   readonly client: Client;
   readonly #unavailable: (error: unknown) => Error;
-  readonly #timing: Timing;
+  readonly #environment: Environment;
 
-  constructor(client: Client, unavailable: (error: unknown) => Error, timing: Timing) {
+  constructor(client: Client, unavailable: (error: unknown) => Error, environment: Environment) {
     this.client = client;
     this.#unavailable = unavailable;
-    this.#timing = timing;
+    this.#environment = environment;
   }
 
   /**
-   * Start a job. It begins to plan as soon as a worker takes it; see planned().
+   * Start a job. It begins to plan as soon as a worker takes it; see planned(). The id of a job that could not be planned
+   * is free: once the mistake in its source is mended, the same submit works.
    * @throws JobError when there is a job of this id, TemporalUnavailableError
    */
   async submit(request: JobRequest): Promise<void> {
     try {
-      await this.#start({ timing: this.#timing, ...request }, "REJECT_DUPLICATE");
+      const input = { timing: timingOf(this.#environment), ...request };
+      await this.#start(input, "REJECT_DUPLICATE").catch(async (error: unknown) => {
+        const isTaken = error instanceof WorkflowExecutionAlreadyStartedError;
+        if (!isTaken || !(await this.#neverPlanned(request.jobId))) throw error;
+        await this.#start(input, "ALLOW_DUPLICATE");
+      });
     } catch (error) {
       if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
       throw new JobError(
@@ -189,8 +198,16 @@ export class JobClient {
     return { attempt, items };
   }
 
-  /** Ask one question about one image and wait for the answer. @throws JobError with the mistake's class */
-  async answer(workflowId: string, input: AnswerInput): Promise<AnswerResult> {
+  /**
+   * Ask one question about one image and wait for the answer. An image given as bytes is kept in the uploads first; it
+   * never enters a history.
+   * @throws JobError with the mistake's class, StoreError
+   */
+  async answer(workflowId: string, { image, ...rest }: AnswerRequest): Promise<AnswerResult> {
+    const input: AnswerInput = {
+      ...rest,
+      image: typeof image === "string" ? image : await uploadImage(image, this.#environment),
+    };
     try {
       return await this.#call(() =>
         this.client.workflow.execute<(input: AnswerInput) => Promise<AnswerResult>>(answerWorkflow, {
@@ -209,6 +226,13 @@ export class JobClient {
 
   async close(): Promise<void> {
     await this.client.connection.close();
+  }
+
+  /** Ended without a manifest: nothing was run, and nothing is kept. */
+  async #neverPlanned(jobId: string): Promise<boolean> {
+    const status = await this.status(jobId).catch(() => null); // nobody can say: then it is taken
+    if (status === null || status.execution === "RUNNING") return false;
+    return status.progress.records.every(({ manifest }) => manifest === null);
   }
 
   async #start(input: JobInput, workflowIdReusePolicy: "REJECT_DUPLICATE" | "ALLOW_DUPLICATE"): Promise<void> {

@@ -138,7 +138,7 @@ async function watched(
     log.info({ ...fields, seconds: Number(seconds().toFixed(3)) }, `${name} done`);
     return result;
   } catch (error) {
-    const failure = toFailure(error);
+    const failure = toFailure(error, attempt);
     const type = error instanceof Error ? error.name : "Error";
     metrics.activity(name, type, seconds());
     log.warn({ ...fields, seconds: Number(seconds().toFixed(3)), error: failure.message, type }, `${name} gave up`);

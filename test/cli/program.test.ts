@@ -28,7 +28,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["caption", /missing required argument 'image'; see `blipfleet caption --help`/],
   ["ask x.jpg", /missing required argument 'question'; see `blipfleet ask --help`/],
   ["caption x.jpg --num-beam 3", /unknown option '--num-beam' \(Did you mean --num-beams\?\)/],
-  ["caption x.jpg --num-beams 0", /--num-beams: expected a whole number from 1 to 64, got "0"/],
+  ["caption x.jpg --num-beams 0", /--num-beams: expected a whole number from 1 to 32, got "0"/],
   ["caption x.jpg --length-penalty", /'--length-penalty <number>' argument missing/],
   ["caption x.jpg --dtype int8", /--dtype int8: .* not available yet/],
   ["caption x.jpg --format json", /--format: expected text or jsonl, got "json"/],

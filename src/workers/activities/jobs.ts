@@ -52,7 +52,10 @@ async function planItems({ source, folder, previous }: PlanInput, roots: RootChe
       const onProgress = (count: number) => {
         records = count;
       };
-      return planManifest(store, source, { roots, signal, onProgress });
+      return planManifest(store, source, { roots, signal, onProgress }).catch(async (error: unknown) => {
+        await store.leave(); // a job that cannot be planned leaves nothing behind
+        throw error;
+      });
     },
   );
 }

@@ -12,13 +12,14 @@ export class QuestionError extends Error {
 /** The GPU is of no more use to this process; it ends, and its work goes to another. */
 const fatal: ReadonlySet<string> = new Set(["DeviceLostError", "OutOfMemoryError", "GpuThreadError"]);
 
-/** Nobody's mistake, and gone after a while or on another worker. */
+/** Nobody's mistake, and gone after a while or on another worker: tried for as long as it takes. */
 const infrastructure: ReadonlySet<string> = new Set([
   ...fatal,
   "AdapterError",
   "NatsUnavailableError",
   "PromptStoreUnavailableError",
   "SchedulerClosedError",
+  "ServiceError", // Temporal's own client
   "StoreError",
 ]);
 
@@ -31,6 +32,18 @@ const callerMistakes: ReadonlySet<string> = new Set([
   "StageError",
 ]);
 
+/** What an item's own image, text or path can be wrong in. Any other class is no item's fault. */
+const itemMistakes: ReadonlySet<string> = new Set([
+  "GenerationError",
+  "ImageError",
+  "PathError",
+  "QuestionError",
+  "TokenizerError",
+]);
+
+/** A file system's codes have no underscore, Node's own have one. */
+const systemCode = /^E[A-Z0-9]+$/;
+
 /** Codes of a file system that may work again: a mount that went away, too many open files. */
 const passingCodes: ReadonlySet<string> = new Set([
   "EIO",
@@ -42,7 +55,10 @@ const passingCodes: ReadonlySet<string> = new Set([
   "EBUSY",
 ]);
 
-/** Tries of an activity after which even a passing fault of one item is that item's failure. */
+/**
+ * Tries of an activity after which a passing fault of one item's file is that item's failure, and a fault that nobody
+ * foresaw (a kernel that fails, a bug) is the job's: it would stand there for ever otherwise.
+ */
 const patience = 5;
 
 export function isFatal(error: unknown): boolean {
@@ -55,22 +71,28 @@ export function isFatal(error: unknown): boolean {
  */
 export function itemError(error: unknown, attempt: number): ItemError {
   if (error instanceof TemporalFailure) throw error;
-  const name = error instanceof Error ? error.name : "Error";
-  if (name === "AbortError" || infrastructure.has(name) || name === "PromptStoreError" || name === "StageError")
-    throw error;
+  if (!(error instanceof Error)) throw error;
+  const isOfFile = systemCode.test(errorCode(error) ?? "") && !infrastructure.has(error.name);
+  if (!itemMistakes.has(error.name) && !isOfFile) throw error;
   if (passingCodes.has(errorCode(error) ?? "") && attempt < patience) throw error;
-  return { type: name, message: error instanceof Error ? error.message : String(error) };
+  return { type: error.name, message: error.message };
 }
 
-/** The error as Temporal should see it: the class as its type, retried unless it is a caller's mistake. */
-export function toFailure(error: unknown): Error {
+/**
+ * The error as Temporal should see it: the class as its type. A caller's mistake is not retried, infrastructure always,
+ * what nobody foresaw a few times.
+ * @param attempt of the activity, from 1
+ */
+export function toFailure(error: unknown, attempt = 1): Error {
   if (error instanceof TemporalFailure) return error;
-  if (!(error instanceof Error)) return ApplicationFailure.retryable(String(error), "Error");
-  if (error.name === "AbortError") return new CancelledFailure(error.message);
+  const name = error instanceof Error ? error.name : "Error";
+  const message = error instanceof Error ? error.message : String(error);
+  if (name === "AbortError") return new CancelledFailure(message);
+  const isForeseen = infrastructure.has(name) || passingCodes.has(errorCode(error) ?? "");
   return ApplicationFailure.create({
-    type: error.name,
-    message: error.message,
-    nonRetryable: callerMistakes.has(error.name),
-    cause: error,
+    type: name,
+    message,
+    nonRetryable: callerMistakes.has(name) || (!isForeseen && attempt >= patience),
+    ...(error instanceof Error ? { cause: error } : {}),
   });
 }

@@ -1,17 +1,16 @@
 // The bytes of an item's image, from below the roots.
 
+import { constants } from "node:fs";
 import { open } from "node:fs/promises";
-import { ImageError } from "../../image/image-error.ts";
+import { ImageError, maxImageBytes } from "../../image/image-error.ts";
 import { errorCode } from "../../jobs/errors.ts";
 import { type RootCheck, toPath } from "../../jobs/roots.ts";
-
-/** Bytes; the largest photographs are under 100 MB. More is a mistake or an attack. */
-const largestImage = 512 * 1024 * 1024;
 
 /** A file system's way to say that the path is wrong, now and later. */
 const wrongPath: ReadonlySet<string> = new Set([
   "ENOENT",
   "ENOTDIR",
+  "ENXIO",
   "EISDIR",
   "EACCES",
   "EPERM",
@@ -27,12 +26,13 @@ const wrongPath: ReadonlySet<string> = new Set([
 export async function readImage(uri: string, roots: RootCheck): Promise<Buffer> {
   const path = await roots.resolveInside(toPath(uri, "/"));
   try {
-    const file = await open(path, "r");
+    // Without O_NONBLOCK a named pipe would hold a thread of this process until somebody writes to it.
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const { size, isFile } = await file.stat().then((stat) => ({ size: stat.size, isFile: stat.isFile() }));
       if (!isFile) throw new ImageError(`image: expected a file at ${path}, got something else`);
-      if (size > largestImage)
-        throw new ImageError(`image: expected at most ${largestImage} bytes, got ${size} in ${path}`);
+      if (size > maxImageBytes)
+        throw new ImageError(`image: expected at most ${maxImageBytes} bytes, got ${size} in ${path}`);
       return await file.readFile();
     } finally {
       await file.close();
