@@ -11,6 +11,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { NativeConnection, type Worker } from "@temporalio/worker";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import { allowedRoots, cacheFolder, rootCheck } from "../jobs/roots.ts";
+import { uploadsFolder } from "../jobs/uploads.ts";
 import { connectNats } from "../messages/connect.ts";
 import { NatsUnavailableError, PromptStoreUnavailableError } from "../messages/errors.ts";
 import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts";
@@ -86,7 +87,7 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
   const jobs = options.jobs ?? true;
   if (jobs) findBundle();
   const settings = temporalSettings(environment);
-  const roots = rootCheck(allowedRoots(environment));
+  const roots = rootCheck([...allowedRoots(environment), uploadsFolder(environment)]);
   const draining = new AbortController();
   const forgetSignals = stopOnSignals(draining, options.stop, log);
   const metrics = new WorkerMetrics();

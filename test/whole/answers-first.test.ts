@@ -1,7 +1,7 @@
 // Somebody who waits is served first: answers stay quick while a batch job fills every slot of the only worker.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -28,7 +28,7 @@ before(async () => {
   images = await mkdtemp(join(tmpdir(), "blipfleet-images-"));
   paths = await writePictures(images, 600);
   fleet = await Fleet.open(images);
-  jobs = await connectJobs({ TEMPORAL_ADDRESS: fleet.temporal.address });
+  jobs = await connectJobs(fleet.environment);
 });
 
 after(async () => {
@@ -56,6 +56,18 @@ async function timeAnswers(name: string, chosen: readonly string[]): Promise<num
 
 /** The 95th percentile of sorted values. */
 const p95 = (times: readonly number[]) => times[Math.ceil(times.length * 0.95) - 1] ?? Number.NaN;
+
+test("an image given as bytes gets the answer of its file", async () => {
+  const worker = await fleet.worker({ model: ref });
+  const [path = ""] = paths;
+  const { card } = await checkModel(await openCheckpoint(ref), "f32", { cacheFolder: cacheFolder() });
+  const input = { model: { ref, digest: card.digest, dtype: "f32" }, prompt: "a photo of" } as const;
+  const byFile = await jobs.answer("by-file", { ...input, image: pathToFileURL(path).href });
+  const byBytes = await jobs.answer("by-bytes", { ...input, image: await readFile(path) });
+  assert.deepEqual(byBytes.token_ids, byFile.token_ids);
+  assert.match(byBytes.image, /_uploads/);
+  await worker.stop();
+});
 
 test("the 95th percentile of answers under full load stays below three times the idle one and one submit", async () => {
   await fleet.worker({ model: ref });

@@ -33,7 +33,8 @@ export class Fleet {
   readonly folder: string;
   readonly nats: NatsServer;
   readonly temporal: TemporalServer;
-  readonly #environment: Readonly<Record<string, string>>;
+  /** What the processes of this fleet have in their environment. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly #workers = new Set<WorkerProcess>();
   #jobs: JobClient | undefined;
 
@@ -41,7 +42,7 @@ export class Fleet {
     this.folder = folder;
     this.temporal = temporal;
     this.nats = nats;
-    this.#environment = environment;
+    this.environment = environment;
   }
 
   /** Start the servers. Images are read from `images`; `environment` is added to that of every process. */
@@ -64,7 +65,7 @@ export class Fleet {
 
   /** Run `blipfleet …` against this fleet. */
   run(args: readonly string[]): Promise<Ran> {
-    return runCommand(args, this.#environment);
+    return runCommand(args, this.environment);
   }
 
   /** Run `blipfleet …`, which must succeed. @returns stdout */
@@ -76,7 +77,7 @@ export class Fleet {
 
   /** Start a worker process and wait until it takes work. */
   async worker(options: WorkerOptions): Promise<WorkerProcess> {
-    const worker = new WorkerProcess(options, this.#environment, await freePort());
+    const worker = new WorkerProcess(options, this.environment, await freePort());
     this.#workers.add(worker);
     await worker.ready();
     return worker;
@@ -84,7 +85,7 @@ export class Fleet {
 
   /** How a job stands; undefined while nobody can say. Asked directly: a command a look would take the cores. */
   async progress(jobId: string): Promise<JobProgress | undefined> {
-    this.#jobs ??= await connectJobs(this.#environment);
+    this.#jobs ??= await connectJobs(this.environment);
     return this.#jobs.status(jobId).then(
       ({ progress }) => progress,
       () => undefined,
