@@ -25,6 +25,7 @@ export default async function* report(source) {
   };
   const lineOf = (file) => {
     const { passed, failed, milliseconds, output } = of(file);
+    perFile.delete(file); // tests that two files share are told for each
     counts.files += 1;
     counts.passed += passed;
     counts.failed += failed;
