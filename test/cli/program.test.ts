@@ -93,3 +93,15 @@ test("mistakes of the caller and faults of the machine have different statuses",
   }
   assert.equal(told[0], "blipfleet: CheckpointError: x: expected a directory\n");
 });
+
+test("a name cannot steer the terminal", () => {
+  const write = process.stderr.write;
+  const told: string[] = [];
+  process.stderr.write = ((text: string) => Boolean(told.push(text))) as typeof process.stderr.write;
+  try {
+    tellError(new WeightsError("x", ["\u001b[31mred\r\u009b.weight: expected no tensor of this name"]), []);
+  } finally {
+    process.stderr.write = write;
+  }
+  assert.match(told[0] ?? "", /\n {2}\\u001b\[31mred\\u000d\\u009b\.weight: expected no tensor of this name\n$/);
+});

@@ -121,6 +121,12 @@ for (const file of [
   });
 }
 
+test("the reason is told once, however often libvips says it", async () => {
+  const whole = await readFile(path.join(folder, "rgb.jpg"));
+  const message = await refusal(whole.subarray(0, 20));
+  assert.equal(message.split("contains no image").length, 2, message);
+});
+
 test("damaged files of every kind decode or are refused, and nothing else happens", async () => {
   let state = 1;
   const random = () => {

@@ -330,3 +330,8 @@ describe("any input", () => {
     assert.deepEqual(JSON.parse(child.stdout), { items: 100_000, count: 100_000 });
   });
 });
+
+test("a pipe in place of a list is refused, not waited for", { timeout: 10_000 }, async () => {
+  spawnSync("mkfifo", [join(data, "pipe.jsonl")]);
+  await assert.rejects(read("pipe.jsonl"), { name: "PathError", message: /pipe.jsonl, got a device, pipe or socket$/ });
+});

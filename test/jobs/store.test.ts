@@ -19,6 +19,18 @@ test("what is committed is read back under its digest", async () => {
   assert.equal(readFileSync(join(root, "new", "job 1", "chunks/000001/generate.jsonl"), "utf8"), "héllo\n");
 });
 
+test("a store is left without a trace when nothing was kept in it, and not otherwise", async () => {
+  const store = folderStore(join(root, "left"));
+  await store.probe();
+  assert.ok(existsSync(join(root, "left")));
+  await store.leave();
+  assert.ok(!existsSync(join(root, "left")));
+  await store.leave();
+  const { name, sha256: digest } = await store.commit("kept", Buffer.from("kept"));
+  await store.leave();
+  assert.equal((await store.read(name, digest)).toString(), "kept");
+});
+
 test("the first writer wins; the second learns the winner's digest and leaves nothing behind", async () => {
   const store = folderStore(join(root, "first"));
   const first = await store.commit("a", Buffer.from("one"));

@@ -177,3 +177,21 @@ test("preprocessing: defaults, both spellings of size, and what is refused", () 
   assert.throws(() => blip2ImageSettings("m", null, 28), ConfigError);
   assert.throws(() => blip2ImageSettings("m", { size: { shortest_edge: 28 } }, 28), ConfigError);
 });
+
+test("numbers that would cost their own length in memory are refused, and a deviation of zero", () => {
+  for (const [key, type] of [
+    ["vision_config", ConfigError],
+    ["qformer_config", ConfigError],
+    ["text_config", UnsupportedModelError],
+  ] as const) {
+    const json = { ...least, [key]: { num_hidden_layers: 1e9 } };
+    assert.throws(
+      () => blip2Config("m", json),
+      (error: Error) => error instanceof type && new RegExp(`${key}.num_hidden_layers: .*1000`).test(error.message),
+      key,
+    );
+    assert.ok(blip2Config("m", { ...least, [key]: { num_hidden_layers: 1000 } }));
+  }
+  const flat = { size: 224, image_std: [0.2, 0, 0.2] };
+  assert.throws(() => blip2ImageSettings("m", flat, 224), { name: "ConfigError", message: /image_std.1: .*>0/ });
+});
