@@ -24,6 +24,8 @@ interface BenchModule {
 /** Which modules below bench/ make up a bench. */
 const benches: Readonly<Record<string, readonly string[]>> = {
   pipeline: ["pipeline", "prompt-store", "encode-cost"],
+  "prompt-store": ["prompt-store"],
+  "encode-cost": ["encode-cost"],
 };
 
 interface Flags {
@@ -43,7 +45,7 @@ export function addBenchCommand(program: Command): void {
 
 async function bench({ only, json }: Flags): Promise<void> {
   const chosen = only === undefined ? Object.values(benches) : [benches[only]];
-  const names = chosen.flatMap((modules) => modules ?? []);
+  const names = [...new Set(chosen.flatMap((modules) => modules ?? []))];
   if (names.length === 0) {
     throw new UsageError(`--only: expected one of ${Object.keys(benches).join(", ")}, got ${JSON.stringify(only)}`);
   }

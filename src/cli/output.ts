@@ -37,7 +37,7 @@ function escaped(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** A text as part of a line for people; --format jsonl keeps its line breaks. */
+/** A text as part of a line for people: no line breaks, nothing that steers a terminal. --format jsonl keeps all. */
 export function oneLine(text: string): string {
-  return text.replace(/\s*\n\s*/g, " ");
+  return text.replace(/\p{Cc}+/gu, " ").trim();
 }

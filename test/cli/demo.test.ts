@@ -5,6 +5,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { oneLine } from "../../src/cli/output.ts";
 import { images, runCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "blipfleet-demo-test-"));
@@ -29,7 +30,7 @@ test("the demo captions a folder and says what it did", async () => {
   );
   for (const { image, text } of results) {
     assert.equal(
-      stdout.split("\n").some((line) => line.startsWith(`${image} `) && line.endsWith(text.replace(/\s*\n\s*/g, " "))),
+      stdout.split("\n").some((line) => line.startsWith(`${image} `) && line.endsWith(oneLine(text))),
       true,
       stdout,
     );

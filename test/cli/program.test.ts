@@ -37,7 +37,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["job frob", /unknown command 'frob'/],
   ["job status", /missing required argument 'id'; see `blipfleet job status --help`/],
   ["worker --stages encode,decode", /--stages: expected a list of encode, query, generate, got "decode"/],
-  ["bench --only nothing", /--only: expected one of pipeline, got "nothing"/],
+  ["bench --only nothing", /--only: expected one of pipeline, prompt-store, encode-cost, got "nothing"/],
   ["match x.jpg text", /match: .* not available yet/],
   ["classify x.jpg cat dog", /classify: .* not available yet/],
   ["index photos --out x", /index: .* not available yet/],
