@@ -64,11 +64,7 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
   const adapter = await instance(toggles).requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new AdapterError(`adapter: expected a Vulkan, Metal or D3D12 driver, found none; ${nextStep}`);
   const { info } = adapter;
-  if (info.vendor === "") {
-    throw new AdapterError(
-      `adapter: expected one that computes, found only the null backend (${info.description}); ${nextStep}`,
-    );
-  }
+  expectComputing(info);
   const limits: Record<string, number> = {};
   for (const name of wantedLimits) limits[name] = adapter.limits[name];
   const report: AdapterReport = {
@@ -84,6 +80,17 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
     toggles,
   };
   return { adapter, report };
+}
+
+/**
+ * Dawn's null backend, which it offers where no driver is found, has no vendor. It accepts all work and runs none.
+ * @throws AdapterError
+ */
+export function expectComputing(info: GPUAdapterInfo): void {
+  if (info.vendor !== "") return;
+  throw new AdapterError(
+    `adapter: expected one that computes, found only ${JSON.stringify(info.device)}, which runs nothing; ${nextStep}`,
+  );
 }
 
 /** One line that names an adapter, for errors and logs. */

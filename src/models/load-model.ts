@@ -2,6 +2,7 @@
 
 import { totalmem } from "node:os";
 import { constrainedMemory } from "node:process";
+import { adapterLine } from "../gpu/adapter.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { Dtype, ModelCard } from "../stages.ts";
@@ -110,8 +111,8 @@ function expectRoom(gpu: Gpu, { ref, dtype }: ModelCard, memory: MemoryPlan): nu
   const room = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
   if (gpu.report.softwareAdapter && gpu.allocatedBytes + total > room) {
     throw new OutOfMemoryError(
-      `${ref}: expected weights of at most ${room - gpu.allocatedBytes} bytes (the machine has ${room}), got ${total} under ` +
-        `--dtype ${dtype} (${parts.map(([part, bytes]) => `${part} ${bytes}`).join(", ")}); use fewer stages or a smaller model`,
+      `${ref}: expected weights of at most ${room - gpu.allocatedBytes} bytes on ` +
+        `${adapterLine(gpu.report)} (the machine has ${room}), got ${total} under --dtype ${dtype} (${parts.map(([part, bytes]) => `${part} ${bytes}`).join(", ")}); use fewer stages or a smaller model`,
     );
   }
   return total;

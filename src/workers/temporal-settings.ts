@@ -81,7 +81,9 @@ function contents(environment: Environment, name: string): Buffer | undefined {
 }
 
 export function temporalUnavailable(settings: TemporalSettings, cause: unknown): TemporalUnavailableError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const told = cause instanceof Error ? cause.message : String(cause);
+  // The worker's native client tells its nested errors as Rust prints them; the innermost one says it.
+  const reason = /message: "([^"]+)" \}/.exec(told)?.[1] ?? told;
   return new TemporalUnavailableError(
     `Temporal: expected a server at ${settings.address} (TEMPORAL_ADDRESS), got: ${reason}; ` +
       'start one with "blipfleet dev" or set TEMPORAL_ADDRESS',

@@ -4,8 +4,9 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { NativeConnection } from "@temporalio/worker";
 import { connectJobs, timingOf } from "../../src/workers/job-client.ts";
-import { temporalSettings } from "../../src/workers/temporal-settings.ts";
+import { temporalSettings, temporalUnavailable } from "../../src/workers/temporal-settings.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
 
 const folder = temporaryFolder();
@@ -60,6 +61,15 @@ test("no server: the address, the variable and what to do", async () => {
     name: "TemporalUnavailableError",
     message: /expected a server at 127\.0\.0\.1:1 \(TEMPORAL_ADDRESS\).*"blipfleet dev"/s,
   });
+});
+
+test("a worker's native client is told in words as well", async () => {
+  const settings = temporalSettings({ TEMPORAL_ADDRESS: "127.0.0.1:1" });
+  const error = await NativeConnection.connect({ address: settings.address }).then(
+    () => assert.fail("expected no server"),
+    (cause: unknown) => temporalUnavailable(settings, cause),
+  );
+  assert.match(error.message, /\(TEMPORAL_ADDRESS\), got: Connection refused; start one with/);
 });
 
 test("timing comes from the environment in seconds; nonsense is the default", () => {
