@@ -7,6 +7,7 @@ import { type Command, Option } from "commander";
 import type { JobRequest, Topology } from "../messages/job.ts";
 import { type Dtype, defaultGeneration } from "../stages.ts";
 import type { DevState } from "./dev-state.ts";
+import { UsageError } from "./errors.ts";
 import { addGenerationOptions, type GenerationFlags, generationFrom, wholeNumber } from "./generation-options.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
@@ -68,7 +69,18 @@ Examples:
   blipfleet job submit list.jsonl --task ask --prompt "What is in the picture?" --id questions-1
 `,
   );
-  command.action((source: string, flags: Flags) => withJobs((jobs, dev) => submit(jobs, dev, source, flags)));
+  command.action(async (source: string, flags: Flags) => {
+    expectQuestions(source, flags);
+    await withJobs((jobs, dev) => submit(jobs, dev, source, flags));
+  });
+}
+
+/** Folders and text lists have no questions of their own. @throws UsageError */
+function expectQuestions(source: string, { task, prompt }: Flags): void {
+  if (task !== "ask" || prompt !== undefined || /\.(jsonl|ndjson|csv)$/i.test(source)) return;
+  throw new UsageError(
+    "--task ask: expected the question in --prompt, or a .jsonl or .csv list whose items have their own, got neither",
+  );
 }
 
 type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];

@@ -34,6 +34,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["caption x.jpg --format json", /--format: expected text or jsonl, got "json"/],
   ["caption x.jpg --do-sample", /--do-sample: sampling is not available yet/],
   ["job submit photos --task classify", /--task.*Allowed choices are caption, ask/],
+  ["job submit photos --task ask", /--task ask: expected the question in --prompt, .* got neither/],
   ["job frob", /unknown command 'frob'/],
   ["job status", /missing required argument 'id'; see `blipfleet job status --help`/],
   ["worker --stages encode,decode", /--stages: expected a list of encode, query, generate, got "decode"/],
