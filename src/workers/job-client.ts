@@ -206,7 +206,7 @@ export class JobClient {
   async answer(workflowId: string, { image, ...rest }: AnswerRequest): Promise<AnswerResult> {
     const input: AnswerInput = {
       ...rest,
-      image: typeof image === "string" ? image : await uploadImage(image, this.#environment),
+      image: image instanceof Uint8Array ? await uploadImage(image, this.#environment) : image,
     };
     try {
       return await this.#call(() =>
