@@ -98,7 +98,7 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
     const { JobError } = await import("../workers/job-client.ts");
     throw new JobError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
   }
-  if (planned === null) tell(`job ${jobId} is submitted; no worker has taken it yet`);
+  if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
   if (flags.watch) {
     await followJob(jobs, jobId, flags.format);
   } else if (flags.format === "jsonl") {

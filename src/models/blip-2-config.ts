@@ -147,7 +147,7 @@ export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Co
     },
     queries: read.num_query_tokens,
     imageId: read.image_token_index,
-    text: optConfig(text),
+    text: optConfig(text, ref),
   };
 }
 

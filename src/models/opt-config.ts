@@ -35,25 +35,30 @@ type CountKey =
 
 /**
  * @param text the `text_config` object of config.json.
+ * @param ref names the checkpoint in errors
  * @throws UnsupportedModelError for a variant of OPT that is not built: one sentence naming the key.
  */
-export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
+export function optConfig(text: Readonly<Record<string, unknown>>, ref = "config.json"): OptConfig {
   const number = (key: CountKey): number => {
     const value = text[key] ?? defaults[key];
     if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
-    throw new UnsupportedModelError(`text_config.${key}: expected a whole number, got ${JSON.stringify(value)}`);
+    throw new UnsupportedModelError(
+      `${ref}: text_config.${key}: expected a whole number, got ${JSON.stringify(value)}`,
+    );
   };
   const expect = (key: keyof typeof defaults | "word_embed_proj_dim", expected: unknown, standard: unknown) => {
     const value = text[key] ?? standard;
     if (value !== expected) {
       throw new UnsupportedModelError(
-        `text_config.${key}: expected ${JSON.stringify(expected)} (OPT-2.7b, OPT-6.7b and their like), got ${JSON.stringify(value)}`,
+        `${ref}: text_config.${key}: expected ${JSON.stringify(expected)} (OPT-2.7b, OPT-6.7b and their like), got ${JSON.stringify(value)}`,
       );
     }
   };
   const layers = number("num_hidden_layers");
   if (layers > mostLayers) {
-    throw new UnsupportedModelError(`text_config.num_hidden_layers: expected at most ${mostLayers}, got ${layers}`);
+    throw new UnsupportedModelError(
+      `${ref}: text_config.num_hidden_layers: expected at most ${mostLayers}, got ${layers}`,
+    );
   }
   const width = number("hidden_size");
   expect("activation_function", "relu", defaults.activation_function);
@@ -66,7 +71,7 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
   const heads = number("num_attention_heads");
   if (heads === 0 || width % heads !== 0) {
     throw new UnsupportedModelError(
-      `text_config.num_attention_heads: expected a divisor of the hidden size ${width}, got ${heads}`,
+      `${ref}: text_config.num_attention_heads: expected a divisor of the hidden size ${width}, got ${heads}`,
     );
   }
   return {
@@ -78,16 +83,16 @@ export function optConfig(text: Readonly<Record<string, unknown>>): OptConfig {
     maxPositions: number("max_position_embeddings"),
     normEps: 1e-5,
     bosId: number("bos_token_id"),
-    stopIds: stopIds(text.eos_token_id === undefined ? defaults.eos_token_id : text.eos_token_id),
+    stopIds: stopIds(text.eos_token_id === undefined ? defaults.eos_token_id : text.eos_token_id, ref),
   };
 }
 
-function stopIds(value: unknown): readonly number[] {
+function stopIds(value: unknown, ref: string): readonly number[] {
   const ids: unknown[] = value === null ? [] : Array.isArray(value) ? value : [value];
   const bad = ids.find((id) => typeof id !== "number" || !Number.isInteger(id) || id < 0);
   if (bad !== undefined) {
     throw new UnsupportedModelError(
-      `text_config.eos_token_id: expected an id or a list of ids, got ${JSON.stringify(value)}`,
+      `${ref}: text_config.eos_token_id: expected an id or a list of ids, got ${JSON.stringify(value)}`,
     );
   }
   return ids as number[];

@@ -12,7 +12,9 @@ export class WeightsError extends Error {
     const rest = problems.length - shown;
     const lines = [...problems.slice(0, shown), ...(rest > 0 ? [`and ${rest} more`] : [])];
     const count = problems.length === 1 ? "1 problem" : `${problems.length} problems`;
-    super(`${where}: expected usable weights, got ${count}:\n${lines.map((line) => `  ${line}`).join("\n")}`);
+    super(
+      `${where}: expected usable weights, got ${count}:\n${lines.map((line) => `  ${line.replaceAll("\n", "\\n")}`).join("\n")}`,
+    );
     this.problems = problems;
   }
 }

@@ -100,9 +100,9 @@ test("a name cannot steer the terminal", () => {
   const told: string[] = [];
   process.stderr.write = ((text: string) => Boolean(told.push(text))) as typeof process.stderr.write;
   try {
-    tellError(new WeightsError("x", ["\u001b[31mred\r\u009b.weight: expected no tensor of this name"]), []);
+    tellError(new WeightsError("x", ["\u001b[31mred\r\n\u009b.weight: expected no tensor of this name"]), []);
   } finally {
     process.stderr.write = write;
   }
-  assert.match(told[0] ?? "", /\n {2}\\u001b\[31mred\\u000d\\u009b\.weight: expected no tensor of this name\n$/);
+  assert.match(told[0] ?? "", /\n {2}\\u001b\[31mred\\u000d\\n\\u009b\.weight: expected no tensor of this name\n$/);
 });

@@ -187,7 +187,8 @@ test("numbers that would cost their own length in memory are refused, and a devi
     const json = { ...least, [key]: { num_hidden_layers: 1e9 } };
     assert.throws(
       () => blip2Config("m", json),
-      (error: Error) => error instanceof type && new RegExp(`${key}.num_hidden_layers: .*1000`).test(error.message),
+      (error: Error) =>
+        error instanceof type && new RegExp(`^m: .*${key}.num_hidden_layers: .*1000`).test(error.message),
       key,
     );
     assert.ok(blip2Config("m", { ...least, [key]: { num_hidden_layers: 1000 } }));

@@ -6,6 +6,7 @@ import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
 import { packageRoot } from "../../src/gpu/package-root.ts";
@@ -182,6 +183,20 @@ test("prompts that somebody overwrote are found out and made again; not a byte o
   assert.equal((await fleet.progress("damaged"))?.reencoded, paths.length);
   assert.equal(await run("healed"), calm);
   assert.equal((await fleet.progress("healed"))?.reencoded, 0);
+});
+
+test("NATS down while a job is submitted and begins: it waits, says so, and ends as if nothing had been", async () => {
+  const manifest = await writeManifest(images, paths);
+  const calm = await fleet.must(["job", "export", "calm"]);
+  await fleet.nats.kill();
+  const submitted = fleet.must(["job", "submit", manifest, "--id", "outage", ...asked]);
+  await delay(6000); // longer than one call to the prompt store may take
+  assert.equal((await fleet.progress("outage"))?.done, 0);
+  await fleet.nats.restart();
+  await submitted;
+  await fleet.must(["job", "watch", "outage"]);
+  assert.equal(await fleet.must(["job", "export", "outage"]), calm);
+  assert.match(fleet.logs(), /expected NATS at 127.0.0.1:\d+ to answer \w+ within 5000 ms, got no connection for/);
 });
 
 test("a NATS server with too small a max_payload: the worker ends, naming both numbers and the setting", async () => {
