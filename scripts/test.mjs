@@ -21,6 +21,8 @@ const usage = `usage: npm test [-- OPTIONS]
 const root = fileURLToPath(new URL("..", import.meta.url));
 /** Files run at once; the project's budget is for two cores, and GPU tests on a software driver use both. */
 const concurrency = 2;
+/** What compares times with each other runs alone: noise from a neighbour is no finding. */
+const timed = ["whole/answers-first"];
 /** Seconds for one file; the slowest whole-stack test takes about a minute on two cores. */
 const fileLimit = 300;
 
@@ -47,13 +49,13 @@ function start(command, args, env) {
 }
 
 /** Run these files on one driver. @returns the reporter's counts and the status of node:test */
-async function runFiles(files, environment, driver, folder) {
+async function runFiles(files, environment, driver, folder, atOnce) {
   const { variables, problem } = variablesFor(environment, { ...process.env, BLIPFLEET_DRIVER: driver });
   if (problem) throw new SetupError(problem);
-  const countsPath = join(folder, `${driver}.json`);
+  const countsPath = join(folder, `${driver}-${atOnce}.json`);
   const args = [
     "--test",
-    `--test-concurrency=${concurrency}`,
+    `--test-concurrency=${atOnce}`,
     `--test-timeout=${fileLimit * 1000}`,
     `--test-reporter=${new URL("./test-reporter.mjs", import.meta.url).href}`,
     "--test-reporter-destination=stdout",
@@ -108,17 +110,26 @@ async function main() {
   const folder = mkdtempSync(join(tmpdir(), "blipfleet-test-"));
   const results = [];
   try {
-    for (const [driver, chosen] of runs) {
+    for (const [driver, chosen, atOnce] of runs.flatMap(withTimedAlone)) {
       if (chosen.length === 0) continue;
       process.stdout.write(
         `\ntest: ${chosen.length} files on ${driver}: ${environment.adapters[driver]?.description}\n`,
       );
-      results.push(await runFiles(chosen, environment, driver, folder));
+      results.push(await runFiles(chosen, environment, driver, folder, atOnce));
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
   return summarise(results, (Date.now() - started) / 1000);
+}
+
+/** Two runs: everything that may share the machine, then one by one what may not. */
+function withTimedAlone([driver, files]) {
+  const isTimed = (path) => timed.some((prefix) => path.startsWith(prefix));
+  return [
+    [driver, files.filter((path) => !isTimed(path)), concurrency],
+    [driver, files.filter(isTimed), 1],
+  ];
 }
 
 function summarise(results, seconds) {
@@ -131,7 +142,9 @@ function summarise(results, seconds) {
     if (status !== 0 || failed > 0 || skipped > 0 || passed === 0 || empty.length > 0) good = false;
   }
   if (results.length === 0) process.stdout.write("test: expected at least one test file, found none\n");
+  const sum = (count) => results.reduce((total, result) => total + result[count], 0);
   process.stdout.write(`test: ${good ? "passed" : "FAILED"} in ${seconds.toFixed(0)} s\n`);
+  process.stdout.write(`test: ${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped\n`);
   return good ? 0 : 1;
 }
 
