@@ -203,17 +203,17 @@ export class JobClient {
    * never enters a history.
    * @throws JobError with the mistake's class, StoreError
    */
-  async answer(workflowId: string, { image, ...rest }: AnswerRequest): Promise<AnswerResult> {
-    const input: AnswerInput = {
-      ...rest,
-      image: image instanceof Uint8Array ? await uploadImage(image, this.#environment) : image,
-    };
+  async answer(workflowId: string, request: AnswerRequest): Promise<AnswerResult> {
+    // What is no request at all goes to the workflow as it is: its check has the sentence for it.
+    const image = request?.image;
+    const input =
+      image instanceof Uint8Array ? { ...request, image: await uploadImage(image, this.#environment) } : request;
     try {
       return await this.#call(() =>
         this.client.workflow.execute<(input: AnswerInput) => Promise<AnswerResult>>(answerWorkflow, {
           taskQueue: jobsQueue,
           workflowId,
-          args: [input],
+          args: [input as AnswerInput],
           priority: { priorityKey: 1, fairnessKey: "answer" },
         }),
       );
