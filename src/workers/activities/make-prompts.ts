@@ -1,5 +1,6 @@
 // One image to its activation in the prompt store: the part of encode and query that batch and answer share.
 
+import { promptOf } from "../../answer.ts";
 import type { PromptKey } from "../../messages/prompt-store.ts";
 import type { RowOptions } from "../../stages.ts";
 import { activationForm, promptNames } from "./prompt-names.ts";
@@ -36,8 +37,9 @@ export async function encodeImage(serving: Serving, request: EncodeRequest, row:
   let made = false;
   await publishing.once(`${target.key} ${overwrite}`, async () => {
     if (!overwrite && ((await prompts.has(names.prompt)) || (!isFused && (await prompts.has(names.features))))) return;
-    const pixels = await stages.toPixels(bytes);
-    const activation = isFused ? await stages.encodeAndQuery(pixels, row) : await stages.encode(pixels, row);
+    const activation = isFused
+      ? await promptOf(stages, bytes, row)
+      : await stages.encode(await stages.toPixels(bytes), row);
     await prompts.put(target, activation, { overwrite });
     made = true;
   });

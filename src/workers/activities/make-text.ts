@@ -1,5 +1,6 @@
 // A prompt in the store and a question to a text: the part of generate that batch and answer share.
 
+import { answerFrom } from "../../answer.ts";
 import type { Asked } from "../../messages/job.ts";
 import type { RowOptions } from "../../stages.ts";
 import { keyOf } from "./make-prompts.ts";
@@ -32,9 +33,9 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const ids = await stages.tokenize(modelText(stages.card.family, asked.task, questionOf(asked, own)));
-  const newIds = await stages.generate(activation, ids, asked.generation, row);
-  return { text: await stages.detokenize(newIds), token_ids: newIds };
+  const read = modelText(stages.card.family, asked.task, questionOf(asked, own));
+  const { text, tokenIds } = await answerFrom(stages, activation, read, asked.generation, row);
+  return { text, token_ids: tokenIds };
 }
 
 /**
