@@ -27,7 +27,7 @@ export async function serveHealth(options: HealthOptions): Promise<Health> {
     const answer = (status: number, type: string, body: string) => {
       response.writeHead(status, { "content-type": type }).end(body);
     };
-    const { pathname } = new URL(request.url ?? "/", "http://worker");
+    const pathname = pathOf(request.url ?? "/");
     if (pathname === "/healthz") return answer(200, "text/plain", "ok\n");
     if (pathname === "/readyz") {
       const problems = options.problems();
@@ -45,6 +45,12 @@ export async function serveHealth(options: HealthOptions): Promise<Health> {
     server.listen(options.port, options.host, resolve);
   });
   return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+/** The path that a request asks for; what is no URL, such as "//", is taken as it is and found nowhere. */
+function pathOf(requested: string): string {
+  const base = "http://worker";
+  return URL.canParse(requested, base) ? new URL(requested, base).pathname : requested;
 }
 
 async function allMetrics({ metrics, sdkMetrics }: HealthOptions): Promise<string> {

@@ -1,6 +1,7 @@
 // What a worker serves over HTTP, and how its log reads for people.
 
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { test } from "node:test";
 import { serveHealth } from "../../src/workers/health.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
@@ -46,6 +47,38 @@ test("/metrics joins ours and Temporal's, and survives theirs; /healthz, /readyz
     problems = ["NATS is not connected"];
     assert.deepEqual(await get("/readyz"), { status: 503, text: "NATS is not connected\n" });
     assert.equal((await get("/")).status, 404);
+  } finally {
+    await health.close();
+  }
+});
+
+test("what is no path of ours is refused, and the next request is served", async () => {
+  const health = await serveHealth({ metrics: new WorkerMetrics(), port: 0, host: "127.0.0.1", problems: () => [] });
+  /** As it is, which fetch() would tidy up. */
+  const statusOf = (path: string) =>
+    new Promise<string>((resolve, reject) => {
+      const socket = connect(health.port, "127.0.0.1", () => socket.write(`GET ${path} HTTP/1.1\r\nHost: w\r\n\r\n`));
+      socket.once("data", (data) => {
+        resolve(data.toString("latin1").split(" ")[1] ?? "");
+        socket.destroy();
+      });
+      socket.once("error", reject);
+      socket.once("close", () => reject(new Error(`${path}: expected an answer, got none`)));
+    });
+  try {
+    const huge = `/${"x".repeat(100_000)}`;
+    for (const [path, status] of [
+      ["//", "404"],
+      ["//[", "404"],
+      ["/%", "404"],
+      ["/?//", "404"],
+      ["http://[", "404"],
+      [huge, "431"], // by node's parser
+      ["/healthz?x=//", "200"],
+    ] as const) {
+      assert.equal(await statusOf(path), status, path.slice(0, 20));
+      assert.equal(await statusOf("/healthz"), "200", `after ${path.slice(0, 20)}`);
+    }
   } finally {
     await health.close();
   }
