@@ -54,6 +54,17 @@ test("a file that is too large is refused by its size, before it is read", async
   await assert.rejects(read("huge.jpg"), { name: "ImageError", message: /at most 268435456 bytes, got 268435457 in/ });
 });
 
+test("an absolute path is one too; a relative one is refused, for it is relative to nobody's folder", async () => {
+  const roots = rootCheck([inside, "/"]);
+  writeFileSync(join(inside, "plain.jpg"), "plain");
+  assert.equal((await readImage(join(inside, "plain.jpg"), roots)).toString(), "plain");
+  for (const uri of ["etc/hostname", "./plain.jpg", `..${inside}/plain.jpg`]) {
+    const message = `path: expected a file: URI or an absolute path, got ${JSON.stringify(uri)}`;
+    await assert.rejects(readImage(uri, roots), new PathError(message));
+  }
+  await assert.rejects(readImage("s3://bucket/a.jpg", roots), { name: "PathError", message: /comes later/ });
+});
+
 test("what is missing is the image's mistake, what lies outside the path's", async () => {
   await assert.rejects(read("none.jpg"), { name: "ImageError", message: /none.jpg, got ENOENT/ });
   writeFileSync(join(folder, "secret.jpg"), "secret");

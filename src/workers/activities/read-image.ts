@@ -2,8 +2,9 @@
 
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
+import { isAbsolute } from "node:path";
 import { ImageError, maxImageBytes } from "../../image/image-error.ts";
-import { errorCode } from "../../jobs/errors.ts";
+import { errorCode, PathError } from "../../jobs/errors.ts";
 import { type RootCheck, toPath } from "../../jobs/roots.ts";
 
 /** A file system's way to say that the path is wrong, now and later. */
@@ -20,11 +21,12 @@ const wrongPath: ReadonlySet<string> = new Set([
 
 /**
  * Read an image.
- * @throws PathError when it is outside the roots
+ * @param uri a file: URI, as manifests have them, or an absolute path
+ * @throws PathError when it is neither, or outside the roots
  * @throws ImageError when it is missing, no file, not readable or too large
  */
 export async function readImage(uri: string, roots: RootCheck): Promise<Buffer> {
-  const path = await roots.resolveInside(toPath(uri, "/"));
+  const path = await roots.resolveInside(absolutePath(uri));
   try {
     // Without O_NONBLOCK a named pipe would hold a thread of this process until somebody writes to it.
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -42,4 +44,11 @@ export async function readImage(uri: string, roots: RootCheck): Promise<Buffer> 
     if (!wrongPath.has(code)) throw error;
     throw new ImageError(`image: expected a readable file at ${path}, got ${code}`, { cause: error });
   }
+}
+
+/** @throws PathError for a relative path too: the caller's folder is not the worker's. */
+function absolutePath(uri: string): string {
+  const path = toPath(uri, "/");
+  if (/^file:/i.test(uri) || isAbsolute(uri)) return path;
+  throw new PathError(`path: expected a file: URI or an absolute path, got ${JSON.stringify(uri)}`);
 }
