@@ -52,12 +52,18 @@ export function isOffline(environment: LocateOptions["environment"] = process.en
 }
 
 /**
- * The folder that holds a checkpoint. A directory is taken as it is; a repository comes out of the cache as soon as a
+ * The folder that holds a checkpoint. A directory is taken as it is, and a file is refused; a repository comes out of the cache as soon as a
  * whole snapshot of its revision is there, else it is downloaded into it.
  * @throws CheckpointError naming what was looked for and the next step; HubError
  */
 export async function locateCheckpoint(ref: string, options: LocateOptions = {}): Promise<string> {
-  if (await isDirectory(ref)) return path.resolve(ref);
+  const there = await stat(ref).catch(() => null);
+  if (there?.isDirectory()) return path.resolve(ref);
+  if (there !== null) {
+    throw new CheckpointError(
+      `${ref}: expected a directory in Hugging Face layout, got a file; name the directory that holds it`,
+    );
+  }
   const hub = parseHubReference(ref);
   if (hub === null) {
     throw new CheckpointError(

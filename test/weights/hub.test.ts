@@ -269,8 +269,20 @@ test("refusals: one sentence each, with the next step", async () => {
   );
 });
 
-test("a directory is taken as it is", async () => {
+test("a directory is taken as it is; a file is refused, though its name could be a repository's", async () => {
   const model = await writeFolder(folder, "local", { "config.json": "{}", "model.safetensors": weights });
   assert.equal(await locateCheckpoint(model, { environment: environmentOf() }), model);
+  const before = process.cwd();
+  process.chdir(model);
+  try {
+    await assert.rejects(
+      locateCheckpoint("model.safetensors", { environment: environmentOf() }),
+      new CheckpointError(
+        "model.safetensors: expected a directory in Hugging Face layout, got a file; name the directory that holds it",
+      ),
+    );
+  } finally {
+    process.chdir(before);
+  }
   assert.deepEqual(requests, []);
 });
