@@ -116,7 +116,13 @@ function failed(image: string, texts: readonly (string | null)[], cause: unknown
 /** @throws ImageError */
 async function readImage(image: string): Promise<Uint8Array> {
   try {
-    const { size } = await stat(image);
+    const found = await stat(image);
+    if (found.isDirectory()) {
+      throw new ImageError(
+        `${image}: expected an image file, got a folder; use \`blipfleet job submit\` for folders, or name its files`,
+      );
+    }
+    const { size } = found;
     if (size > maxImageBytes) {
       throw new ImageError(`${image}: expected at most ${maxImageBytes} bytes, got ${size}; store it smaller`);
     }
@@ -124,7 +130,8 @@ async function readImage(image: string): Promise<Uint8Array> {
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new ImageError(`${image}: expected a readable image file, got ${code}`, { cause });
+    const got = code === "ENOENT" ? "no such file" : code;
+    throw new ImageError(`${image}: expected a readable image file, got ${got}`, { cause });
   }
 }
 

@@ -32,7 +32,7 @@ test("many images: a line each, in order, as given; an image that fails is a lin
   const broken = join(folder, "broken.jpg");
   writeFileSync(broken, "no image");
   const names = ["shapes.png", "clear.png", "turned.jpg", "shapes.png"].map((name) => join(images, name));
-  const paths = [...names.slice(0, 2), broken, join(folder, "absent.png"), ...names.slice(2)];
+  const paths = [...names.slice(0, 2), broken, join(folder, "absent.png"), folder, ...names.slice(2)];
   const { status, stdout, stderr } = await runCli([
     "caption",
     ...paths,
@@ -53,13 +53,14 @@ test("many images: a line each, in order, as given; an image that fails is a lin
     stderr,
   );
   assert.deepEqual(Object.keys(lines[0]), ["image", "text", "token_ids"]);
-  assert.deepEqual({ ...lines[5], image: "" }, { ...lines[0], image: "" });
-  for (const failed of [lines[2], lines[3]]) {
+  assert.deepEqual({ ...lines[6], image: "" }, { ...lines[0], image: "" });
+  for (const failed of lines.slice(2, 5)) {
     assert.deepEqual(Object.keys(failed), ["image", "error"]);
     assert.deepEqual(Object.keys(failed.error), ["type", "message"]);
     assert.equal(failed.error.type, "ImageError");
   }
-  assert.match(lines[3].error.message, /absent\.png: expected a readable image file, got ENOENT/);
+  assert.match(lines[3].error.message, /absent\.png: expected a readable image file, got no such file$/);
+  assert.match(lines[4].error.message, /expected an image file, got a folder; use `blipfleet job submit` for folders/);
   assert.equal(status, 1);
 });
 
@@ -90,7 +91,7 @@ test("several questions: a line each, in order, with the question as given", asy
 });
 
 test("a model that is not there, or not one of ours, is wrong use with one sentence", async () => {
-  for (const ref of [join(folder, "nowhere"), folder]) {
+  for (const ref of [join(folder, "nowhere"), folder, "package.json"]) {
     const { status, stdout, stderr } = await runCli(["caption", join(images, "clear.png"), "--model", ref]);
     assert.equal(status, 2, stderr);
     assert.equal(stdout, "");
