@@ -44,8 +44,8 @@ export function readDevState(): DevState | null {
 }
 
 /**
- * Let the running `blipfleet dev` stand in for addresses that the user has not set. When he has set Temporal's, he means
- * another fleet, and nothing of the dev servers is mixed into it.
+ * Let the running `blipfleet dev` stand in for addresses that the user has not set. When the user has set Temporal's, another
+ * fleet is meant, and nothing of the dev servers is mixed into it.
  */
 export function useDevServers(environment: NodeJS.ProcessEnv = process.env): DevState | null {
   if (environment.TEMPORAL_ADDRESS) return null;

@@ -4,14 +4,14 @@ import type { Command } from "commander";
 import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
 import { tell, writeLine } from "./output.ts";
 
-type Flags = ModelFlags & { readonly data: string; readonly root: readonly string[] };
+type Flags = ModelFlags & { readonly data: string; readonly root?: readonly string[] };
 
 export function addDevCommand(program: Command): void {
   const command = program
     .command("dev")
     .description("Start Temporal, NATS and one worker here; `job` commands in other terminals find them.")
     .option("--data <folder>", "databases, logs and jobs; kept, so that jobs go on after a restart", "blipfleet-data")
-    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect, []);
+    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect);
   addModelOptions(command);
   command.addHelpText(
     "after",
@@ -20,7 +20,7 @@ export function addDevCommand(program: Command): void {
   command.action(dev);
 }
 
-function collect(value: string, previous: readonly string[]): string[] {
+function collect(value: string, previous: readonly string[] = []): string[] {
   return [...previous, value];
 }
 
@@ -39,7 +39,7 @@ async function dev(flags: Flags): Promise<void> {
     folder: flags.data,
     model: ref,
     dtype,
-    roots: flags.root.length > 0 ? flags.root : ["."],
+    roots: flags.root ?? ["."],
     durable: true,
     tell,
   });

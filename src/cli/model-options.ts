@@ -18,10 +18,10 @@ export interface FormatFlag {
   readonly format: OutputFormat;
 }
 
-/** Add --model and --dtype. */
-export function addModelOptions(command: Command): Command {
+/** Add --model and --dtype. @param without what the command does without --model, for its help */
+export function addModelOptions(command: Command, without = "the demo model"): Command {
   return command
-    .option("--model <ref>", "Hugging Face id, or a directory in Hugging Face layout (default: the demo model)")
+    .option("--model <ref>", `Hugging Face id, or a directory in Hugging Face layout (default: ${without})`)
     .addOption(
       new Option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16")
         .default("auto")
