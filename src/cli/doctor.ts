@@ -27,7 +27,7 @@ export function addDoctorCommand(program: Command): void {
   const command = program
     .command("doctor")
     .description("Show adapter, driver, servers and folders, test every kernel, and say what is missing.");
-  addModelOptions(command);
+  addModelOptions(command, "no model is loaded");
   addFormatOption(command);
   command.addHelpText(
     "after",
@@ -61,6 +61,7 @@ async function* examine(flags: Flags): AsyncGenerator<Finding> {
   yield* adapter(flags);
   yield await server("nats-server", [2, 9]);
   yield await server("temporal", [0, 0]);
+  yield* answering();
 }
 
 function present(check: string, detail: string, data?: unknown): Finding {
@@ -182,5 +183,53 @@ async function server(name: "nats-server" | "temporal", oldest: readonly [number
     };
   } catch (error) {
     return missing(name, error);
+  }
+}
+
+/** Milliseconds that a server has to answer. */
+const patience = 1000;
+
+/** Whether servers answer at the addresses that a `job` command would use now. Only jobs need them. */
+async function* answering(): AsyncGenerator<Finding> {
+  const { useDevServers } = await import("./dev-state.ts");
+  const environment = { ...process.env };
+  const whose = useDevServers(environment) === null ? "" : ", from the running `blipfleet dev`";
+  yield await reached("Temporal", async () => {
+    const { Connection } = await import("@temporalio/client");
+    const { temporalSettings, temporalUnavailable } = await import("../workers/temporal-settings.ts");
+    const settings = temporalSettings(environment);
+    const { address, namespace, apiKey, tls } = settings;
+    const options = { ...(apiKey === undefined ? {} : { apiKey }), ...(tls === undefined ? {} : { tls }) };
+    try {
+      const connection = await Connection.connect({ address, connectTimeout: patience, ...options });
+      try {
+        // to be connected is not enough: a web proxy between takes connections for a server that is not there
+        const ask = () => connection.workflowService.describeNamespace({ namespace });
+        await connection.withDeadline(Date.now() + patience, ask);
+      } finally {
+        await connection.close();
+      }
+    } catch (error) {
+      throw temporalUnavailable(settings, error);
+    }
+    return `answers at ${address}, namespace ${namespace}${whose}`;
+  });
+  yield await reached("NATS", async () => {
+    const { connectNats } = await import("../messages/connect.ts");
+    const connection = await connectNats(environment, { name: "blipfleet doctor", timeoutMs: patience });
+    const address = connection.getServer();
+    await connection.close();
+    return `answers at ${address}${whose}`;
+  });
+}
+
+/** A server that is not there is no failure; settings that cannot work are. */
+async function reached(check: string, ask: () => Promise<string>): Promise<Finding> {
+  try {
+    return present(check, await ask());
+  } catch (error) {
+    const { type, message } = describeError(error);
+    if (type.endsWith("ConfigError")) return missing(check, error);
+    return { check, ok: false, needed: false, detail: `${message} (only jobs need it)` };
   }
 }
