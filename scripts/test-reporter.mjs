@@ -5,6 +5,12 @@ import { writeFileSync } from "node:fs";
 import { relative } from "node:path";
 import { inspect } from "node:util";
 
+// A reader that has seen enough (`| head`) ends the run; node:test ends its children at this signal.
+process.stdout.on("error", (error) => {
+  if (error.code !== "EPIPE") throw error;
+  process.kill(process.pid, "SIGTERM");
+});
+
 /** Test files print one such line for the adapter they ran on. */
 const adapterPattern = /^adapter: (.+)$/gm;
 

@@ -2,7 +2,7 @@
 // everything that runs kernels. Fails when a test fails or is skipped, when a file holds none, or when none ran.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -62,6 +62,9 @@ async function runFiles(files, environment, driver, folder, atOnce) {
     ...files.map((path) => join("dist", "test", path)),
   ];
   const status = await start(process.execPath, args, { ...variables, BLIPFLEET_TEST_COUNTS: countsPath });
+  if (!existsSync(countsPath)) {
+    throw new SetupError(`test: expected the tests on ${driver} to run to their end, got a run that was cut off`);
+  }
   return { driver, status, ...JSON.parse(readFileSync(countsPath, "utf8")) };
 }
 
@@ -147,6 +150,11 @@ function summarise(results, seconds) {
   process.stdout.write(`test: ${sum("passed")} passed, ${sum("failed")} failed, ${sum("skipped")} skipped\n`);
   return good ? 0 : 1;
 }
+
+process.stdout.on("error", (error) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(1); // the reader has gone, and nobody would see the verdict
+});
 
 try {
   process.exitCode = await main();
