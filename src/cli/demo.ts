@@ -7,7 +7,7 @@ import type { Command } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { UsageError } from "./errors.ts";
 import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
-import { oneLine, tell, writeLine } from "./output.ts";
+import { fromHere, oneLine, tell, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
@@ -81,13 +81,13 @@ async function captionAll(
   const { newJobId, requestFor } = await import("./job-submit.ts");
   await withJobs(async (jobs) => {
     const jobId = `demo-${newJobId(new Date())}`;
-    tell(`submitting ${flags.images} as job ${jobId}${uiUrl === undefined ? "" : `; Temporal UI ${uiUrl}`}`);
+    tell(`submitting ${fromHere(flags.images)} as job ${jobId}${uiUrl === undefined ? "" : `; Temporal UI ${uiUrl}`}`);
     await jobs.submit(await requestFor(jobId, flags.images, model, { chunkSize: demoChunk }));
     const { records, stages, failed } = await followJob(jobs, jobId, "text");
     await exportJob(records, { output: flags.output });
     await printCaptions(flags.output);
     for (const line of stageLines(stages)) writeLine(line);
-    writeLine(`results      ${resolve(flags.output)}`);
+    writeLine(`results      ${fromHere(resolve(flags.output))}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl} (until this ends; \`blipfleet dev\` keeps one)`);
     if (failed > 0) process.exitCode = 1;
   });

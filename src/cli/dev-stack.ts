@@ -9,6 +9,7 @@ import type { Dtype } from "../stages.ts";
 import { type Child, logTail, startChild, waitUntilReady } from "../workers/servers/child.ts";
 import { startNats } from "../workers/servers/nats.ts";
 import { freePort, startTemporal } from "../workers/servers/temporal.ts";
+import { fromHere } from "./output.ts";
 
 export interface DevStackOptions {
   /** Holds databases, logs and jobs. */
@@ -74,7 +75,7 @@ export async function startDevStack(options: DevStackOptions): Promise<DevStack>
       BLIPFLEET_JOBS: join(folder, "jobs"),
       BLIPFLEET_ROOTS: options.roots.map((root) => resolve(root)).join(":"),
     };
-    tell(`starting a worker for ${options.model}`);
+    tell(`starting a worker for ${fromHere(options.model)}`);
     const metricsPort = await usualPort(usualPorts.metrics);
     const worker = await superviseWorker(options, folder, environment, metricsPort);
     stops.push(worker.stop);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { NotAvailableError, UsageError } from "./errors.ts";
+import { fromHere } from "./output.ts";
 
 export type OutputFormat = "text" | "jsonl";
 export type DtypeChoice = "f32" | "f16" | "auto";
@@ -81,7 +82,8 @@ export function chooseModel(model: string | undefined): ChosenModel {
     return { ref: model, notice: null };
   }
   const trained = trainedModel("blip-2");
-  if (trained !== null) return { ref: trained, notice: `using the demo model ${trained}; choose another with --model` };
+  if (trained !== null)
+    return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
   if (existsSync(join(fixtureModel, "config.json"))) {
     return {
       ref: fixtureModel,

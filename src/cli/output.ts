@@ -1,5 +1,6 @@
 // stdout carries results and nothing else; a reader that has seen enough (`| head`) ends the command quietly.
 
+import { isAbsolute, relative, sep } from "node:path";
 import type { Progress } from "./progress.ts";
 
 let readerGone = false;
@@ -40,4 +41,11 @@ function escaped(character: string): string {
 /** A text as part of a line for people: no line breaks, nothing that steers a terminal. --format jsonl keeps all. */
 export function oneLine(text: string): string {
   return text.replace(/\p{Cc}+/gu, " ").trim();
+}
+
+/** A path as people read it: from the working folder when it lies below, else as it is. Hub ids stay, too. */
+export function fromHere(path: string): string {
+  if (!isAbsolute(path)) return path;
+  const here = relative(process.cwd(), path);
+  return here === "" || here === ".." || here.startsWith(`..${sep}`) || isAbsolute(here) ? path : here;
 }

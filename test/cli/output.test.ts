@@ -1,14 +1,22 @@
 import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { table } from "../../src/cli/bench.ts";
 import { statusFields, statusLine } from "../../src/cli/job-lines.ts";
 import { newJobId } from "../../src/cli/job-submit.ts";
-import { oneLine } from "../../src/cli/output.ts";
+import { fromHere, oneLine } from "../../src/cli/output.ts";
 import type { JobProgress } from "../../src/messages/job.ts";
 import { defaultGeneration } from "../../src/stages.ts";
 
 test("a text for people has no line breaks and steers no terminal", () => {
   assert.equal(oneLine("a dog\n on \u001b[31mgrass\b\u0007 "), "a dog  on  [31mgrass");
+});
+
+test("a path below the working folder is told from there, others as they are", () => {
+  const here = process.cwd();
+  assert.equal(fromHere(join(here, "examples", "images")), join("examples", "images"));
+  assert.equal(fromHere(join(here, "..images")), "..images");
+  for (const path of [here, dirname(here), `${here}-other`, "org/name", "../x"]) assert.equal(fromHere(path), path);
 });
 
 test("a table lines up, numbers to the right", () => {
