@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BenchRow } from "../src/cli/bench.ts";
 import { inOrder } from "../src/cli/in-order.ts";
+import { imagesInFlight } from "../src/cli/local-run.ts";
 import { packageRoot } from "../src/gpu/package-root.ts";
 import { cacheFolder } from "../src/jobs/roots.ts";
 import { jobWorkflowId } from "../src/messages/queues.ts";
@@ -18,8 +19,6 @@ const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
 const dtype = "f32";
 const images = 500;
 const rounds = 5;
-/** Images under way together on both sides; the worker's own default. */
-const inFlight = 32;
 /** Both sides are warm before they are timed: shaders compiled, lists recorded, files in the page cache. */
 const warmUp = 64;
 
@@ -71,7 +70,7 @@ async function captionAll(stages: Stages, paths: readonly string[]): Promise<voi
     const prompt = await stages.encodeAndQuery(pixels);
     return stages.detokenize(await stages.generate(prompt, await stages.tokenize(null), defaultGeneration));
   };
-  await inOrder(paths, inFlight, caption, () => {});
+  await inOrder(paths, imagesInFlight, caption, () => {});
 }
 
 /** Images per second of a job from submit to done, with one warm worker and an empty prompt store. */

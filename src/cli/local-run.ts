@@ -34,10 +34,11 @@ export type LocalResult = { readonly image: string; readonly asked: string | nul
 );
 
 /**
- * Images under way at once: more than a batch of the GPU, so that decoding runs ahead of it, and few enough that
- * pixels (0.6 MB at 224, 1.6 MB at 364) stay small beside the weights.
+ * Images under way at once. Results leave in order, so those that wait for a slower one before them count as well: 64 keep
+ * the batches of both programs full (32 cost a fifth of the rate, 128 gain nothing; bench/pipeline.ts), and their pixels
+ * (0.6 MB at 224, 1.6 MB at 364) stay small beside the weights.
  */
-const imagesInFlight = 32;
+export const imagesInFlight = 64;
 
 /**
  * Run, handing each result to `emit` in order.
