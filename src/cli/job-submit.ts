@@ -13,7 +13,7 @@ import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
 import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
-import { tell, writeJson, writeLine } from "./output.ts";
+import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
 interface Flags extends ModelFlags, FormatFlag, GenerationFlags {
   readonly task: "caption" | "ask";
@@ -99,6 +99,14 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
     throw new JobError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
   }
   if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
+  const unserved = await jobs.unserved(request);
+  if (unserved.length > 0) {
+    const { ref, dtype } = request.model;
+    tell(
+      `job ${jobId} waits: no worker on ${unserved.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
+        `start one with \`blipfleet worker --model ${fromHere(ref)} --dtype ${dtype}\``,
+    );
+  }
   if (flags.watch) {
     await followJob(jobs, jobId, flags.format);
   } else if (flags.format === "jsonl") {

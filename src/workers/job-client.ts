@@ -18,8 +18,8 @@ import {
   WorkflowExecutionAlreadyStartedError,
 } from "@temporalio/common";
 import { uploadImage } from "../jobs/uploads.ts";
-import type { JobInput, JobProgress, JobRequest, Timing } from "../messages/job.ts";
-import { jobsQueue, jobWorkflowId } from "../messages/queues.ts";
+import type { JobInput, JobProgress, JobRequest, Stage, Timing } from "../messages/job.ts";
+import { jobsQueue, jobWorkflowId, stageQueue } from "../messages/queues.ts";
 import { type AnswerInput, type AnswerResult, answerWorkflow } from "../workflows/answer-types.ts";
 import { searchAttributes } from "./servers/temporal.ts";
 import { type Environment, temporalSettings, temporalUnavailable } from "./temporal-settings.ts";
@@ -45,6 +45,12 @@ export type AnswerRequest = Omit<AnswerInput, "image"> & { readonly image: strin
 
 /** Milliseconds for one request; a query waits for a worker. */
 const requestTimeout = 5000;
+
+/** A worker asks for work at least once a minute. */
+const pollerSeconds = 70;
+
+/** TASK_QUEUE_TYPE_ACTIVITY */
+const activityQueue = 2;
 
 const modelAttribute = defineSearchAttributeKey("BlipfleetModel", SearchAttributeType.KEYWORD);
 const datasetAttribute = defineSearchAttributeKey("BlipfleetDataset", SearchAttributeType.KEYWORD);
@@ -135,6 +141,35 @@ export class JobClient {
       if (status !== null && status.progress.state !== "planning") return status;
       if (Date.now() > deadline) return null;
       await delay(200);
+    }
+  }
+
+  /**
+   * The queues that this job needs and that no worker has asked for work lately: its items wait there. What Temporal does
+   * not say within seconds counts as served.
+   * @throws never
+   */
+  async unserved({ model, topology }: Pick<JobRequest, "model" | "topology">): Promise<string[]> {
+    const stages: readonly Stage[] = topology === "split" ? ["encode", "query", "generate"] : ["encode", "generate"];
+    const queues = stages.map((stage) => stageQueue(stage, model));
+    const served = await Promise.all(queues.map((queue) => this.#isServed(queue)));
+    return queues.filter((_, i) => !served[i]);
+  }
+
+  async #isServed(queue: string): Promise<boolean> {
+    try {
+      const { workflowService, options } = this.client;
+      const { pollers } = await this.client.withDeadline(Date.now() + requestTimeout, () =>
+        workflowService.describeTaskQueue({
+          namespace: options.namespace,
+          taskQueue: { name: queue },
+          taskQueueType: activityQueue,
+        }),
+      );
+      const since = Date.now() / 1000 - pollerSeconds;
+      return (pollers ?? []).some(({ lastAccessTime }) => Number(lastAccessTime?.seconds ?? 0) > since);
+    } catch {
+      return true;
     }
   }
 

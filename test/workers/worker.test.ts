@@ -165,6 +165,20 @@ test("the client's mistakes have a class and a sentence", async () => {
   await worker.stop();
 });
 
+test("queues that nobody serves are named, by model and dtype", async () => {
+  const foreign = { ...fakeCard, digest: "f".repeat(64) };
+  const worker = await stack.worker({ model: fakeStages(), stages: ["encode", "generate"] });
+  await eventually("Temporal to see the worker", async () => {
+    return (await stack.jobs.unserved({ model: fakeCard, topology: "fused" })).length === 0;
+  });
+  assert.deepEqual(await stack.jobs.unserved({ model: foreign, topology: "split" }), [
+    "encode.ffffffffffff.f32",
+    "query.ffffffffffff.f32",
+    "generate.ffffffffffff.f32",
+  ]);
+  await worker.stop();
+});
+
 test("NATS restarted empty in the middle: prompts are encoded again, and the job ends with the same texts", async () => {
   const source = writeImages(
     stack,
