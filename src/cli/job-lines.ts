@@ -8,7 +8,8 @@ const stageNames: readonly Stage[] = ["encode", "query", "generate"];
 /** e.g. "holidays: running, 40 of 200 images, 1 failed, 3.2 images/s, 50 s left" */
 export function statusLine(progress: JobProgress): string {
   const { request, state, total, done, failed, imagesPerSecond, attempt, problem } = progress;
-  const name = attempt > 0 ? `${request.jobId} (attempt ${attempt})` : request.jobId;
+  const over = total === 0 ? "" : ` over ${total} ${total === 1 ? "item" : "items"}`;
+  const name = attempt > 0 ? `${request.jobId} (attempt ${attempt}${over})` : request.jobId;
   const finished = done + failed;
   const running = state === "running" && imagesPerSecond > 0 && finished < total;
   return [

@@ -67,7 +67,7 @@ test("a job's standing as one line", () => {
   const problem = { type: "PathError", message: "outside" };
   assert.equal(
     statusLine({ ...progress, attempt: 2, state: "failed", problem }),
-    "holidays (attempt 2): failed, 40 of 200 images, 1 failed, PathError: outside",
+    "holidays (attempt 2 over 200 items): failed, 40 of 200 images, 1 failed, PathError: outside",
   );
 });
 
