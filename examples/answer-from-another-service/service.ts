@@ -43,7 +43,9 @@ async function main(): Promise<void> {
   }
   Runtime.install({ logger: new DefaultLogger("WARN") });
   const address = process.env.TEMPORAL_ADDRESS ?? "127.0.0.1:7233";
-  const description = await describeOnce(address, { image, model: { ref: "", digest, dtype } });
+  // Workers know no working folder of ours: a path becomes a file: URI here.
+  const uri = /^\w+:\/\//.test(image) ? image : pathToFileURL(image).href;
+  const description = await describeOnce(address, { image: uri, model: { ref: "", digest, dtype } });
   process.stdout.write(`${JSON.stringify(description, null, 2)}\n`);
 }
 

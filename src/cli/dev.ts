@@ -1,6 +1,7 @@
 // blipfleet dev: the servers and one worker on this machine, until Ctrl-C.
 
 import type { Command } from "commander";
+import type { Dtype } from "../stages.ts";
 import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
 import { tell, writeLine } from "./output.ts";
 
@@ -58,6 +59,7 @@ async function dev(flags: Flags): Promise<void> {
     for (const [name, value] of Object.entries(environment)) writeLine(`${name}=${value}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl}`);
     writeLine(`metrics      ${metricsUrl}`);
+    writeLine(`model        ${ref} digest ${await digestOf(ref, dtype)} dtype ${dtype}`);
     tell("ready; `blipfleet job submit FOLDER --watch` in another terminal, Ctrl-C here to stop");
     const problem = await Promise.race([interrupted, stack.broken]);
     if (problem !== null) {
@@ -70,4 +72,12 @@ async function dev(flags: Flags): Promise<void> {
     await stack.stop();
     clearInterval(alive);
   }
+}
+
+/** What names the model's queues, for callers of the workflow `answer`. */
+async function digestOf(ref: string, dtype: Dtype): Promise<string> {
+  const { cacheFolder } = await import("../jobs/roots.ts");
+  const { checkModel } = await import("../models/model-card.ts");
+  const { openCheckpoint } = await import("../weights/checkpoint.ts");
+  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder() })).card.digest;
 }
