@@ -26,7 +26,12 @@ export function addWorkerCommand(program: Command): void {
     .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
     .option("--model <ref>", "Hugging Face id or directory; may be repeated", collect, [])
     .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto")
-    .option("--stages <list>", "which stages to serve: encode,query,generate", parseStages, allStages)
+    .option(
+      "--stages <list>",
+      "which stages to serve: encode,query,generate; encode loads the Q-Former too, for fused jobs",
+      parseStages,
+      allStages,
+    )
     .option("--no-jobs", "leave workflows and planning to other workers")
     .option(
       "--metrics-port <port>",

@@ -3,18 +3,30 @@
 import { mkdirSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { StoreError } from "./errors.ts";
+import { errorCode, StoreError } from "./errors.ts";
 import { type Environment, jobsFolder } from "./roots.ts";
 import { folderStore, sha256 } from "./store.ts";
 
 /** Bytes; an answer's image is small. Larger ones belong into a folder that the workers may read. */
 export const largestUpload = 16 * 1024 * 1024;
 
-/** The folder of uploads, made if need be, symbolic links resolved. Its name is no job id. Safe to empty when idle. */
+/**
+ * The folder of uploads, made if need be, symbolic links resolved. Its name is no job id. Safe to empty when idle.
+ * @throws StoreError when it cannot be made
+ */
 export function uploadsFolder(environment: Environment = process.env): string {
   const folder = join(jobsFolder(environment), "_uploads");
-  mkdirSync(folder, { recursive: true });
-  return realpathSync(folder);
+  try {
+    mkdirSync(folder, { recursive: true });
+    return realpathSync(folder);
+  } catch (cause) {
+    throw new StoreError(
+      `BLIPFLEET_JOBS: expected a folder that can be written, got ${errorCode(cause)} for ${folder}`,
+      {
+        cause,
+      },
+    );
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -30,6 +30,12 @@ test("nothing and too much are refused, with both numbers", async () => {
     name: "StoreError",
     message: /16777216 bytes, got 16777217/,
   });
+});
+
+test("a jobs' folder that cannot be made is named with its setting", () => {
+  const file = join(folder, "a-file");
+  writeFileSync(file, "");
+  assert.throws(() => uploadsFolder({ BLIPFLEET_JOBS: file }), { name: "StoreError", message: /BLIPFLEET_JOBS/ });
 });
 
 test("no job can have the uploads' folder as its own", () => {
