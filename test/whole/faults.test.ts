@@ -74,6 +74,21 @@ async function caughtAtWork(jobId: string, worker: WorkerProcess, stage: Stage, 
   throw new Error(`${jobId}: expected items in flight at ${stage}, got none\n${fleet.logs()}`);
 }
 
+/** Wait until the workers of these stages have had no item in hand for a while: what is left waits for another stage. */
+async function idle(workers: Record<Stage, WorkerProcess>, stages: readonly Stage[]): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  let quietSince = Date.now();
+  while (Date.now() < deadline) {
+    const inHand = await Promise.all(
+      stages.map((stage) => workers[stage].metric("blipfleet_items_in_flight", { stage })),
+    );
+    if (inHand.some((items) => items > 0)) quietSince = Date.now();
+    if (Date.now() - quietSince > 1500) return;
+    await delay(20);
+  }
+  throw new Error(`expected no items in hand at ${stages.join(" and ")} for 1.5 s, got some for 60 s\n${fleet.logs()}`);
+}
+
 async function finish(jobId: string): Promise<void> {
   await fleet.must(["job", "watch", jobId]);
   const exported = await fleet.must(["job", "export", jobId]);
@@ -96,14 +111,18 @@ test("SIGKILL in each stage, an emptied prompt store, and a worker that freezes 
   await fleet.must(["job", "submit", manifest, "--id", jobId, "--topology", "split", ...submitOptions]);
 
   let done = 0;
-  for (const stage of ["encode", "query", "generate"] as const) {
+  for (const stage of ["encode", "query"] as const) {
     ({ done } = await caughtAtWork(jobId, workers[stage], stage, done));
     await workers[stage].kill();
     workers[stage] = await fleet.worker({ model, stages: [stage] });
   }
 
+  // Without a generate worker the window's chunks gather before that stage, their prompts in the store, which forgets them.
   ({ done } = await caughtAtWork(jobId, workers.generate, "generate", done));
+  await workers.generate.kill();
+  await idle(workers, ["encode", "query"]);
   await fleet.nats.restart({ empty: true });
+  workers.generate = await fleet.worker({ model, stages: ["generate"] });
 
   // Frozen past its timeout, a second generate worker takes over; then the first wakes with stale work in hand.
   ({ done } = await caughtAtWork(jobId, workers.generate, "generate", done));
