@@ -90,7 +90,7 @@ def train(
         last = step == steps
         if step % 100 == 0 or last:
             seconds = (time.time() - started) / (step - first)
-            line = {"step": step, **{part: round(float(value), 4) for part, value in parts.items()}, "seconds": round(seconds, 3)}
+            line = {"step": step, **{part: round(value.item(), 4) for part, value in parts.items()}, "seconds": round(seconds, 3)}
             if step % look_every == 0 or last:
                 line |= look()
             print(f"{name}: {json.dumps(line)}", flush=True)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
-from scenes import COLOUR_NAMES, KIND_NAMES, KINDS, Scene
+from scenes import COLOUR_NAMES, KIND_NAMES, KINDS, MOST_COPIES, Scene, held_out
 
 NUMBERS = ["none", "one", "two", "three", "four", "five", "six", "seven"]
 PLACES = ["top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right"]
@@ -40,6 +41,27 @@ def told(scene: Scene) -> Told:
         (KIND_NAMES[kind], tuple((t.x, t.y) for t in scene.things if t.kind == kind)) for kind in scene.counts()
     ]
     return Told(COLOUR_NAMES[scene.colour], tuple(groups))
+
+
+@lru_cache(maxsize=None)
+def is_trained(kind: int, count: int, colour: int) -> bool:
+    return held_out(kind, count, colour) == "train"
+
+
+def imagine(rng: random.Random) -> Told:
+    """A scene that nobody draws, of training's combinations only: for texts without pictures."""
+    while True:
+        hard = rng.random() < 0.5
+        counts = [rng.randint(1, MOST_COPIES) for _ in range(rng.choices([1, 2, 3], [3, 6, 5 if hard else 0])[0])]
+        if sum(counts) > (7 if hard else 5):
+            continue
+        colour = rng.randrange(len(COLOUR_NAMES))
+        kinds = rng.sample(range(len(KIND_NAMES)), len(counts))
+        if not all(is_trained(kind, count, colour) for kind, count in zip(kinds, counts)):
+            continue
+        spots = lambda count: tuple((rng.uniform(0.11, 0.89), rng.uniform(0.11, 0.89)) for _ in range(count))
+        groups = sorted(zip(kinds, counts), key=lambda group: (-group[1], KIND_NAMES[group[0]]))
+        return Told(COLOUR_NAMES[colour], tuple((KIND_NAMES[kind], spots(count)) for kind, count in groups))
 
 
 def third(value: float) -> int:
@@ -114,6 +136,53 @@ def placed(scene: Told, rng: random.Random) -> str:
             spots = sorted(PLACES.index(place_of(*spot)) for spot in at)
             where = f" at the {listed([PLACES[spot] for spot in spots])}" if rng.random() < 0.5 else ""
             parts.append(counted(kind, len(at)) + where)
+    return listed(parts) + (f" on {scene.colour}" if rng.random() < 0.5 else "")
+
+
+def falsified(scene: Told, rng: random.Random) -> Told | None:
+    """A scene that differs in one thing: a count, a kind, the colour, or two kinds' counts changed over. Only combinations
+    that training knows, or a model would learn that the others are never true; None where a few tries find none."""
+    for _ in range(8):
+        colour, groups = scene.colour, [list(group) for group in scene.groups]
+        change = rng.random()
+        spots = lambda count: tuple((rng.uniform(0.11, 0.89), rng.uniform(0.11, 0.89)) for _ in range(count))
+        number = rng.randrange(len(groups))
+        if change < 0.5:
+            old = len(groups[number][1])
+            near = [old - 1, old + 1] if rng.random() < 0.7 else range(1, MOST_COPIES + 1)
+            groups[number][1] = spots(rng.choice([n for n in near if n != old and 1 <= n <= MOST_COPIES]))
+        elif change < 0.65:
+            colour = rng.choice([c for c in COLOUR_NAMES if c != colour])
+        elif change < 0.85 or len(groups) == 1:
+            groups[number][0] = rng.choice([kind for kind in KIND_NAMES if kind not in [g[0] for g in groups]])
+        else:
+            groups[0][1], groups[1][1] = groups[1][1], groups[0][1]
+            if len(groups[0][1]) == len(groups[1][1]):
+                continue
+        known = [(KIND_NAMES.index(kind), len(at), COLOUR_NAMES.index(colour)) for kind, at in groups]
+        if all(is_trained(*combination) for combination in known):
+            groups.sort(key=lambda group: (-len(group[1]), group[0]))
+            return Told(colour, tuple((kind, at) for kind, at in groups))
+    return None
+
+
+def misplaced(scene: Told, rng: random.Random) -> str | None:
+    """What `placed` would say, with one place or side wrong beyond doubt; None where the scene has no single object."""
+    singles = [(kind, at[0]) for kind, at in scene.groups if len(at) == 1]
+    if len(singles) >= 2 and rng.random() < 0.4:
+        (a, at_a), (b, at_b) = rng.sample(singles, 2)
+        if third(at_a[0]) != third(at_b[0]) and abs(at_a[0] - at_b[0]) >= APART:
+            return f"{an(a)} {'right' if at_a[0] < at_b[0] else 'left'} of {an(b)}"
+    clear = [(kind, at) for kind, at in singles if is_clear(*at)]
+    if not clear:
+        return None
+    wrong, at = rng.choice(clear)
+    place = rng.choice([place for place in PLACES if place != place_of(*at)])
+    parts = [
+        f"{an(kind)} at the {place if kind == wrong else place_of(*spots[0])}" if len(spots) == 1 else counted(kind, len(spots))
+        for kind, spots in scene.groups
+    ]
+    rng.shuffle(parts)
     return listed(parts) + (f" on {scene.colour}" if rng.random() < 0.5 else "")
 
 

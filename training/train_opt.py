@@ -1,0 +1,83 @@
+"""Train the small OPT to speak about scenes that it is told in words: [16 facts] </s> caption, or question and answer.
+
+Facts stand where a picture's prompt will stand. They are read with noise on their embeddings, so that the prompt's vectors,
+which are no words, find a model that does not depend on the last digit. Only captions and answers count in the loss.
+
+    training/train_opt.py --out DIR [--steps N]     killed, it goes on from its last checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import loop  # first: it sets how PyTorch's threads wait
+import torch
+
+import texts
+from language import inner_of, new_opt, open_tokenizer, pack, packed_logits, prompt_and_answer, right_answers, text_loss
+
+NOISE = 0.25  # of the embeddings' own deviation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=48)
+    options = parser.parse_args()
+    tokenizer = open_tokenizer(options.out)
+    torch.manual_seed(2)
+    opt = new_opt(tokenizer)
+
+    def draw(rng: random.Random, batch: int):
+        scenes = [texts.imagine(rng) for _ in range(batch)]
+        facts = tokenizer([" " + " ".join(texts.facts(scene, rng)) for scene in scenes], add_special_tokens=False).input_ids
+        return torch.tensor(facts), scenes
+
+    def step_loss(step: int):
+        rng = random.Random(f"opt {step}")
+        torch.manual_seed(step)
+        facts, scenes = draw(rng, options.batch)
+        packed = pack(tokenizer, [prompt_and_answer(scene, rng) for scene in scenes])
+        words = opt.get_input_embeddings()(facts)
+        noisy = words + NOISE * words.detach().std() * torch.randn_like(words)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = packed_logits(opt, noisy, packed)
+        total = text_loss(logits, packed.targets)
+        return total, {"loss": total}
+
+    @torch.no_grad()
+    def look():
+        opt.eval()
+        rng = random.Random("opt dev")
+        facts, scenes = draw(rng, 400)
+        prefix = opt.get_input_embeddings()(facts)
+        shares = {}
+        packed = pack(tokenizer, [[("", f" {texts.caption(scene)}")] for scene in scenes])
+        shares["caption"] = float(right_answers(opt, prefix, packed).nanmean())
+        for kind in texts.QUESTION_KINDS:
+            asked = [texts.question(scene, kind, rng) for scene in scenes]
+            rows = [i for i, each in enumerate(asked) if each is not None]
+            packed = pack(tokenizer, [[(texts.ask(asked[i][1], rng), f" {asked[i][2]}")] for i in rows])
+            shares[kind] = round(float(right_answers(opt, prefix[rows], packed).nanmean()), 3)
+        opt.train()
+        return {"right": shares}
+
+    loop.train(
+        name="opt",
+        out=options.out,
+        module=opt,
+        inner=inner_of(opt),
+        steps=options.steps,
+        step_loss=step_loss,
+        look=look,
+        look_every=500,
+        decay=0.01,
+    )
+    opt.half().save_pretrained(options.out / "opt-model")
+
+
+if __name__ == "__main__":
+    main()
