@@ -1,6 +1,7 @@
 // The sets, rendered by training/render_sets.py in a small Python environment of the cache folder. Both are made once.
 
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -11,6 +12,9 @@ const needed = /^(?:numpy|pillow)==\S+$/;
 
 /** The oldest Python that the pinned numpy runs on. */
 const oldestPython = [3, 11];
+
+/** Where Debian puts the font that the scenes are drawn with. */
+const debianFont = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf";
 
 export interface RenderOptions {
   /** Everything is kept below it. */
@@ -30,10 +34,17 @@ export interface RenderOptions {
  */
 export async function renderedSets(options: RenderOptions): Promise<string> {
   const { cacheFolder, training, sets, environment, tell } = options;
+  const font = environment.BLIPFLEET_EMOJI_FONT ?? debianFont;
+  if (!existsSync(font)) {
+    throw new EvaluationError(
+      `${font}: expected the font that the scenes are drawn with, got no such file; install Debian's package ` +
+        "fonts-noto-color-emoji, or name the font's file in BLIPFLEET_EMOJI_FONT",
+    );
+  }
   const python = await pythonEnvironment(options);
   const out = join(cacheFolder, "evaluation", "sets");
   const args = [join(training, "render_sets.py"), "--out", out, ...sets.flatMap((name) => ["--set", name])];
-  const { status, lastLine } = await run(python, args, environment, tell);
+  const { status, lastLine } = await run(python, args, { ...environment, BLIPFLEET_EMOJI_FONT: font }, tell);
   if (status !== 0) throw new EvaluationError(lastLine);
   return out;
 }
