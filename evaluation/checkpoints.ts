@@ -28,6 +28,6 @@ export async function recordedDigest(models: string, name: string, cacheFolder?:
   if (digest === wanted) return digest;
   throw new EvaluationError(
     `${join(models, name)}: expected the checkpoint that ${file} records (${wanted.slice(0, 12)}), got another ` +
-      `(${digest.slice(0, 12)}); restore its files with git, or evaluate your own model with your own scenes`,
+      `(${digest.slice(0, 12)}); restore its files with git`,
   );
 }
