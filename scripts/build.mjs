@@ -10,7 +10,7 @@ import { cacheFolder } from "../bin/environment.mjs";
 import { SetupError, withLock } from "./setup/steps.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const sourceFolders = ["src", "test", "bench", "examples"];
+const sourceFolders = ["src", "test", "bench", "evaluation", "examples"];
 
 /** Every .ts file of the project, relative, sorted. */
 function sources() {

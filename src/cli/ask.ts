@@ -37,10 +37,11 @@ Examples:
 `,
   );
   command.action(async (image: string, questions: string[], flags: Flags) => {
-    const { runLocally } = await import("./local-run.ts");
-    const failures = await runLocally(
-      { task: "ask", images: [image], texts: questions, generation: generationFrom(flags), model: flags },
-      (result, progress) => print(result, flags.format, progress),
+    const { ofEvery, runLocally } = await import("./local-run.ts");
+    const generation = generationFrom(flags);
+    const asked = questions.map((text) => ({ task: "ask", text, generation }) as const);
+    const failures = await runLocally({ items: ofEvery([image], asked), model: flags }, (result, progress) =>
+      print(result, flags.format, progress),
     );
     process.exitCode = failures > 0 ? 1 : 0;
   });

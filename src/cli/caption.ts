@@ -37,11 +37,10 @@ Examples:
 `,
   );
   command.action(async (images: string[], flags: Flags) => {
-    const { runLocally } = await import("./local-run.ts");
-    const texts = [flags.prompt ?? null];
-    const failures = await runLocally(
-      { task: "caption", images, texts, generation: generationFrom(flags), model: flags },
-      (result, progress) => print(result, flags.format, progress),
+    const { ofEvery, runLocally } = await import("./local-run.ts");
+    const asked = [{ task: "caption", text: flags.prompt ?? null, generation: generationFrom(flags) }] as const;
+    const failures = await runLocally({ items: ofEvery(images, asked), model: flags }, (result, progress) =>
+      print(result, flags.format, progress),
     );
     process.exitCode = failures > 0 ? 1 : 0;
   });

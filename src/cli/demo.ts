@@ -1,8 +1,10 @@
-// blipfleet demo: the whole of it once: servers, a worker, a job over the example images, its captions, and the end.
+// blipfleet demo: the whole of it once: servers, a worker, a job over the example images, its captions, a few answers, and
+// the end.
 
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { Command } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { UsageError } from "./errors.ts";
@@ -11,6 +13,14 @@ import { fromHere, oneLine, tell, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
+const examples = join(packageRoot, "examples");
+
+/** What the demo model is asked after the captions; random weights have nothing to say, and other pictures show other things. */
+const exampleQuestions = {
+  image: "scene-07.png",
+  questions: ["how many boats are there?", "where is the car?", "what colour is the background?"],
+} as const;
+
 /** Items a chunk: progress is told chunk by chunk, and there are two dozen images. */
 const demoChunk = 4;
 
@@ -18,7 +28,7 @@ export function addDemoCommand(program: Command): void {
   const command = program
     .command("demo")
     .description("Caption the example images as a job on servers of its own, show what happened, and stop everything.")
-    .option("--images <folder>", "caption these instead", join(packageRoot, "examples", "images"))
+    .option("--images <folder>", "caption these instead", join(examples, "images"))
     .option("--output <file>", "where the results go", join("blipfleet-data", "demo-captions.jsonl"));
   addModelOptions(command);
   command.addHelpText(
@@ -79,13 +89,30 @@ async function captionAll(
   const { followJob } = await import("./job-follow.ts");
   const { stageLines } = await import("./job-lines.ts");
   const { newJobId, requestFor } = await import("./job-submit.ts");
+  const isTrained = dirname(resolve(model.ref)) === join(packageRoot, "models");
+  const isExamples = resolve(flags.images) === join(examples, "images");
   await withJobs(async (jobs) => {
     const jobId = `demo-${newJobId(new Date())}`;
     tell(`submitting ${fromHere(flags.images)} as job ${jobId}${uiUrl === undefined ? "" : `; Temporal UI ${uiUrl}`}`);
-    await jobs.submit(await requestFor(jobId, flags.images, model, { chunkSize: demoChunk }));
+    const request = await requestFor(jobId, flags.images, model, { chunkSize: demoChunk });
+    await jobs.submit(request);
     const { records, stages, failed } = await followJob(jobs, jobId, "text");
     await exportJob(records, { output: flags.output });
-    await printCaptions(flags.output);
+    const results = await readResults(flags.output);
+    for (const line of captionLines(results, isTrained && isExamples ? await trueCaptions() : null)) writeLine(line);
+    if (isTrained && isExamples) {
+      const { image, questions } = exampleQuestions;
+      const ask = (question: string, i: number) =>
+        jobs.answer(`${jobId}-question-${i + 1}`, {
+          image: pathToFileURL(resolve(flags.images, image)).href,
+          question,
+          model: request.model,
+        });
+      const answers = await Promise.all(questions.map(ask));
+      const width = Math.max(...questions.map((question) => question.length));
+      for (const [i, question] of questions.entries())
+        writeLine(`${image}  ${question.padEnd(width)}  ${oneLine(answers[i]?.text ?? "")}`);
+    }
     for (const line of stageLines(stages)) writeLine(line);
     writeLine(`results      ${fromHere(resolve(flags.output))}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl} (until this ends; \`blipfleet dev\` keeps one)`);
@@ -94,11 +121,45 @@ async function captionAll(
   return null;
 }
 
-async function printCaptions(file: string): Promise<void> {
+/** One line of the job's results. */
+export interface DemoResult {
+  readonly image: string;
+  readonly text?: string;
+  readonly error?: { readonly message: string };
+}
+
+async function readResults(file: string): Promise<DemoResult[]> {
+  return jsonLines<DemoResult>(file);
+}
+
+/** file name -> what the example shows, in the demo model's words */
+async function trueCaptions(): Promise<Map<string, string>> {
+  const lines = await jsonLines<{ image: string; caption: string }>(join(examples, "captions.jsonl"));
+  return new Map(lines.map(({ image, caption }) => [image, caption]));
+}
+
+async function jsonLines<Line>(file: string): Promise<Line[]> {
   const { readFile } = await import("node:fs/promises");
   const lines = (await readFile(file, "utf8")).trimEnd().split("\n");
-  const results = lines.map((line): { image: string; text?: string; error?: { message: string } } => JSON.parse(line));
-  const width = Math.max(...results.map(({ image }) => image.length));
-  for (const { image, text, error } of results)
-    writeLine(`${image.padEnd(width)}  ${text === undefined ? `failed: ${error?.message}` : oneLine(text)}`);
+  return lines.map((line): Line => JSON.parse(line));
+}
+
+/**
+ * Captions beside file names; beside what is true, too, where that is known, with a last line that counts.
+ * @param truths file name -> true caption
+ */
+export function captionLines(results: readonly DemoResult[], truths: ReadonlyMap<string, string> | null): string[] {
+  const said = ({ text, error }: DemoResult) => (text === undefined ? `failed: ${error?.message}` : oneLine(text));
+  const nameWidth = Math.max(...results.map(({ image }) => image.length));
+  const textWidth = Math.max(...results.map((result) => said(result).length));
+  const lines = results.map((result) => {
+    const { image, text } = result;
+    const line = `${image.padEnd(nameWidth)}  ${said(result)}`;
+    if (truths === null) return line;
+    const truth = truths.get(image);
+    return `${line.padEnd(nameWidth + 2 + textWidth)}  ${text === truth ? "true" : `not true: ${truth}`}`;
+  });
+  if (truths === null) return lines;
+  const right = results.filter(({ image, text }) => text === truths.get(image)).length;
+  return [...lines, `${right} of ${results.length} as their true captions`];
 }

@@ -17,14 +17,29 @@ import { tell } from "./output.ts";
 import { Progress } from "./progress.ts";
 import { weightsProgress } from "./weights-progress.ts";
 
-/** What is asked of every image: a caption, or questions. */
 export interface LocalRun {
-  readonly task: "caption" | "ask";
-  readonly images: readonly string[];
-  /** caption: one prompt, or null for none; ask: the questions. One unit of work per image and text. */
-  readonly texts: readonly (string | null)[];
-  readonly generation: Generation;
+  readonly items: readonly LocalItem[];
   readonly model: ModelFlags;
+  /** What progress counts, one unit per image and text. Default "images". */
+  readonly noun?: string;
+}
+
+/** An image, and what is asked of it. */
+export interface LocalItem {
+  readonly image: string;
+  readonly asked: readonly Asked[];
+}
+
+export interface Asked {
+  readonly task: "caption" | "ask";
+  /** caption: the prompt, or null for none; ask: the question. */
+  readonly text: string | null;
+  readonly generation: Generation;
+}
+
+/** The same of every image. */
+export function ofEvery(images: readonly string[], asked: readonly Asked[]): LocalItem[] {
+  return images.map((image) => ({ image, asked }));
 }
 
 /** One line of output. */
@@ -63,10 +78,11 @@ export async function runLocally(
     void group.fatal.then((error) => {
       fatal = error;
     });
-    const progress = new Progress(run.images.length * run.texts.length, { noun: "images" });
-    const work = async (image: string) =>
-      fatal === null ? aboutImage(stages, image, run, stop.signal) : failed(image, run.texts, fatal);
-    await inOrder(run.images, imagesInFlight, work, (results) => {
+    const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
+    const progress = new Progress(units, { noun: run.noun ?? "images" });
+    const work = async (item: LocalItem) =>
+      fatal === null ? aboutImage(stages, item, stop.signal) : failed(item, fatal);
+    await inOrder(run.items, imagesInFlight, work, (results) => {
       for (const result of results) {
         if ("error" in result) failures += 1;
         emit(result, progress);
@@ -83,17 +99,13 @@ export async function runLocally(
 }
 
 /** All texts about one image; an image that cannot be read or decoded fails each of them. */
-async function aboutImage(
-  stages: Stages,
-  image: string,
-  { task, texts, generation }: LocalRun,
-  signal: AbortSignal,
-): Promise<LocalResult[]> {
+async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal): Promise<LocalResult[]> {
+  const { image } = item;
   signal.throwIfAborted();
   try {
     const prompt = await promptOf(stages, await readImage(image), { signal });
     return await Promise.all(
-      texts.map(async (asked): Promise<LocalResult> => {
+      item.asked.map(async ({ task, text: asked, generation }): Promise<LocalResult> => {
         try {
           const text = modelText(stages.card.family, task, asked);
           return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal })) };
@@ -105,13 +117,13 @@ async function aboutImage(
     );
   } catch (error) {
     signal.throwIfAborted();
-    return failed(image, texts, error);
+    return failed(item, error);
   }
 }
 
-function failed(image: string, texts: readonly (string | null)[], cause: unknown): LocalResult[] {
+function failed({ image, asked }: LocalItem, cause: unknown): LocalResult[] {
   const error = describeError(cause);
-  return texts.map((asked) => ({ image, asked, error }));
+  return asked.map(({ text }) => ({ image, asked: text, error }));
 }
 
 /** @throws ImageError */

@@ -5,6 +5,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { captionLines } from "../../src/cli/demo.ts";
 import { oneLine } from "../../src/cli/output.ts";
 import { images, runCli } from "./run-cli.ts";
 
@@ -44,4 +45,28 @@ test("the demo captions a folder and says what it did", async () => {
     readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-")),
     before,
   );
+});
+
+test("captions stand beside what is true where that is known, and are counted", () => {
+  const results = [
+    { image: "a.png", text: "two dogs on a red background" },
+    { image: "long-name.jpg", text: "a dog" },
+    { image: "c.png", error: { message: "no image" } },
+  ];
+  assert.deepEqual(captionLines(results, null), [
+    "a.png          two dogs on a red background",
+    "long-name.jpg  a dog",
+    "c.png          failed: no image",
+  ]);
+  const truths = new Map([
+    ["a.png", "two dogs on a red background"],
+    ["long-name.jpg", "a dog on a red background"],
+    ["c.png", "a cat"],
+  ]);
+  assert.deepEqual(captionLines(results, truths), [
+    "a.png          two dogs on a red background  true",
+    "long-name.jpg  a dog                         not true: a dog on a red background",
+    "c.png          failed: no image              not true: a cat",
+    "1 of 3 as their true captions",
+  ]);
 });

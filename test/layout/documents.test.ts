@@ -14,7 +14,9 @@ for (const document of documents) {
   const text = readProjectFile(document);
 
   test(`${document}: every path that it names is there`, () => {
-    const named = [...text.matchAll(/`((?:src|test|shaders|scripts|bin|bench|deploy|examples|training)\/[\w./-]*)`/g)];
+    const named = [
+      ...text.matchAll(/`((?:src|test|shaders|scripts|bin|bench|evaluation|deploy|examples|training)\/[\w./-]*)`/g),
+    ];
     assert.equal(named.length > 0, true);
     // `x` stands for the name of something new
     const missing = named

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { projectFiles, readProjectFile } from "./project-files.ts";
 
 const source = /\.(ts|mjs|wgsl)$/;
-const ours = projectFiles().filter((path) => /^(src|test|shaders|scripts|bin|bench|examples)\//.test(path));
+const ours = projectFiles().filter((path) => /^(src|test|shaders|scripts|bin|bench|evaluation|examples)\//.test(path));
 
 test("source files are kebab-case", () => {
   const bad = ours
