@@ -62,12 +62,11 @@ def inner_of(opt: OPTForCausalLM) -> list[torch.nn.Parameter]:
     return [p for p in opt.model.decoder.layers.parameters() if p.ndim == 2]
 
 
-def prompt_and_answer(scene: Told, rng: random.Random) -> list[tuple[str, str]]:
+def prompt_and_answer(scene: Told, rng: random.Random, weights: dict[str, float] = QUESTION_WEIGHTS) -> list[tuple[str, str]]:
     """A caption and a handful of questions: (what is given after </s>, what is to be said)."""
     said = f" {texts.caption(scene) if rng.random() < CANONICAL else texts.paraphrase(scene, rng)}"
     pairs = [("", said)]
-    kinds = list(QUESTION_WEIGHTS)
-    tries = rng.choices(kinds, [QUESTION_WEIGHTS[kind] for kind in kinds], k=3 * QUESTIONS_EACH)
+    tries = rng.choices(list(weights), list(weights.values()), k=3 * QUESTIONS_EACH)
     for kind in tries:
         asked = texts.question(scene, kind, rng)
         if asked is not None:

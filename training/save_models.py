@@ -70,7 +70,10 @@ def save(model: torch.nn.Module, folder: Path) -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.half()
     model.config.dtype = torch.float16
+    model.config.text_config._name_or_path = ""  # else the folder that the part was read from
     model.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def main() -> None:
