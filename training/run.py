@@ -45,8 +45,11 @@ def main() -> None:
 
     if not (options.out / "opt" / "tokenizer.json").exists():
         part("make_tokenizers")
-    part("train_vit")
-    part("train_opt")
+    # A frozen part that is there already, from an earlier run or from elsewhere, is taken as it is.
+    if not (options.out / "vit" / "model.safetensors").exists():
+        part("train_vit")
+    if not (options.out / "opt-model" / "model.safetensors").exists():
+        part("train_opt")
     part("train_stage1")
     part("train_stage2")
     if options.ablation:

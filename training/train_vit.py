@@ -96,7 +96,7 @@ class Tower(nn.Module):
 
 def to_pixels(pictures: np.ndarray) -> torch.Tensor:
     """(batch, 112, 112, 3) u8 -> (batch, 3, 112, 112) f32, normalised as the image processor does it."""
-    scaled = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    scaled = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return (scaled - MEAN[None, :, None, None]) / STD[None, :, None, None]
 
 
