@@ -17,7 +17,7 @@ import {
   textEmbeddings,
 } from "../../src/models/q-former.ts";
 import { expectTensors, openCheckpoint } from "../../src/weights/checkpoint.ts";
-import { qFormerWithTextNames } from "../../src/weights/names/blip-2-opt.ts";
+import { qFormerWithTextNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { tensorsOf } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
 import { expectNear, readTensors } from "./parity.ts";
@@ -42,7 +42,11 @@ after(() => gpu.close());
 const folder = path.join(fixtures, "q-former-text");
 const expected = await readTensors(path.join(folder, "tensors.safetensors"));
 const checkpoint = await openCheckpoint(folder);
-const names = qFormerWithTextNames({ qFormer: qFormerSizes, queries: 5 }, { vocabulary: 53, maxPositions: 9 });
+const names = qFormerWithTextNames({
+  qFormer: qFormerSizes,
+  queries: 5,
+  text: { vocabulary: 53, maxPositions: 9 },
+});
 expectTensors(checkpoint, { required: tensorsOf(names), tied: [] });
 const weights = await new WeightLoader(gpu, checkpoint, "f32").load(names);
 
