@@ -1,0 +1,74 @@
+// How images and texts are compared: the whole flow of `match`, and the parts of it that index and search share.
+//
+//     image bytes -> pixels -> features -> vectors ─┐ cosine (itc)
+//                    toPixels  ENCODE      QUERY    │
+//     text -> ids ──────────── vector ──────────────┘
+//     features and ids ─────── logits ────────────── probability (itm)
+
+import { cosines, vectorValues } from "./search/similarity.ts";
+import type { Activation, MatchLogits, RetrievalStages, RowOptions, Vectors } from "./stages.ts";
+
+/** What depends on the image alone, and serves every text. */
+export interface EncodedImage {
+  readonly features: Activation;
+  /** (queries, width) */
+  readonly vectors: Vectors;
+}
+
+export interface Match {
+  /** Probability that the text belongs to the image, by the matching head. */
+  readonly itm: number;
+  /** Cosine of image and text: the largest over the image's vectors. */
+  readonly itc: number;
+}
+
+/** An image file -> what is compared with texts. @throws ImageError */
+export async function encodeImage(
+  stages: RetrievalStages,
+  image: Uint8Array,
+  options: RowOptions = {},
+): Promise<EncodedImage> {
+  const features = await featuresOf(stages, image, options);
+  return { features, vectors: await stages.queryImage(features, options) };
+}
+
+/** An image file -> features (tokens, width). @throws ImageError */
+export async function featuresOf(
+  stages: RetrievalStages,
+  image: Uint8Array,
+  options: RowOptions = {},
+): Promise<Activation> {
+  return stages.encode(await stages.toPixels(image), options);
+}
+
+/** An encoded image and a text. @throws TokenizerError, TextError */
+export async function matchWith(
+  stages: RetrievalStages,
+  image: EncodedImage,
+  text: string,
+  options: RowOptions = {},
+): Promise<Match> {
+  const ids = await stages.tokenize(text);
+  const [vector, logits] = await Promise.all([
+    stages.queryText(ids, options),
+    stages.queryBoth(image.features, ids, options),
+  ]);
+  return { itm: matchProbability(logits), itc: cosineOf(image.vectors, vector) };
+}
+
+/** softmax([no match, match])[1], once: the published example takes it twice, and calls a certain match 0.73. */
+export function matchProbability([no, yes]: MatchLogits): number {
+  return 1 / (1 + Math.exp(no - yes));
+}
+
+/** The largest dot product of an image's vectors (queries, width) with a text's (1, width). */
+export function cosineOf(image: Vectors, text: Vectors): number {
+  const [queries, width] = image.shape;
+  const [cosine = Number.NaN] = cosines(vectorValues(image), { images: 1, queries, width }, [vectorValues(text)]);
+  return cosine;
+}
+
+/** What images that were found by their cosines are ordered by once they are matched, as BLIP-2's retrieval does it. */
+export function rankingScore([, yes]: MatchLogits, itc: number): number {
+  return yes + itc;
+}
