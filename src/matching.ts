@@ -72,3 +72,44 @@ export function cosineOf(image: Vectors, text: Vectors): number {
 export function rankingScore([, yes]: MatchLogits, itc: number): number {
   return yes + itc;
 }
+
+/** An image that was found by its cosine with a text. */
+export interface Candidate {
+  readonly itc: number;
+  /** (tokens, width) of the image; asked for once. */
+  features(): Promise<Activation>;
+}
+
+/** A candidate that was matched, or why it could not be. */
+export type Reranked<C extends Candidate> = { readonly candidate: C } & (
+  | { readonly itm: number; readonly score: number }
+  | { readonly error: unknown }
+);
+
+/**
+ * Match candidates with a text, and order them by logit plus cosine, the largest first; equal ones stay in order, and
+ * those whose features cannot be had come last.
+ * @throws TextError; the signal's reason once it is aborted
+ */
+export async function rerank<C extends Candidate>(
+  stages: RetrievalStages,
+  candidates: readonly C[],
+  textIds: readonly number[],
+  options: RowOptions = {},
+): Promise<Reranked<C>[]> {
+  const matched = await Promise.all(
+    candidates.map(async (candidate): Promise<Reranked<C>> => {
+      let features: Activation;
+      try {
+        features = await candidate.features();
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        return { candidate, error };
+      }
+      const logits = await stages.queryBoth(features, textIds, options);
+      return { candidate, itm: matchProbability(logits), score: rankingScore(logits, candidate.itc) };
+    }),
+  );
+  const scoreOf = (each: Reranked<C>) => ("score" in each ? each.score : Number.NEGATIVE_INFINITY);
+  return matched.sort((a, b) => (scoreOf(a) === scoreOf(b) ? 0 : scoreOf(b) - scoreOf(a)));
+}

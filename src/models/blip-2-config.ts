@@ -151,6 +151,16 @@ export function blip2Head(ref: string, { architectures }: Record<string, unknown
   );
 }
 
+/** Refuse the other kind of BLIP-2, and say what it is for. @throws UnsupportedModelError */
+export function expectBlip2Head(ref: string, json: Record<string, unknown>, head: Blip2Head): void {
+  const found = blip2Head(ref, json);
+  if (found === head) return;
+  throw new UnsupportedModelError(
+    `${ref}: expected ${head}, which ${blip2Heads[head].what}, got ${found}, which ${blip2Heads[found].what}; ` +
+      `use it with ${blip2Heads[found].commands}`,
+  );
+}
+
 /** The parts of a configuration that all kinds share, checked, and the file as it was read. */
 function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head) {
   // "image_token_id" is the same attribute under a second name.
@@ -164,13 +174,7 @@ function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head
     .unwrap()
     .unwrap()
     .parse(read.qformer_config ?? {});
-  const found = blip2Head(ref, json);
-  if (found !== head) {
-    throw new UnsupportedModelError(
-      `${ref}: expected ${head}, which ${blip2Heads[head].what}, got ${found}, which ${blip2Heads[found].what}; ` +
-        `use it with ${blip2Heads[found].commands}`,
-    );
-  }
+  expectBlip2Head(ref, json, head);
   const expect = (key: string, expected: unknown, got: unknown) => {
     if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
   };

@@ -16,6 +16,7 @@ import {
   blip2Head,
   blip2ImageSettings,
   blip2RetrievalConfig,
+  expectBlip2Head,
 } from "./blip-2-config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 
@@ -75,6 +76,11 @@ export async function checkRetrievalModel(
 /** Which of the two a checkpoint is. @throws UnsupportedModelError, CheckpointError, ConfigError */
 export async function modelHead(checkpoint: Checkpoint): Promise<Blip2Head> {
   return blip2Head(checkpoint.ref, await modelSettings(checkpoint));
+}
+
+/** Refuse a checkpoint of the other kind before anything else is done. @throws as modelHead */
+export async function expectModelHead(checkpoint: Checkpoint, head: Blip2Head): Promise<void> {
+  expectBlip2Head(checkpoint.ref, await modelSettings(checkpoint), head);
 }
 
 /** config.json of a model type that is built. */

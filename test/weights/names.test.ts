@@ -99,3 +99,14 @@ for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "bl
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });
 }
+
+for (const name of ["blip2-itm-tiny", "blip2-itm-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "retrieval", name));
+    const names = blip2RetrievalNames(
+      blip2RetrievalConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}),
+    );
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
