@@ -55,29 +55,50 @@ export function cosines(
   { images: count, queries, width }: ImageVectorSizes,
   texts: readonly Float32Array[],
 ): Float32Array {
-  const scores = new Float32Array(texts.length * count);
-  for (const [t, text] of texts.entries()) {
+  const scores = new Float32Array(texts.length * count).fill(Number.NEGATIVE_INFINITY);
+  for (let first = 0; first < texts.length; first += 4) {
+    const four = [0, 1, 2, 3].map((i) => texts[Math.min(first + i, texts.length - 1)] as Float32Array);
+    const products = texts.length - first === 1 ? oneProduct : fourProducts;
     for (let image = 0; image < count; image++) {
-      let largest = Number.NEGATIVE_INFINITY;
       for (let q = 0; q < queries; q++) {
-        largest = Math.max(largest, dot(images, (image * queries + q) * width, text, width));
+        products(images, (image * queries + q) * width, four, width);
+        for (let i = 0; i < 4 && first + i < texts.length; i++) {
+          const place = (first + i) * count + image;
+          scores[place] = Math.max(scores[place] as number, found[i] as number);
+        }
       }
-      scores[t * count + image] = largest;
     }
   }
   return scores;
 }
 
-/** Four sums side by side: the processor need not wait for one addition before the next. */
-function dot(a: Float32Array, from: number, b: Float32Array, width: number): number {
-  let [s0, s1, s2, s3] = [0, 0, 0, 0];
-  const whole = width - (width % 4);
-  for (let i = 0; i < whole; i += 4) {
-    s0 += (a[from + i] as number) * (b[i] as number);
-    s1 += (a[from + i + 1] as number) * (b[i + 1] as number);
-    s2 += (a[from + i + 2] as number) * (b[i + 2] as number);
-    s3 += (a[from + i + 3] as number) * (b[i + 3] as number);
+/** Where products are left: no array is made for each vector. */
+const found = new Float64Array(4);
+
+/** Four texts at a time: each value of the image is loaded once. Every product is one chain of additions over the width. */
+function fourProducts(a: Float32Array, from: number, texts: readonly Float32Array[], width: number): void {
+  const [t0, t1, t2, t3] = texts as [Float32Array, Float32Array, Float32Array, Float32Array];
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  for (let i = 0; i < width; i++) {
+    const value = a[from + i] as number;
+    s0 += value * (t0[i] as number);
+    s1 += value * (t1[i] as number);
+    s2 += value * (t2[i] as number);
+    s3 += value * (t3[i] as number);
   }
-  for (let i = whole; i < width; i++) s0 += (a[from + i] as number) * (b[i] as number);
-  return s0 + s1 + (s2 + s3);
+  found[0] = s0;
+  found[1] = s1;
+  found[2] = s2;
+  found[3] = s3;
+}
+
+/** The same chain for one text, so that a score does not depend on how many texts there are. */
+function oneProduct(a: Float32Array, from: number, [text]: readonly Float32Array[], width: number): void {
+  const t = text as Float32Array;
+  let sum = 0;
+  for (let i = 0; i < width; i++) sum += (a[from + i] as number) * (t[i] as number);
+  found[0] = sum;
 }

@@ -26,6 +26,17 @@ test("the largest dot product of each image, for every text", () => {
   }
 });
 
+test("a score does not depend on the other texts", () => {
+  const sizes = { images: 5, queries: 3, width: 11 };
+  const values = randomValues(5 * 3 * 11, 6);
+  const texts = Array.from({ length: 9 }, (_, i) => randomValues(11, 20 + i));
+  const all = cosines(values, sizes, texts);
+  for (let count = 1; count <= 9; count++) {
+    assert.deepEqual(cosines(values, sizes, texts.slice(0, count)), all.slice(0, count * 5), `${count} texts`);
+    assert.deepEqual(cosines(values, sizes, texts.slice(count - 1, count)), all.slice((count - 1) * 5, count * 5));
+  }
+});
+
 test("negative cosines are not lifted to zero", () => {
   assert.deepEqual(
     [...cosines(Float32Array.of(-1, 0, -0.5, 0), { images: 1, queries: 2, width: 2 }, [Float32Array.of(1, 0)])],
