@@ -7,6 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageRoot } from "../../src/gpu/package-root.ts";
+import { sha256 } from "../../src/jobs/store.ts";
+import { ImageIndexWriter, openImageIndex } from "../../src/search/vector-file.ts";
 import { images, runCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "blipfleet-search-"));
@@ -116,6 +118,21 @@ test("known images are not encoded again, wherever they lie; changed ones are; b
   assert.match(third.stderr, /1 encoded, 10 kept, 1 failed; 10 images in all$/m);
   const all = await search("red", "--top", "100", "--rerank", "0");
   assert.equal(all.lines.length, 10, "the image that was replaced has gone, the copy is no image of its own");
+});
+
+test("what the index has is only looked up: a file that no decoder takes is kept, once its bytes are in", async () => {
+  const odd = join(folder, "odd.png");
+  writeFileSync(odd, "no image at all");
+  const refused = await index(odd, "--model", ref);
+  assert.equal(refused.lines[0]?.error?.type, "ImageError");
+  const made = (await openImageIndex(file)) ?? assert.fail("an index");
+  const saved = readFileSync(file);
+  const writer = await ImageIndexWriter.create(file, made.model);
+  await writer.add(new Uint8Array(writer.imageBytes));
+  await writer.commit([{ digest: sha256(readFileSync(odd)), images: ["/elsewhere.png"] }], made.version);
+  const kept = await index(odd, "--model", ref);
+  assert.equal(kept.lines[0]?.state, "kept", kept.stderr);
+  writeFileSync(file, saved);
 });
 
 test("one index built in two goes finds the same as one built at once", async () => {
