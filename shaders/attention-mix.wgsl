@@ -9,11 +9,14 @@
 // QUERIES times COLUMNS sums in registers and walks over the keys, so that each loaded v serves QUERIES sums; the
 // weights are the same for all invocations. No workgroup memory, no barriers.
 //
+// With HAS_LENGTHS only the first lengths[item] keys of an item count, at least one. lengths: (all items) u32.
+//
 // Numerical choice: a sum is one chain of fma over the keys in f32, divided once at the end.
 
 const WORKGROUP = 8u;
 const QUERIES = 8u;
 const COLUMNS = 8u;
+const HAS_LENGTHS = false;
 
 struct Params {
   heads: u32,
@@ -28,8 +31,9 @@ struct Params {
 @group(0) @binding(0) var<storage, read> weights: array<f32>;
 @group(0) @binding(1) var<storage, read> totals: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read> lengths: array<u32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<uniform> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -39,6 +43,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let head = id.y;
   let item = params.firstItem + id.z;
   let firstRow = (id.z * params.heads + head) * params.queryTokens;
+  var keyCount = params.keyTokens;
+  if (HAS_LENGTHS) {
+    keyCount = min(lengths[item], params.keyTokens);
+  }
 
   var weightStart: array<u32, QUERIES>;
   for (var i = 0u; i < QUERIES; i++) {
@@ -51,7 +59,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   }
 
   var sums: array<array<f32, COLUMNS>, QUERIES>;
-  for (var t = 0u; t < params.keyTokens; t++) {
+  for (var t = 0u; t < keyCount; t++) {
     let start = (item * params.keyTokens + t) * params.valueStride + params.valueColumn;
     var values: array<f32, COLUMNS>;
     for (var j = 0u; j < COLUMNS; j++) {

@@ -10,11 +10,15 @@
 // queries with KEYS keys in registers, so that each loaded k serves QUERIES sums; q is the same for all invocations.
 // Workgroup memory only joins the invocations' largest scores and their totals at the end.
 //
+// With HAS_LENGTHS only the first lengths[item] keys of an item count, at least one; the weights of the others are not
+// written. lengths: (all items) u32.
+//
 // Numerical choice: a score is one chain of fma over the head's columns in f32, whatever stands beside it.
 
 const WORKGROUP = 8u;
 const QUERIES = 8u;
 const KEYS = 4u;
+const HAS_LENGTHS = false;
 
 /// Less than every score.
 const LOWEST = -3.4028234e38f;
@@ -34,9 +38,10 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
-@group(0) @binding(2) var<storage, read_write> weights: array<f32>;
-@group(0) @binding(3) var<storage, read_write> totals: array<f32>;
-@group(0) @binding(4) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read> lengths: array<u32>;
+@group(0) @binding(3) var<storage, read_write> weights: array<f32>;
+@group(0) @binding(4) var<storage, read_write> totals: array<f32>;
+@group(0) @binding(5) var<uniform> params: Params;
 
 var<workgroup> parts: array<array<f32, QUERIES>, WORKGROUP>;
 
@@ -46,6 +51,10 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   let head = id.y;
   let item = params.firstItem + id.z;
   let firstRow = (id.z * params.heads + head) * params.queryTokens;
+  var keyCount = params.keyTokens;
+  if (HAS_LENGTHS) {
+    keyCount = min(lengths[item], params.keyTokens);
+  }
 
   var queryStart: array<u32, QUERIES>;
   var largest: array<f32, QUERIES>;
@@ -56,7 +65,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     largest[i] = LOWEST;
   }
 
-  for (var firstKey = lane; firstKey < params.keyTokens; firstKey += WORKGROUP * KEYS) {
+  for (var firstKey = lane; firstKey < keyCount; firstKey += WORKGROUP * KEYS) {
     var keyStart: array<u32, KEYS>;
     for (var j = 0u; j < KEYS; j++) {
       let row = item * params.keyTokens + min(firstKey + j * WORKGROUP, params.keyTokens - 1u);
@@ -84,7 +93,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     for (var i = 0u; i < QUERIES; i++) {
       for (var j = 0u; j < KEYS; j++) {
         let key = firstKey + j * WORKGROUP;
-        if (firstQuery + i < params.queryTokens && key < params.keyTokens) {
+        if (firstQuery + i < params.queryTokens && key < keyCount) {
           let score = scores[i][j] * params.scale;
           weights[(firstRow + firstQuery + i) * params.keyTokens + key] = score;
           largest[i] = max(largest[i], score);
@@ -104,7 +113,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
 
   // Every invocation goes over the scores that it has stored itself.
   var sums: array<f32, QUERIES>;
-  for (var key = lane; key < params.keyTokens; key += WORKGROUP) {
+  for (var key = lane; key < keyCount; key += WORKGROUP) {
     for (var i = 0u; i < QUERIES; i++) {
       if (firstQuery + i < params.queryTokens) {
         let at = (firstRow + firstQuery + i) * params.keyTokens + key;

@@ -1,6 +1,7 @@
 // y[item, to + t, :] = x[item, t, :]      for t < count
 //
-// x: (items * count, width), or (count, width) when every item gets the same rows (itemStride 0).
+// x: (items * itemStride, width) with itemStride >= count, or (count, width) when every item gets the same rows
+// (itemStride 0).
 // y: (items * tokens, width), to + count <= tokens; its other rows are left alone. All f32.
 // One invocation per element.
 const lanes = 64u;

@@ -26,6 +26,19 @@ export interface Activation {
 
 export type Dtype = "f32" | "f16";
 
+/**
+ * Unit vectors by which images and texts are compared, one a row: (queries, width) of an image, (1, width) of a text.
+ * bytes as in an Activation.
+ */
+export interface Vectors {
+  readonly type: ActivationType;
+  readonly shape: readonly [number, number];
+  readonly bytes: Uint8Array;
+}
+
+/** What the matching head says of an image and a text, averaged over the queries: [no match, match]. */
+export type MatchLogits = readonly [number, number];
+
 /** Generation settings, with the names and defaults of Hugging Face's generate(). */
 export interface Generation {
   /** Most new ids, the final eos included. Default 20. */
@@ -60,10 +73,10 @@ export interface RowOptions {
 }
 
 /** What is known of a loaded model without its weights; plain JSON, may cross threads and be logged. */
-export interface ModelCard {
+export interface CheckpointCard {
   /** As the user gave it. */
   readonly ref: string;
-  /** e.g. "blip-2-opt" */
+  /** e.g. "blip-2-opt", "blip-2-retrieval" */
   readonly family: string;
   /** SHA-256 (hex) over the sorted (file, size, sha256) of the checkpoint. */
   readonly digest: string;
@@ -71,8 +84,20 @@ export interface ModelCard {
   /** Image side in pixels and what preprocessing does; enters the prompt key. */
   readonly image: ImageSettings;
   readonly features: readonly [number, number];
+}
+
+/** Of a model that writes texts. */
+export interface ModelCard extends CheckpointCard {
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
+  readonly maxPositions: number;
+}
+
+/** Of a model that compares images with texts. */
+export interface RetrievalCard extends CheckpointCard {
+  /** The vectors of an image: (queries, width). A text has one of this width. */
+  readonly vectors: readonly [number, number];
+  /** Most ids of a text, specials included. */
   readonly maxPositions: number;
 }
 
@@ -88,15 +113,21 @@ export interface ImageSettings {
 }
 
 /**
- * The stages of one loaded model, wherever its weights are. Rows of concurrent calls share batches; the result of a
+ * The stages that every model has, wherever its weights are. Rows of concurrent calls share batches; the result of a
  * call never depends on what it was batched with.
  */
-export interface Stages {
-  readonly card: ModelCard;
+export interface ImageStages {
+  readonly card: CheckpointCard;
   /** Decode, orient, resize, normalise. @throws ImageError */
   toPixels(image: Uint8Array): Promise<Pixels>;
   /** ViT. */
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation>;
+  close(): Promise<void>;
+}
+
+/** The stages of one loaded model that writes texts. */
+export interface Stages extends ImageStages {
+  readonly card: ModelCard;
   /** Q-Former and language projection. */
   query(features: Activation, options?: RowOptions): Promise<Activation>;
   /** encode and query in one go without leaving the GPU; the same bytes as the two calls. */
@@ -112,5 +143,17 @@ export interface Stages {
   ): Promise<number[]>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */
   detokenize(ids: readonly number[]): Promise<string>;
-  close(): Promise<void>;
+}
+
+/** The stages of one loaded model that compares images with texts; `query` is the Q-Former, in three forms. */
+export interface RetrievalStages extends ImageStages {
+  readonly card: RetrievalCard;
+  /** Ids of a text, specials included; nothing is cut off. @throws TokenizerError */
+  tokenize(text: string): Promise<number[]>;
+  /** Q-Former over the image alone -> (queries, width). */
+  queryImage(features: Activation, options?: RowOptions): Promise<Vectors>;
+  /** Q-Former over the text alone -> (1, width). @throws TextError */
+  queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors>;
+  /** Q-Former over image and text together, then the matching head. @throws TextError */
+  queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits>;
 }

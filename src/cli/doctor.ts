@@ -147,15 +147,18 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const { resolveDtype } = await import("./checkpoint-dtype.ts");
     const dtype = await resolveDtype(ref, flags.dtype);
     const started = performance.now();
-    const { card, memory } = await group.open({ ref, dtype });
+    const { modelHead } = await import("../models/model-card.ts");
+    const { openCheckpoint } = await import("../weights/checkpoint.ts");
+    const compares = (await modelHead(await openCheckpoint(ref))) === "Blip2ForImageTextRetrieval";
+    const { card, memory } = await (compares ? group.openRetrieval({ ref, dtype }) : group.open({ ref, dtype }));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
     const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);
-    const [queries, width] = card.prompt;
+    const [what, [queries, width]] = "prompt" in card ? ["prompt", card.prompt] : ["vectors", card.vectors];
     return present(
       "model",
       `${ref}: ${card.family} as ${dtype}, weights ${parts.join(", ")}, ${megabytes(allocatedBytes)} on the adapter in all, ` +
-        `loaded in ${seconds} s; image ${card.image.width} x ${card.image.height}, prompt ${queries} x ${width}, ` +
+        `loaded in ${seconds} s; image ${card.image.width} x ${card.image.height}, ${what} ${queries} x ${width}, ` +
         `${card.maxPositions} positions; digest ${card.digest.slice(0, 12)}`,
       { card, memory, allocatedBytes },
     );

@@ -4,10 +4,7 @@ import type { Command } from "commander";
 import { NotAvailableError } from "./errors.ts";
 
 const laterCommands = {
-  match: "image-text matching",
   classify: "zero-shot classification",
-  index: "an image index",
-  search: "image search",
   chat: "conversation",
   eval: "evaluation",
   tune: "kernel tuning",

@@ -1,17 +1,16 @@
 // Texts about images in this process: files are read and decoded ahead while the GPU works, every image is encoded
 // once however many questions there are, and results come out in the order of the input.
 
-import { setMaxListeners } from "node:events";
-import { readFile, stat } from "node:fs/promises";
 import { answerFrom, promptOf } from "../answer.ts";
-import { ImageError, maxImageBytes } from "../image/image-error.ts";
 import { cacheFolder } from "../jobs/roots.ts";
 import type { Generation, Stages } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
 import { openStagesGroup } from "../workers/stages.ts";
 import { resolveDtype } from "./checkpoint-dtype.ts";
-import { describeError, InterruptedError } from "./errors.ts";
+import { describeError } from "./errors.ts";
+import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
+import { stopOnInterrupt } from "./interrupt.ts";
 import { chooseModel, type ModelFlags } from "./model-options.ts";
 import { tell } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -68,7 +67,7 @@ export async function runLocally(
   if (notice !== null) tell(notice);
   const dtype = await resolveDtype(ref, run.model.dtype);
   const group = await openStagesGroup({ cacheFolder: cacheFolder() });
-  const stop = stopOnInterrupt();
+  const stop = stopOnInterrupt("stopped before all images were done");
   let failures = 0;
   try {
     const loading = weightsProgress();
@@ -103,7 +102,7 @@ async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal):
   const { image } = item;
   signal.throwIfAborted();
   try {
-    const prompt = await promptOf(stages, await readImage(image), { signal });
+    const prompt = await promptOf(stages, await readImageFile(image), { signal });
     return await Promise.all(
       item.asked.map(async ({ task, text: asked, generation }): Promise<LocalResult> => {
         try {
@@ -124,45 +123,4 @@ async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal):
 function failed({ image, asked }: LocalItem, cause: unknown): LocalResult[] {
   const error = describeError(cause);
   return asked.map(({ text }) => ({ image, asked: text, error }));
-}
-
-/** @throws ImageError */
-async function readImage(image: string): Promise<Uint8Array> {
-  try {
-    const found = await stat(image);
-    if (found.isDirectory()) {
-      throw new ImageError(
-        `${image}: expected an image file, got a folder; use \`blipfleet job submit\` for folders, or name its files`,
-      );
-    }
-    const { size } = found;
-    if (size > maxImageBytes) {
-      throw new ImageError(`${image}: expected at most ${maxImageBytes} bytes, got ${size}; store it smaller`);
-    }
-    return await readFile(image);
-  } catch (cause) {
-    if (cause instanceof ImageError) throw cause;
-    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    const got = code === "ENOENT" ? "no such file" : code;
-    throw new ImageError(`${image}: expected a readable image file, got ${got}`, { cause });
-  }
-}
-
-/** Ctrl-C gives work up at the next submit boundary; a second one ends the process at once. */
-function stopOnInterrupt(): { readonly signal: AbortSignal; forget(): void } {
-  const abort = new AbortController();
-  setMaxListeners(0, abort.signal); // every row under way listens
-  const onSignal = () => {
-    process.once("SIGINT", () => process.exit(130));
-    abort.abort(new InterruptedError("interrupted; stopped before all images were done"));
-  };
-  process.once("SIGINT", onSignal);
-  process.once("SIGTERM", onSignal);
-  return {
-    signal: abort.signal,
-    forget() {
-      process.off("SIGINT", onSignal);
-      process.off("SIGTERM", onSignal);
-    },
-  };
 }

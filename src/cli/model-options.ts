@@ -59,31 +59,45 @@ export interface ChosenModel {
 /** The random-weight checkpoint that the tests use; its captions are nonsense. */
 const fixtureModel = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
 
-/** The first folder of models/ that holds a checkpoint of this type. */
-function trainedModel(modelType: string): string | null {
-  const folder = join(packageRoot, "models");
+/** What a command wants of a model; src/models/blip-2-config.ts says which class each is. */
+export type ModelPurpose = "texts" | "retrieval";
+
+/** The first folder of `folder` that holds a checkpoint for this purpose. */
+function trainedModel(purpose: ModelPurpose, folder: string): string | null {
   if (!existsSync(folder)) return null;
   for (const name of readdirSync(folder).sort()) {
     const config = join(folder, name, "config.json");
-    if (existsSync(config) && JSON.parse(readFileSync(config, "utf8")).model_type === modelType) {
-      return join(folder, name);
-    }
+    if (!existsSync(config)) continue;
+    const { model_type, architectures } = JSON.parse(readFileSync(config, "utf8"));
+    const compares = Array.isArray(architectures) && architectures.includes("Blip2ForImageTextRetrieval");
+    if (model_type === "blip-2" && compares === (purpose === "retrieval")) return join(folder, name);
   }
   return null;
 }
 
 /**
- * The model to use: --model, else the demo model that captions and answers.
+ * The model to use: --model, else the demo model that fits the command.
+ * @param demoModels the folder of demo models
  * @throws UsageError when neither is there.
  */
-export function chooseModel(model: string | undefined): ChosenModel {
+export function chooseModel(
+  model: string | undefined,
+  purpose: ModelPurpose = "texts",
+  demoModels: string = join(packageRoot, "models"),
+): ChosenModel {
   if (model !== undefined) {
     if (model === "") throw new UsageError("--model: expected a Hugging Face id or a directory, got an empty text");
     return { ref: model, notice: null };
   }
-  const trained = trainedModel("blip-2");
+  const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
+  if (purpose === "retrieval") {
+    throw new UsageError(
+      "--model: expected a Hugging Face id or a directory of a Blip2ForImageTextRetrieval checkpoint, got none, and no demo " +
+        "model that compares images with texts is there; name one, as --model Salesforce/blip2-itm-vit-g",
+    );
+  }
   if (existsSync(join(fixtureModel, "config.json"))) {
     return {
       ref: fixtureModel,

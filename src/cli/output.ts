@@ -49,3 +49,8 @@ export function fromHere(path: string): string {
   const here = relative(process.cwd(), path);
   return here === "" || here === ".." || here.startsWith(`..${sep}`) || isAbsolute(here) ? path : here;
 }
+
+/** A score with the digits that f32 has, so that a line does not pretend to more. */
+export function score(value: number): number {
+  return Number(value.toPrecision(7));
+}

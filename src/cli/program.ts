@@ -11,9 +11,12 @@ import { addDemoCommand } from "./demo.ts";
 import { addDevCommand } from "./dev.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import { describeError, InterruptedError, UsageError } from "./errors.ts";
+import { addIndexCommand } from "./indexing.ts";
 import { addJobCommand } from "./job.ts";
 import { addLaterCommands } from "./later.ts";
+import { addMatchCommand } from "./match.ts";
 import { tell } from "./output.ts";
+import { addSearchCommand } from "./search.ts";
 import { addWorkerCommand } from "./worker.ts";
 
 /** Exit statuses, the same for every command. */
@@ -23,7 +26,9 @@ export const exitStatus = { allDone: 0, failed: 1, wrongUse: 2, interrupted: 130
 export function createProgram(): Command {
   const { version } = JSON.parse(readFileSync(join(packageRoot, "package.json"), "utf8"));
   const program = new Command("blipfleet")
-    .description("Captions and answers about images with BLIP-family models, here or as jobs over a fleet of GPUs.")
+    .description(
+      "Captions, answers and searches over images with BLIP-family models, here or as jobs over a fleet of GPUs.",
+    )
     .version(version)
     .showSuggestionAfterError()
     .exitOverride()
@@ -37,12 +42,18 @@ Exit status: 0 all done, 1 some items failed or something needed is missing, 2 w
 Examples:
   blipfleet caption photos/*.jpg --format jsonl
   blipfleet ask photo.jpg "What is in the picture?"
+  blipfleet match photo.jpg "a dog on a beach" "a cat on a sofa"
+  blipfleet index photos --out photos.index
+  blipfleet search "a dog on a beach" --index photos.index
   blipfleet dev                       in one terminal, and then
   blipfleet job submit photos --watch in another
 `,
     );
   addCaptionCommand(program);
   addAskCommand(program);
+  addMatchCommand(program);
+  addIndexCommand(program);
+  addSearchCommand(program);
   addJobCommand(program);
   addWorkerCommand(program);
   addDevCommand(program);
@@ -62,9 +73,11 @@ function everyCommand(command: Command): Command[] {
 const callerMistakes = new Set([
   "CheckpointError",
   "ConfigError",
+  "ImageIndexError",
   "NatsConfigError",
   "PathError",
   "TemporalConfigError",
+  "TextError",
   "TokenizerError",
   "UnsupportedModelError",
   "WeightsError",

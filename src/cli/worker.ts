@@ -76,14 +76,19 @@ function parseStages(text: string): Stage[] {
 async function worker(flags: Flags): Promise<void> {
   const { useDevServers } = await import("./dev-state.ts");
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
+  const { expectModelHead } = await import("../models/model-card.ts");
   const { runWorker } = await import("../workers/worker.ts");
+  const { openCheckpoint } = await import("../weights/checkpoint.ts");
   const dev = useDevServers();
   if (dev !== null) tell(`joining the servers of \`blipfleet dev\` (pid ${dev.pid})`);
   const chosen = flags.model.length > 0 ? flags.model.map((ref) => chooseModel(ref)) : [chooseModel(undefined)];
   const models = [];
   for (const { ref, notice } of chosen) {
     if (notice !== null) tell(notice);
-    models.push({ ref, dtype: await resolveDtype(ref, flags.dtype) });
+    const dtype = await resolveDtype(ref, flags.dtype);
+    // Before servers are waited for.
+    await expectModelHead(await openCheckpoint(ref), "Blip2ForConditionalGeneration");
+    models.push({ ref, dtype });
   }
   const { stages, jobs, metricsPort, batchSlots, nowSlots, graceSeconds } = flags;
   await runWorker({

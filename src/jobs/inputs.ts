@@ -111,28 +111,32 @@ async function uriOf(
   }
 }
 
-/** Every image below a folder: depth first, each folder's entries in order of code units, hidden ones left out. */
 async function* folderRecords(root: string, signal?: AbortSignal): AsyncGenerator<InputRecord> {
   let line = 0;
-  async function* walk(below: string): AsyncGenerator<string> {
-    signal?.throwIfAborted();
-    const entries: { name: string; isFolder: boolean }[] = [];
-    for await (const entry of await opendir(join(root, below))) {
-      if (entry.name.startsWith(".")) continue;
-      if (entry.isDirectory()) entries.push({ name: entry.name, isFolder: true });
-      // Links are taken as files: where they lead is checked like any path; links to folders are not entered.
-      else if (imageEnding.test(entry.name)) entries.push({ name: entry.name, isFolder: false });
-    }
-    entries.sort((a, b) => byCodeUnits(a.name, b.name));
-    for (const { name, isFolder } of entries) {
-      const relative = below === "" ? name : `${below}/${name}`;
-      if (isFolder) yield* walk(relative);
-      else yield relative;
-    }
-  }
-  for await (const image of walk("")) {
+  for await (const image of imagesBelow(root, signal)) {
     line += 1;
     yield { line, id: undefined, image, prompt: null };
+  }
+}
+
+/**
+ * Every image below a folder, as paths relative to it: depth first, each folder's entries in order of code units, hidden
+ * ones left out.
+ */
+export async function* imagesBelow(root: string, signal?: AbortSignal, below = ""): AsyncGenerator<string> {
+  signal?.throwIfAborted();
+  const entries: { name: string; isFolder: boolean }[] = [];
+  for await (const entry of await opendir(join(root, below))) {
+    if (entry.name.startsWith(".")) continue;
+    if (entry.isDirectory()) entries.push({ name: entry.name, isFolder: true });
+    // Links are taken as files: where they lead is checked like any path; links to folders are not entered.
+    else if (imageEnding.test(entry.name)) entries.push({ name: entry.name, isFolder: false });
+  }
+  entries.sort((a, b) => byCodeUnits(a.name, b.name));
+  for (const { name, isFolder } of entries) {
+    const relative = below === "" ? name : `${below}/${name}`;
+    if (isFolder) yield* imagesBelow(root, signal, relative);
+    else yield relative;
   }
 }
 

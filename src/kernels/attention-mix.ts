@@ -15,11 +15,12 @@ export function attentionMix(
   sizes: AttentionSizes,
   y: Tensor,
 ): void {
-  const { batch, queryTokens, keyTokens, heads, headWidth } = sizes;
+  const { batch, queryTokens, keyTokens, heads, headWidth, keyLengths } = sizes;
   const { weights, totals, firstItem, items } = given;
   expectShape("attention", weights, [items, heads, queryTokens, keyTokens], "f32");
   expectShape("attention", totals, [items, heads, queryTokens], "f32");
   expectShape("attention", y, [batch * queryTokens, heads * headWidth], "f32");
+  if (keyLengths) expectShape("attention", keyLengths, [batch], "u32");
   const valueStride = rowStride(value, keyTokens, sizes);
   // As many columns as a head has, in few sizes, because each is compiled by itself.
   const columns = Math.min(16, Math.ceil(headWidth / 32) * 4);
@@ -28,10 +29,10 @@ export function attentionMix(
     : { WORKGROUP: 32, QUERIES: 4, COLUMNS: 2 };
   const columnGroups = Math.ceil(headWidth / (tile.WORKGROUP * tile.COLUMNS));
   k.launch("attention-mix", {
-    inputs: { weights, totals, v: value.rows },
+    inputs: { weights, totals, v: value.rows, lengths: keyLengths ?? totals },
     outputs: { y },
     params: { heads, headWidth, queryTokens, keyTokens, valueStride, valueColumn: value.column, firstItem },
-    constants: tile,
+    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", ...tile },
     workgroups: [Math.ceil(queryTokens / tile.QUERIES) * columnGroups, heads, items],
   });
 }

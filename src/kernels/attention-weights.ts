@@ -18,6 +18,8 @@ export interface AttentionSizes {
   readonly headWidth: number;
   /** Scores are multiplied by it; usually 1 / sqrt(headWidth). */
   readonly scale: number;
+  /** (batch) u32: how many keys of each item count, at least one; those behind are padding. Left out: all of them. */
+  readonly keyLengths?: Tensor;
 }
 
 /** For some items of a batch. weights: (items, heads, queryTokens, keyTokens), totals: (items, heads, queryTokens). */
@@ -48,7 +50,8 @@ export function attentionWeights(
   sizes: AttentionSizes,
   { firstItem, items }: { firstItem: number; items: number },
 ): AttentionWeights {
-  const { queryTokens, keyTokens, heads, headWidth, scale } = sizes;
+  const { queryTokens, keyTokens, heads, headWidth, scale, keyLengths } = sizes;
+  if (keyLengths) expectShape("attention", keyLengths, [sizes.batch], "u32");
   const weights = k.scratch("weights", [items, heads, queryTokens, keyTokens]);
   const totals = k.scratch("totals", [items, heads, queryTokens]);
   const queryStride = rowStride(q, queryTokens, sizes);
@@ -57,10 +60,10 @@ export function attentionWeights(
   // Few queries, as the 32 of a Q-Former or a short text, spread over more workgroups.
   const tile = k.softwareAdapter ? { WORKGROUP: 8, QUERIES: 8, KEYS: 4 } : { WORKGROUP: 32, QUERIES: 4, KEYS: 2 };
   k.launch("attention-weights", {
-    inputs: { q: q.rows, k: key.rows },
+    inputs: { q: q.rows, k: key.rows, lengths: keyLengths ?? q.rows },
     outputs: { weights, totals },
     params: { heads, headWidth, queryTokens, keyTokens, ...columns, firstItem, scale },
-    constants: tile,
+    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", ...tile },
     workgroups: [Math.ceil(queryTokens / tile.QUERIES), heads, items],
   });
   return { firstItem, items, weights, totals };

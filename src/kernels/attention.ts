@@ -9,7 +9,7 @@ import { type AttentionSizes, attentionWeights, type Columns } from "./attention
 const mostWeights = 64 * 1024 * 1024;
 
 /**
- * softmax(scale · q·kᵀ)·v within each item and head, every query seeing every key.
+ * softmax(scale · q·kᵀ)·v within each item and head, every query seeing every key of its item that counts.
  * q: (batch · queryTokens, any), key, value: (batch · keyTokens, any) f32 -> (batch · queryTokens, heads · headWidth).
  * @throws ShapeError
  */

@@ -12,9 +12,12 @@ import { embedPatches } from "./embed-patches.ts";
 import { handOver } from "./hand-over.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { matmul } from "./matmul.ts";
+import { meanRows } from "./mean-rows.ts";
+import { firstRows } from "./place-rows.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
+import { unitRows } from "./unit-rows.ts";
 
 export interface Question {
   readonly kernel: string;
@@ -70,7 +73,8 @@ function questions(k: Recorder, given: Given): Question[] {
     ...(["f32", "f16"] as const).flatMap((type) => [1, 9].map((rows) => askMatmul(k, given, rows, type))),
     askGelu(k, given),
     askLayerNorm(k, given),
-    askAttention(k, given),
+    askAttention(k, given, false),
+    askAttention(k, given, true),
     {
       kernel: "unfold-patches",
       answer: unfoldPatches(k, given([1, 1, 2, 4], [0, 1, 2, 3, 4, 5, 6, 7]), 2),
@@ -90,6 +94,21 @@ function questions(k: Recorder, given: Given): Question[] {
       kernel: "hand-over and take-over",
       answer: takeOver(k, handOver(k, given([1, 6], [1 / 3, 2049, 2051, -65520, 2 ** -24, 2 ** -25]), "f16")),
       expected: [0.333251953125, 2048, 2052, Number.NEGATIVE_INFINITY, 2 ** -24, 0],
+    },
+    {
+      kernel: "unit-rows",
+      answer: unitRows(k, given([2, 2], [3, 4, 0, -1e30])),
+      expected: [0.6, 0.8, 0, -1],
+    },
+    {
+      kernel: "mean-rows",
+      answer: meanRows(k, given([4, 2], [1, 2, 3, 8, 0, -2, 5, -4]), 2),
+      expected: [2, 5, 2.5, -3],
+    },
+    {
+      kernel: "place-rows",
+      answer: firstRows(k, given([4, 1], [1, 2, 3, 4]), 2),
+      expected: [1, 3],
     },
     askConvertWeight(k, given),
     askConvertPlain(k, given),
@@ -139,16 +158,19 @@ function askLayerNorm(k: Recorder, given: Given): Question {
   return { kernel: "layer-norm", answer: layerNorm(k, x, norm), expected: [...row, ...row] };
 }
 
-/** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. */
-function askAttention(k: Recorder, given: Given): Question {
+/** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. With lengths, what follows two keys is padding. */
+function askAttention(k: Recorder, given: Given, padded: boolean): Question {
   const headWidth = 8;
   const firsts = (values: readonly number[]) => values.flatMap((value) => [value, ...new Array(headWidth - 1).fill(0)]);
-  const keys = firsts([2 * Math.log(3), 0, -400, -400, -400, -400]);
-  const values = [4, 8, 1, 1, 1, 1].flatMap((value) => new Array(headWidth).fill(value));
+  const rest = padded ? 400 : -400;
+  const keys = firsts([2 * Math.log(3), 0, rest, rest, rest, rest]);
+  const past = padded ? Number.NaN : 1;
+  const values = [4, 8, past, past, past, past].flatMap((value) => new Array(headWidth).fill(value));
   const part = (rows: Tensor) => ({ rows, column: 0 });
-  const sizes = { batch: 1, queryTokens: 9, keyTokens: 6, heads: 1, headWidth, scale: 0.5 };
+  const lengths = padded ? { keyLengths: given([1], [2], "u32") } : {};
+  const sizes = { batch: 1, queryTokens: 9, keyTokens: 6, heads: 1, headWidth, scale: 0.5, ...lengths };
   return {
-    kernel: "attention",
+    kernel: padded ? "attention with padding" : "attention",
     answer: attention(
       k,
       part(given([9, headWidth], firsts(new Array(9).fill(1)))),

@@ -31,51 +31,73 @@ export interface QFormerConfig {
   readonly normEps: number;
 }
 
-export interface Blip2Config {
+/** What every kind of BLIP-2 has. */
+export interface Blip2ImageConfig {
   readonly vision: VisionConfig;
   readonly qFormer: QFormerConfig;
-  /** Query tokens, and so image slots of the language model. */
+  /** Query tokens, and so image slots of a language model. */
   readonly queries: number;
+}
+
+/** Blip2ForConditionalGeneration */
+export interface Blip2Config extends Blip2ImageConfig {
   /** The id that stands for an image slot. */
   readonly imageId: number;
   readonly text: OptConfig;
 }
 
+/** Blip2ForImageTextRetrieval: the Q-Former reads the text itself. */
+export interface Blip2RetrievalConfig extends Blip2ImageConfig {
+  readonly text: { readonly vocabulary: number; readonly maxPositions: number };
+  /** Of the vectors by which images and texts are compared. */
+  readonly projectionWidth: number;
+}
+
+/** The two kinds of BLIP-2 by the class that config.json names, and the commands that each is for. */
+export const blip2Heads = {
+  Blip2ForConditionalGeneration: { what: "writes texts", commands: "caption, ask and job submit" },
+  Blip2ForImageTextRetrieval: { what: "compares images with texts", commands: "match, index and search" },
+} as const;
+export type Blip2Head = keyof typeof blip2Heads;
+
 const size = z.number().int().positive();
 /** More than any checkpoint has; a number beyond it would cost its own length in memory before anything is checked. */
 const layers = size.max(1000);
 const eps = z.number().nonnegative();
-const vision = classDefaults.Blip2VisionConfig;
-const qFormer = classDefaults.Blip2QFormerConfig;
+const visionDefaults = classDefaults.Blip2VisionConfig;
+const qFormerDefaults = classDefaults.Blip2QFormerConfig;
 
 const blip2Schema = z.object({
   architectures: z.array(z.string()).nullish(),
   num_query_tokens: size.default(classDefaults.Blip2Config.num_query_tokens),
+  image_text_hidden_size: size.default(classDefaults.Blip2Config.image_text_hidden_size),
   image_token_index: z.number().int().nonnegative().nullable().default(classDefaults.Blip2Config.image_token_index),
   vision_config: z
     .object({
-      hidden_size: size.default(vision.hidden_size),
-      intermediate_size: size.default(vision.intermediate_size),
-      num_hidden_layers: layers.default(vision.num_hidden_layers),
-      num_attention_heads: size.default(vision.num_attention_heads),
-      image_size: size.default(vision.image_size),
-      patch_size: size.default(vision.patch_size),
-      hidden_act: z.string().default(vision.hidden_act),
-      layer_norm_eps: eps.default(vision.layer_norm_eps),
-      qkv_bias: z.boolean().default(vision.qkv_bias),
+      hidden_size: size.default(visionDefaults.hidden_size),
+      intermediate_size: size.default(visionDefaults.intermediate_size),
+      num_hidden_layers: layers.default(visionDefaults.num_hidden_layers),
+      num_attention_heads: size.default(visionDefaults.num_attention_heads),
+      image_size: size.default(visionDefaults.image_size),
+      patch_size: size.default(visionDefaults.patch_size),
+      hidden_act: z.string().default(visionDefaults.hidden_act),
+      layer_norm_eps: eps.default(visionDefaults.layer_norm_eps),
+      qkv_bias: z.boolean().default(visionDefaults.qkv_bias),
     })
     .nullish(),
   qformer_config: z
     .object({
-      hidden_size: size.default(qFormer.hidden_size),
-      num_hidden_layers: layers.default(qFormer.num_hidden_layers),
-      num_attention_heads: size.default(qFormer.num_attention_heads),
-      intermediate_size: size.default(qFormer.intermediate_size),
-      hidden_act: z.string().default(qFormer.hidden_act),
-      layer_norm_eps: eps.default(qFormer.layer_norm_eps),
-      position_embedding_type: z.string().default(qFormer.position_embedding_type),
-      cross_attention_frequency: size.default(qFormer.cross_attention_frequency),
-      use_qformer_text_input: z.boolean().default(qFormer.use_qformer_text_input),
+      hidden_size: size.default(qFormerDefaults.hidden_size),
+      num_hidden_layers: layers.default(qFormerDefaults.num_hidden_layers),
+      num_attention_heads: size.default(qFormerDefaults.num_attention_heads),
+      intermediate_size: size.default(qFormerDefaults.intermediate_size),
+      hidden_act: z.string().default(qFormerDefaults.hidden_act),
+      layer_norm_eps: eps.default(qFormerDefaults.layer_norm_eps),
+      position_embedding_type: z.string().default(qFormerDefaults.position_embedding_type),
+      cross_attention_frequency: size.default(qFormerDefaults.cross_attention_frequency),
+      vocab_size: size.default(qFormerDefaults.vocab_size),
+      max_position_embeddings: size.default(qFormerDefaults.max_position_embeddings),
+      use_qformer_text_input: z.boolean().default(qFormerDefaults.use_qformer_text_input),
     })
     .nullish(),
   text_config: z.looseObject({ model_type: z.string().default("opt") }).nullish(),
@@ -83,9 +105,64 @@ const blip2Schema = z.object({
 
 /**
  * @param ref names the checkpoint in errors
- * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built
+ * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built or does not
+ * write texts
  */
 export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Config {
+  const { read, vision, qFormer, queries } = imageConfig(ref, json, "Blip2ForConditionalGeneration");
+  const text = { model_type: "opt", ...read.text_config };
+  if (text.model_type !== "opt") {
+    throw new UnsupportedModelError(
+      `${ref}: expected BLIP-2 with the language model opt, got ${text.model_type}; others come later`,
+    );
+  }
+  if (read.image_token_index === null) {
+    throw new UnsupportedModelError(
+      `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
+        "such a file either: take a newer revision of the checkpoint",
+    );
+  }
+  return { vision, qFormer, queries, imageId: read.image_token_index, text: optConfig(text, ref) };
+}
+
+/**
+ * @param ref names the checkpoint in errors
+ * @throws ConfigError for a malformed file, UnsupportedModelError for one that does not compare images with texts
+ */
+export function blip2RetrievalConfig(ref: string, json: Record<string, unknown>): Blip2RetrievalConfig {
+  const { read, asked, vision, qFormer, queries } = imageConfig(ref, json, "Blip2ForImageTextRetrieval");
+  return {
+    vision,
+    qFormer,
+    queries,
+    text: { vocabulary: asked.vocab_size, maxPositions: asked.max_position_embeddings },
+    projectionWidth: read.image_text_hidden_size,
+  };
+}
+
+/** Which kind of BLIP-2 a config.json is of; without `architectures` one that writes texts. @throws UnsupportedModelError */
+export function blip2Head(ref: string, { architectures }: Record<string, unknown>): Blip2Head {
+  if (!Array.isArray(architectures) || architectures.length === 0) return "Blip2ForConditionalGeneration";
+  const known = Object.keys(blip2Heads) as Blip2Head[];
+  const head = known.find((each) => architectures.includes(each));
+  if (head !== undefined) return head;
+  throw new UnsupportedModelError(
+    `${ref}: expected ${known.join(" or ")}, got ${architectures.join(", ")}; the other heads of BLIP-2 come later`,
+  );
+}
+
+/** Refuse the other kind of BLIP-2, and say what it is for. @throws UnsupportedModelError */
+export function expectBlip2Head(ref: string, json: Record<string, unknown>, head: Blip2Head): void {
+  const found = blip2Head(ref, json);
+  if (found === head) return;
+  throw new UnsupportedModelError(
+    `${ref}: expected ${head}, which ${blip2Heads[head].what}, got ${found}, which ${blip2Heads[found].what}; ` +
+      `use it with ${blip2Heads[found].commands}`,
+  );
+}
+
+/** The parts of a configuration that all kinds share, checked, and the file as it was read. */
+function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head) {
   // "image_token_id" is the same attribute under a second name.
   const named = { ...json, image_token_index: json.image_token_index ?? json.image_token_id ?? null };
   const read = parse(ref, "config.json", blip2Schema, named);
@@ -97,34 +174,20 @@ export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Co
     .unwrap()
     .unwrap()
     .parse(read.qformer_config ?? {});
-  const text = { model_type: "opt", ...read.text_config };
-  const { architectures } = read;
-  if (architectures && !architectures.includes("Blip2ForConditionalGeneration")) {
-    throw new UnsupportedModelError(
-      `${ref}: expected Blip2ForConditionalGeneration, got ${architectures.join(", ")}; the other heads of BLIP-2 come later`,
-    );
-  }
-  if (text.model_type !== "opt") {
-    throw new UnsupportedModelError(
-      `${ref}: expected BLIP-2 with the language model opt, got ${text.model_type}; others come later`,
-    );
-  }
+  expectBlip2Head(ref, json, head);
   const expect = (key: string, expected: unknown, got: unknown) => {
     if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
   };
   expect("vision_config.hidden_act", "gelu", seen.hidden_act);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
-  expect("qformer_config.use_qformer_text_input", false, asked.use_qformer_text_input);
+  const readsText = head === "Blip2ForImageTextRetrieval";
+  expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
   expectHeads(ref, "vision_config", seen);
   expectHeads(ref, "qformer_config", asked);
-  if (read.image_token_index === null) {
-    throw new UnsupportedModelError(
-      `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
-        "such a file either: take a newer revision of the checkpoint",
-    );
-  }
   return {
+    read,
+    asked,
     vision: {
       width: seen.hidden_size,
       mlpWidth: seen.intermediate_size,
@@ -146,8 +209,6 @@ export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Co
       normEps: asked.layer_norm_eps,
     },
     queries: read.num_query_tokens,
-    imageId: read.image_token_index,
-    text: optConfig(text, ref),
   };
 }
 

@@ -1,9 +1,10 @@
 // What transformers 4.57.6 takes for keys that a configuration file leaves out: one table for all classes in use.
-// test/models/class-defaults.test.ts holds it against what that release prints.
+// test/models/blip-2-config.test.ts holds it against what that release prints.
 
 export const classDefaults = {
   Blip2Config: {
     num_query_tokens: 32,
+    image_text_hidden_size: 256,
     image_token_index: null,
   },
   Blip2VisionConfig: {

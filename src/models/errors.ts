@@ -9,3 +9,8 @@ export class UnsupportedModelError extends Error {
 export class GenerationError extends Error {
   override name = "GenerationError";
 }
+
+/** A text that the model cannot read: too many ids, none, or one that it does not know. The caller's mistake. */
+export class TextError extends Error {
+  override name = "TextError";
+}

@@ -59,18 +59,17 @@ export interface QFormerTextEmbeddings {
 export interface QFormerSizes {
   readonly batch: number;
   readonly heads: number;
+  /**
+   * (batch) u32: how many rows of each sequence count, queries included, where texts of unequal length share a batch. The
+   * rows behind them are padding, which nothing attends to. Left out: all of them count.
+   */
+  readonly lengths?: Tensor;
 }
 
 /** The two parts of a sequence, (batch * queries, width) and (batch * textTokens, width); at least one is there. */
 export interface QFormerSequence {
   readonly queries: Tensor | null;
   readonly text: Tensor | null;
-}
-
-/** What the query tokens make of an image: features (batch * tokens, imageWidth) -> (batch * queries, width) */
-export function readImage(k: Recorder, w: QFormerWeights, features: Tensor, sizes: QFormerSizes): Tensor {
-  const queries = queryEmbeddings(k, w, sizes.batch); //                        (batch * queries, width)
-  return queriesOf(qFormer(k, w, { queries, text: null }, features, sizes));
 }
 
 /** The query tokens after the first norm, the same for every image: (batch * queries, width) */
@@ -84,17 +83,6 @@ export function textEmbeddings(k: Recorder, w: QFormerWeights, cursors: Tensor):
   const x = k.scratch("text", [cursors.shape[0] ?? 0, w.norm.gain.shape[0] ?? 0]);
   embedTokens(k, x, w.text.words, w.text.positions, cursors, 0);
   return layerNorm(k, x, w.norm);
-}
-
-/** All layers over embedded queries and text. features may be null where there are no queries. */
-export function qFormer(
-  k: Recorder,
-  w: QFormerWeights,
-  sequence: QFormerSequence,
-  features: Tensor | null,
-  sizes: QFormerSizes,
-): QFormerSequence {
-  return w.layers.reduce((x, layer) => qFormerBlock(k, layer, x, features, sizes), sequence);
 }
 
 /** Self-attention over both parts, cross-attention of the queries, then each part's own feed-forward. */
@@ -116,7 +104,7 @@ export function qFormerBlock(
 function selfAttention(k: Recorder, w: QFormerAttention, x: QFormerSequence, sizes: QFormerSizes): QFormerSequence {
   const keys = joined(k, x, w.key, sizes.batch); //                             (batch * (queries + textTokens), width)
   const values = joined(k, x, w.value, sizes.batch); //                         same
-  const attend = (part: Tensor | null) => part && addAttention(k, w, part, keys, values, sizes);
+  const attend = (part: Tensor | null) => part && addAttention(k, w, part, keys, values, sizes, sizes.lengths);
   return { queries: attend(x.queries), text: attend(x.text) };
 }
 
@@ -141,12 +129,14 @@ function addAttention(
   keys: Tensor,
   values: Tensor,
   { batch, heads }: QFormerSizes,
+  keyLengths?: Tensor,
 ): Tensor {
   const whole = (rows: Tensor) => ({ rows, column: 0 });
   const tokens = (rows: Tensor) => (rows.shape[0] ?? 0) / batch;
   const headWidth = w.query.columns / heads;
   const form = { batch, queryTokens: tokens(x), keyTokens: tokens(keys), heads, headWidth, scale: headWidth ** -0.5 };
-  const attended = attention(k, whole(matmul(k, x, w.query)), whole(keys), whole(values), form);
+  const padding = keyLengths ? { keyLengths } : {};
+  const attended = attention(k, whole(matmul(k, x, w.query)), whole(keys), whole(values), { ...form, ...padding });
   return layerNorm(k, matmul(k, attended, w.out, { residual: x }), w.norm);
 }
 
@@ -167,9 +157,4 @@ function joined(k: Recorder, { queries, text }: QFormerSequence, w: Linear, batc
   const [first, second] = parts;
   if (first === undefined) throw new ShapeError("q-former: expected queries or text, got neither");
   return second === undefined ? first : joinRows(k, first, second, batch);
-}
-
-function queriesOf({ queries }: QFormerSequence): Tensor {
-  if (queries === null) throw new ShapeError("q-former: expected queries, got none");
-  return queries;
 }

@@ -1,5 +1,5 @@
-// A stage without state as a row program: upload the rows, replay one forward pass in bounded submits, read one
-// activation per row back.
+// A stage without state as a row program: upload the rows, replay one forward pass in bounded submits, read one result
+// per row back.
 
 import type { Gpu } from "../gpu/device.ts";
 import type { Recorder } from "../gpu/recorder.ts";
@@ -7,7 +7,6 @@ import type { Recording } from "../gpu/recording.ts";
 import { bucket, type Lease, RecordingCache, recordingKey } from "../gpu/recording-cache.ts";
 import type { Batch, RowProgram } from "../gpu/row-program.ts";
 import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
-import type { Activation, ActivationType } from "../stages.ts";
 
 /** A part of a forward pass. What one part returns is what the next one gets; the first gets the uploaded rows. */
 export interface Part {
@@ -16,20 +15,24 @@ export interface Part {
   run(k: Recorder, x: readonly Tensor[], batch: number): readonly Tensor[];
 }
 
-/** One stage: rows of `In`, each one block of `input`, to one activation per row. */
-export interface StagePlan<In> {
+/** A block of a row's own, in or out of a stage. */
+export interface Block {
+  readonly shape: readonly number[];
+  readonly type: ElementType;
+}
+
+/** One stage: rows of `In`, each one block for each of `inputs`, to one result per row. */
+export interface StagePlan<In, Out> {
   readonly name: string;
-  /** Shape of one row; rows lie one after another. */
-  readonly input: { readonly shape: readonly number[]; readonly type: ElementType };
-  /** @throws ShapeError when the row is not of the input's shape */
-  bytesOf(row: In): Uint8Array;
+  /** The first part gets a tensor for each: (rows * shape[0], ...), rows one after another. */
+  readonly inputs: readonly Block[];
+  /** The bytes of each input. @throws ShapeError when the row is not of the inputs' shapes */
+  bytesOf(row: In): readonly Uint8Array[];
   readonly parts: readonly Part[];
-  /** The last part returns one tensor, (rows * shape[0], shape[1]) of this type. */
-  readonly output: {
-    readonly kind: Activation["kind"];
-    readonly type: ActivationType;
-    readonly shape: readonly [number, number];
-  };
+  /** The first tensor that the last part returns, (rows * shape[0], ...). */
+  readonly output: Block;
+  /** @param bytes of a row's own block; they belong to the result */
+  resultOf(bytes: Uint8Array): Out;
   /** f32 values of the widest activation inside, for one row. */
   readonly widest: number;
 }
@@ -39,26 +42,61 @@ export interface StagePlan<In> {
  * worst; the slowest GPUs in use do more than 4 TFLOP/s.
  */
 const submitCost = { software: 5e9, gpu: 1e12 } as const;
+/** The shortest bucket of text lengths; a caption has ten to twenty ids. */
+const leastTextRows = 8;
 /** Rows of one batch; more does not make a row cheaper. */
 const mostRows = { software: 8, gpu: 16 } as const;
-/** Batch sizes whose recordings and activations are kept. */
-const keptRecordings = 6;
+/** Batch sizes, and lengths of text, whose recordings and activations are kept. */
+const keptRecordings = { plain: 6, withText: 12 } as const;
 
 /** One batch size, recorded. */
 interface StagedPass {
-  readonly input: Tensor;
+  readonly inputs: readonly Tensor[];
   readonly lists: readonly Recording<readonly Tensor[]>[];
   destroy(): void;
 }
 
-export function stagedProgram<In>(gpu: Gpu, plan: StagePlan<In>): RowProgram<In, Activation> & { close(): void } {
-  const passes = new RecordingCache<StagedPass>(keptRecordings);
+export type StagedProgram<In, Out> = RowProgram<In, Out> & { close(): void };
+
+export function stagedProgram<In, Out>(gpu: Gpu, plan: StagePlan<In, Out>): StagedProgram<In, Out> {
+  const passes = new RecordingCache<StagedPass>(keptRecordings.plain);
   const rowsAtMost = maxRows(gpu, plan);
   return {
     name: plan.name,
     maxRows: () => rowsAtMost,
     key: () => plan.name,
-    start: (rows) => startBatch(gpu, plan, rows, passes),
+    start: (rows) => startBatch(gpu, plan, recordingKey(plan.name, { rows: bucket(rows.length) }), rows, passes),
+    close: () => passes.destroy(),
+  };
+}
+
+/**
+ * The same for rows with a text: a plan for each bucket of text lengths, and only rows of one bucket share a batch, so
+ * that a row is computed alike whatever it is batched with.
+ * @param lengthOf ids of a row's text, checked. @throws what keeps the row from being computed
+ */
+export function textProgram<In, Out>(
+  gpu: Gpu,
+  name: string,
+  lengthOf: (row: In) => number,
+  planFor: (textRows: number) => StagePlan<In, Out>,
+): StagedProgram<In, Out> {
+  const passes = new RecordingCache<StagedPass>(keptRecordings.withText);
+  const plans = new Map<number, StagePlan<In, Out>>();
+  const planOf = (textRows: number): StagePlan<In, Out> => {
+    const plan = plans.get(textRows) ?? planFor(textRows);
+    plans.set(textRows, plan);
+    return plan;
+  };
+  const textRowsOf = (row: In) => bucket(lengthOf(row), leastTextRows);
+  return {
+    name,
+    maxRows: (key) => maxRows(gpu, planOf(Number(key))),
+    key: (row) => `${textRowsOf(row)}`,
+    start(rows) {
+      const text = Math.max(...rows.map(textRowsOf));
+      return startBatch(gpu, planOf(text), recordingKey(name, { rows: bucket(rows.length), text }), rows, passes);
+    },
     close: () => passes.destroy(),
   };
 }
@@ -69,7 +107,7 @@ export function operationsPerSubmit(gpu: Gpu): number {
 }
 
 /** Most rows, a power of two, whose activations fit a binding and whose costliest part fits a submit; at least 1. */
-function maxRows(gpu: Gpu, plan: StagePlan<never>): number {
+function maxRows(gpu: Gpu, plan: StagePlan<never, unknown>): number {
   const costliest = Math.max(...plan.parts.map(({ cost }) => cost));
   let rows: number = gpu.softwareAdapter ? mostRows.software : mostRows.gpu;
   while (rows > 1 && (rows * costliest > operationsPerSubmit(gpu) || rows * plan.widest * 4 > gpu.bindingLimit))
@@ -77,13 +115,14 @@ function maxRows(gpu: Gpu, plan: StagePlan<never>): number {
   return rows;
 }
 
-function startBatch<In>(
+function startBatch<In, Out>(
   gpu: Gpu,
-  plan: StagePlan<In>,
+  plan: StagePlan<In, Out>,
+  key: string,
   rows: readonly In[],
   passes: RecordingCache<StagedPass>,
-): Batch<Activation> {
-  const inputs = rows.map((row) => plan.bytesOf(row));
+): Batch<Out> {
+  const given = rows.map((row) => plan.bytesOf(row));
   const open = new Set(rows.keys());
   let lease: Lease<StagedPass> | undefined;
   let done = 0;
@@ -92,10 +131,13 @@ function startBatch<In>(
       for (const row of dropped) open.delete(row);
       if (open.size === 0) return [];
       if (lease === undefined) {
-        const size = bucket(rows.length);
-        lease = await passes.acquire(recordingKey(plan.name, { rows: size }), () => recordPass(gpu, plan, size));
-        const rowBytes = byteLength(plan.input.shape, plan.input.type);
-        for (const [i, bytes] of inputs.entries()) await gpu.upload(lease.value.input, bytes, i * rowBytes);
+        lease = await passes.acquire(key, () => recordPass(gpu, plan, bucket(rows.length)));
+        for (const [at, input] of lease.value.inputs.entries()) {
+          for (const [row, blocks] of given.entries()) {
+            const bytes = blocks[at] as Uint8Array;
+            await gpu.upload(input, bytes, row * bytes.length);
+          }
+        }
       }
       const { lists } = lease.value;
       const list = lists[done++] as Recording<readonly Tensor[]>;
@@ -104,11 +146,10 @@ function startBatch<In>(
         return [];
       }
       const [bytes] = await gpu.submit([list], { reads: list.result.slice(0, 1) });
-      const { kind, type, shape } = plan.output;
-      const rowBytes = byteLength(shape, type);
+      const rowBytes = byteLength(plan.output.shape, plan.output.type);
       return [...open].map((row) => {
         const own = new Uint8Array((bytes as ArrayBuffer).slice(row * rowBytes, (row + 1) * rowBytes));
-        return { row, value: { kind, type, shape, bytes: own } };
+        return { row, value: plan.resultOf(own) };
       });
     },
     release() {
@@ -118,16 +159,17 @@ function startBatch<In>(
 }
 
 /** Record all parts for `batch` rows, as few submits as their cost allows. */
-async function recordPass<In>(gpu: Gpu, plan: StagePlan<In>, batch: number): Promise<StagedPass> {
-  const [rows = 1, ...rest] = plan.input.shape;
-  const input = gpu.alloc(`${plan.name} input`, [batch * rows, ...rest], plan.input.type);
+async function recordPass(gpu: Gpu, plan: StagePlan<never, unknown>, batch: number): Promise<StagedPass> {
+  const inputs = plan.inputs.map(({ shape: [rows = 1, ...rest], type }) =>
+    gpu.alloc(`${plan.name} input`, [batch * rows, ...rest], type),
+  );
   const lists: Recording<readonly Tensor[]>[] = [];
   const destroy = () => {
     for (const list of lists) list.destroy();
-    gpu.free(input);
+    for (const input of inputs) gpu.free(input);
   };
   try {
-    let x: readonly Tensor[] = [input];
+    let x: readonly Tensor[] = inputs;
     for (const parts of submits(plan.parts, batch, operationsPerSubmit(gpu))) {
       const given = x;
       const list = await gpu.record(`${plan.name} of ${batch}`, (k) =>
@@ -136,7 +178,7 @@ async function recordPass<In>(gpu: Gpu, plan: StagePlan<In>, batch: number): Pro
       lists.push(list);
       x = list.result;
     }
-    return { input, lists, destroy };
+    return { inputs, lists, destroy };
   } catch (error) {
     destroy();
     throw error;

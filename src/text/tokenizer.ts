@@ -54,7 +54,9 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const model = (await readObject(path.join(directory, "config.json"))) ?? {};
   const added = addedTokens(tokenizer, config);
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
-  const engine = buildEngine(file, { ...tokenizer, added_tokens: added }, config);
+  const normalizer = normalizerOf(tokenizer, config);
+  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
   const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
   const image = idOf(model.image_token_index ?? model.image_token_id);
@@ -63,7 +65,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
     tokenize(text) {
       if (text === null) return [bos];
       check(text);
-      const { ids } = engine.encode(text);
+      const { ids } = engine.encode(parts ? text.replace(farIdeographs, " $& ") : text);
       if (image !== null && ids.includes(image)) {
         throw new TokenizerError(
           `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
@@ -136,6 +138,25 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
     });
   }
 }
+
+/** BERT's normaliser, as transformers' BertTokenizerFast sets it: tokenizer_config.json decides, with that class's defaults. */
+function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
+  const normalizer = asObject(tokenizer.normalizer);
+  const isBert = /^BertTokenizer(Fast)?$/.test(String(config.tokenizer_class));
+  if (!isBert || normalizer?.type !== "BertNormalizer") return normalizer;
+  return {
+    ...normalizer,
+    lowercase: config.do_lower_case ?? true,
+    strip_accents: config.strip_accents ?? null,
+    handle_chinese_chars: config.tokenize_chinese_chars ?? true,
+  };
+}
+
+/**
+ * Ideographs that stand alone as words and lie beyond U+FFFF, where the package does not look for them. The ranges are
+ * those of the tokenizers that transformers drives, the gap in them included.
+ */
+const farIdeographs = /[\u{20000}-\u{2a6df}\u{2a700}-\u{2b81f}\u{2b920}-\u{2ceaf}\u{2f800}-\u{2fa1f}]/gu;
 
 /** GPT-2's words, with Unicode's white space. */
 const words =

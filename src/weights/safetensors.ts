@@ -38,16 +38,21 @@ export type StoredType = keyof typeof typeBytes;
 /** Bytes; the limit of the format's own reader. */
 const longestHeader = 100_000_000;
 
+export interface SafetensorsHeader {
+  /** What `__metadata__` says; texts only, others are left out. */
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: readonly StoredTensor[];
+  readonly problems: readonly string[];
+}
+
 /**
  * The tensors that a file's header describes, and everything that is wrong with it. Tensors with problems are left out.
  * @param file absolute path
  * @param label how problems name the file
  */
-export async function readSafetensorsHeader(
-  file: string,
-  label: string,
-): Promise<{ readonly tensors: readonly StoredTensor[]; readonly problems: readonly string[] }> {
+export async function readSafetensorsHeader(file: string, label: string): Promise<SafetensorsHeader> {
   const fails = (expected: string, got: unknown) => ({
+    metadata: {},
     tensors: [],
     problems: [`${label}: expected ${expected}, got ${got}`],
   });
@@ -69,7 +74,11 @@ export async function readSafetensorsHeader(
       return fails("a header in JSON", String(cause instanceof Error ? cause.message : cause));
     }
     if (!isRecord(header)) return fails("a header that is a JSON object", JSON.stringify(header)?.slice(0, 40));
-    return readEntries(header, file, label, 8 + text.length, size);
+    const given = isRecord(header.__metadata__) ? header.__metadata__ : {};
+    const metadata = Object.fromEntries(
+      Object.entries(given).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+    );
+    return { metadata, ...readEntries(header, file, label, 8 + text.length, size) };
   } finally {
     await handle.close();
   }

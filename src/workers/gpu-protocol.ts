@@ -3,8 +3,8 @@
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
 import type { Stage } from "../messages/job.ts";
-import type { LoadedModel, MemoryPlan } from "../models/load-model.ts";
-import type { Dtype, ModelCard } from "../stages.ts";
+import type { LoadedModel, LoadedRetrievalModel, MemoryPlan } from "../models/load-model.ts";
+import type { Dtype, ModelCard, RetrievalCard } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { ErrorRecord } from "./thread-error.ts";
 
@@ -15,6 +15,9 @@ export interface ModelRequest {
   readonly dtype: Dtype;
   readonly stages?: readonly Stage[];
 }
+
+/** What a model is wanted for: to write texts, or to compare images with texts. Another kind of model is refused. */
+export type ModelKind = "generation" | "retrieval";
 
 export interface GpuThreadOptions {
   /** Most bytes that a kernel binds of one tensor; see openGpu. */
@@ -34,7 +37,7 @@ export interface GpuThreadData {
 }
 
 /** The programs of a model by name. */
-export type ProgramName = keyof LoadedModel["programs"];
+export type ProgramName = keyof LoadedModel["programs"] | keyof LoadedRetrievalModel["programs"];
 
 export interface OpenedGpu {
   readonly report: AdapterReport;
@@ -44,7 +47,8 @@ export interface OpenedGpu {
 export interface ThreadModel {
   /** Number of the model in its thread. */
   readonly model: number;
-  readonly card: ModelCard;
+  /** Of the kind that was asked for. */
+  readonly card: ModelCard | RetrievalCard;
   /** The checkpoint's folder. */
   readonly folder: string;
   readonly programs: readonly ProgramName[];
@@ -61,7 +65,7 @@ export interface GpuStats {
 }
 
 export type ToGpuThread =
-  | { readonly type: "load"; readonly id: number; readonly request: ModelRequest }
+  | { readonly type: "load"; readonly id: number; readonly request: ModelRequest; readonly kind: ModelKind }
   | {
       readonly type: "row";
       readonly id: number;

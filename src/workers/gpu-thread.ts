@@ -5,8 +5,7 @@ import { type Gpu, openGpu } from "../gpu/device.ts";
 import type { RowProgram } from "../gpu/row-program.ts";
 import { type ProgramStats, RowScheduler } from "../gpu/scheduler.ts";
 import { selfTestOnce } from "../gpu/self-test-memory.ts";
-import type { LoadedModel } from "../models/load-model.ts";
-import type { GpuModels } from "./gpu-models.ts";
+import type { GpuModels, OpenedModel } from "./gpu-models.ts";
 import type { FromGpuThread, GpuThreadData, ProgramName, ToGpuThread } from "./gpu-protocol.ts";
 import { GpuThreadError, toRecord } from "./thread-error.ts";
 
@@ -35,7 +34,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
     throw error;
   });
   const scheduler = new RowScheduler({ onFatal: fatal });
-  const models: LoadedModel[] = [];
+  const models: OpenedModel[] = [];
   const aborts = new Map<number, AbortController>();
 
   const answer = async (id: number, work: () => unknown) => {
@@ -51,7 +50,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
     switch (message.type) {
       case "load":
         return answer(message.id, async () => {
-          const loaded = await loadModel(gpu, message.request, {
+          const loaded = await loadModel(gpu, message.request, message.kind, {
             cacheFolder: options.cacheFolder,
             onProgress: (progress) => say({ type: "progress", id: message.id, progress }),
           });
@@ -94,14 +93,15 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
   say({ type: "opened", report: gpu.report, selfTest: passed });
 }
 
-function programOf(model: LoadedModel | undefined, name: ProgramName): RowProgram<unknown, unknown> {
-  const program = model?.programs[name];
+function programOf(model: OpenedModel | undefined, name: ProgramName): RowProgram<unknown, unknown> {
+  const programs: Readonly<Partial<Record<ProgramName, unknown>>> = model?.programs ?? {};
+  const program = programs[name];
   if (program === undefined) throw new Error(`gpu thread: expected ${name} of a loaded model, got none`);
   return program as RowProgram<unknown, unknown>;
 }
 
 /** [name, counters] of each program of a model. */
-function statsOf(scheduler: RowScheduler, { card, programs }: LoadedModel): [string, ProgramStats][] {
+function statsOf(scheduler: RowScheduler, { card, programs }: OpenedModel): [string, ProgramStats][] {
   return Object.entries(programs).map(([name, program]) => [
     `${card.ref} ${card.dtype} ${name}`,
     scheduler.stats(program),

@@ -4,7 +4,19 @@ import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { MemoryPlan } from "../models/load-model.ts";
-import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../stages.ts";
+import type {
+  Activation,
+  CheckpointCard,
+  Generation,
+  MatchLogits,
+  ModelCard,
+  Pixels,
+  RetrievalCard,
+  RetrievalStages,
+  RowOptions,
+  Stages,
+  Vectors,
+} from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
@@ -27,8 +39,14 @@ export interface StagesGroupOptions {
   readonly models?: string;
 }
 
-/** A model that is served by this process. */
+/** A model that writes texts, served by this process. */
 export interface OpenedStages extends Stages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
+/** A model that compares images with texts, served by this process. */
+export interface OpenedRetrievalStages extends RetrievalStages {
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
 }
@@ -41,6 +59,11 @@ export interface StagesGroup {
   readonly fatal: Promise<Error>;
   /** Load a model. Closing the returned Stages does not free it; close the group. @throws what loadModel throws, TokenizerError */
   open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<OpenedStages>;
+  /** The same for a model that compares images with texts. */
+  openRetrieval(
+    request: ModelRequest,
+    onProgress?: (progress: WeightsProgress) => void,
+  ): Promise<OpenedRetrievalStages>;
   stats(): Promise<GpuStats>;
   /** `drain` finishes what was asked, `reject` gives it up at the next submit boundary. */
   close(how?: "drain" | "reject"): Promise<void>;
@@ -65,10 +88,15 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
     selfTest,
     fatal: host.fatal,
     async open(request, onProgress) {
-      const model = await host.load(request, onProgress);
+      const model = await host.load(request, "generation", onProgress);
       // A checkpoint whose tokenizer cannot be used fails here, not at every item.
       if (model.programs.includes("generate")) await io.run("tokenize", { folder: model.folder, text: null });
       return new ThreadedStages(host, io, model, async () => {});
+    },
+    async openRetrieval(request, onProgress) {
+      const model = await host.load(request, "retrieval", onProgress);
+      if (model.programs.includes("queryText")) await io.run("tokenize", { folder: model.folder, text: "" });
+      return new ThreadedRetrievalStages(host, io, model, async () => {});
     },
     stats: () => host.stats(),
     async close(how = "drain") {
@@ -83,6 +111,19 @@ export async function openStages(options: StagesGroupOptions & ModelRequest): Pr
   try {
     const { ref, dtype, stages } = options;
     const opened = await group.open({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
+    return Object.assign(opened, { close: () => group.close() });
+  } catch (error) {
+    await group.close("reject");
+    throw error;
+  }
+}
+
+/** The stages of one model that compares images with texts, alone in its process. Closing them closes the threads. */
+export async function openRetrievalStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedRetrievalStages> {
+  const group = await openStagesGroup(options);
+  try {
+    const { ref, dtype, stages } = options;
+    const opened = await group.openRetrieval({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
     return Object.assign(opened, { close: () => group.close() });
   } catch (error) {
     await group.close("reject");
@@ -123,16 +164,18 @@ class IoPool {
 
 type IoResult<Name extends keyof IoTasks> = Awaited<ReturnType<IoTasks[Name]>>;
 
-class ThreadedStages implements OpenedStages {
-  readonly card: ModelCard;
+/** What all kinds of models have. */
+class ThreadedImageStages<Card extends CheckpointCard> {
+  readonly card: Card;
   readonly memory: MemoryPlan;
+  readonly close: () => Promise<void>;
   readonly #host: GpuHost;
   readonly #io: IoPool;
   readonly #model: ThreadModel;
-  readonly close: () => Promise<void>;
 
   constructor(host: GpuHost, io: IoPool, model: ThreadModel, close: () => Promise<void>) {
-    this.card = model.card;
+    // The thread loads the kind that was asked for, or refuses.
+    this.card = model.card as CheckpointCard as Card;
     this.memory = model.memory;
     this.close = close;
     this.#host = host;
@@ -145,35 +188,18 @@ class ThreadedStages implements OpenedStages {
   }
 
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation> {
-    return this.#row("encode", pixels, options) as Promise<Activation>;
+    return this.row("encode", pixels, options) as Promise<Activation>;
   }
 
-  query(features: Activation, options?: RowOptions): Promise<Activation> {
-    return this.#row("query", features, options) as Promise<Activation>;
-  }
-
-  encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation> {
-    return this.#row("encodeAndQuery", pixels, options) as Promise<Activation>;
-  }
-
-  tokenize(text: string | null): Promise<number[]> {
+  protected idsOf(text: string | null): Promise<number[]> {
     return this.#io.run("tokenize", { folder: this.#model.folder, text });
   }
 
-  generate(
-    prompt: Activation,
-    textIds: readonly number[],
-    generation: Generation,
-    options?: RowOptions,
-  ): Promise<number[]> {
-    return this.#row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
-  }
-
-  detokenize(ids: readonly number[]): Promise<string> {
+  protected textOf(ids: readonly number[]): Promise<string> {
     return this.#io.run("detokenize", { folder: this.#model.folder, ids });
   }
 
-  #row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
+  protected row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
     const { model, programs } = this.#model;
     if (!programs.includes(program)) {
       const error = new StageError(
@@ -182,5 +208,50 @@ class ThreadedStages implements OpenedStages {
       return Promise.reject(error);
     }
     return this.#host.run(model, program, input, options);
+  }
+}
+
+class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedStages {
+  query(features: Activation, options?: RowOptions): Promise<Activation> {
+    return this.row("query", features, options) as Promise<Activation>;
+  }
+
+  encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation> {
+    return this.row("encodeAndQuery", pixels, options) as Promise<Activation>;
+  }
+
+  tokenize(text: string | null): Promise<number[]> {
+    return this.idsOf(text);
+  }
+
+  generate(
+    prompt: Activation,
+    textIds: readonly number[],
+    generation: Generation,
+    options?: RowOptions,
+  ): Promise<number[]> {
+    return this.row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
+  }
+
+  detokenize(ids: readonly number[]): Promise<string> {
+    return this.textOf(ids);
+  }
+}
+
+class ThreadedRetrievalStages extends ThreadedImageStages<RetrievalCard> implements OpenedRetrievalStages {
+  tokenize(text: string): Promise<number[]> {
+    return this.idsOf(text);
+  }
+
+  queryImage(features: Activation, options?: RowOptions): Promise<Vectors> {
+    return this.row("queryImage", features, options) as Promise<Vectors>;
+  }
+
+  queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors> {
+    return this.row("queryText", textIds, options) as Promise<Vectors>;
+  }
+
+  queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits> {
+    return this.row("queryBoth", { features, textIds }, options) as Promise<MatchLogits>;
   }
 }

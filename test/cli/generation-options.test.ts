@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { Command } from "commander";
 import { NotAvailableError, UsageError } from "../../src/cli/errors.ts";
@@ -106,4 +109,26 @@ test("without --model the demo model stands in, and says what it is", () => {
   const { ref, notice } = chooseModel(undefined);
   assert.match(ref, /models\/./);
   assert.match(notice ?? "", /demo model/);
+});
+
+test("the demo model is one that fits the command", () => {
+  const folder = mkdtempSync(join(tmpdir(), "demo-models-"));
+  const put = (name: string, config: Record<string, unknown>) => {
+    mkdirSync(join(folder, name));
+    writeFileSync(join(folder, name, "config.json"), JSON.stringify({ model_type: "blip-2", ...config }));
+  };
+  assert.throws(() => chooseModel(undefined, "retrieval", folder), {
+    name: "UsageError",
+    message: /^--model: expected .*Blip2ForImageTextRetrieval.*, got none, and no demo model that compares images/,
+  });
+  put("a-compares", { architectures: ["Blip2ForImageTextRetrieval"] });
+  put("b-other", { model_type: "clip", architectures: ["CLIPModel"] });
+  assert.match(chooseModel(undefined, "texts", folder).ref, /fixtures/, "the one that compares writes no texts");
+  put("c-writes", { architectures: ["Blip2ForConditionalGeneration"] });
+  assert.equal(chooseModel(undefined, "texts", folder).ref, join(folder, "c-writes"));
+  const { ref, notice } = chooseModel(undefined, "retrieval", folder);
+  assert.equal(ref, join(folder, "a-compares"));
+  assert.match(notice ?? "", /using the demo model .*a-compares; choose another with --model/);
+  assert.equal(chooseModel("org/name", "retrieval", folder).ref, "org/name");
+  rmSync(folder, { recursive: true });
 });

@@ -39,10 +39,13 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["job status", /missing required argument 'id'; see `blipfleet job status --help`/],
   ["worker --stages encode,decode", /--stages: expected a list of encode, query, generate, got "decode"/],
   ["bench --only nothing", /--only: expected one of pipeline, prompt-store, encode-cost, got "nothing"/],
-  ["match x.jpg text", /match: .* not available yet/],
+  ["match x.jpg", /missing required argument 'text'; see `blipfleet match --help`/],
+  ["match x.jpg text --num-beams 2", /unknown option '--num-beams'/],
+  ["index photos", /required option '--out <file>' not specified; see `blipfleet index --help`/],
+  ["search text", /required option '--index <file>' not specified; see `blipfleet search --help`/],
+  ["search text --index x --top 0", /--top: expected a whole number from 1 to 100000, got "0"/],
+  ["search text --index x --rerank -1", /--rerank: expected a whole number from 0 to 100000, got "-1"/],
   ["classify x.jpg cat dog", /classify: .* not available yet/],
-  ["index photos --out x", /index: .* not available yet/],
-  ["search text", /search: .* not available yet/],
   ["chat", /chat: .* not available yet/],
   ["eval --data x", /eval: .* not available yet/],
   ["tune", /tune: .* not available yet/],
@@ -61,7 +64,17 @@ for (const [line, expected] of wrong) {
 }
 
 test("help is no error, goes to stdout and shows examples", async () => {
-  for (const line of ["--help", "caption --help", "ask --help", "job --help", "job submit --help", "worker --help"]) {
+  for (const line of [
+    "--help",
+    "caption --help",
+    "ask --help",
+    "match --help",
+    "index --help",
+    "search --help",
+    "job --help",
+    "job submit --help",
+    "worker --help",
+  ]) {
     const { status, stdout, stderr } = await run(...line.split(" "));
     assert.equal(status, 0, line);
     assert.match(stdout, /Example/, line);

@@ -32,8 +32,9 @@ async function compare(given: MixCase, softwareAdapter: boolean, firstItem = 0, 
   const weights = await rig.tensor("w", [items, heads, queryTokens, keyTokens], part(given.weights, rows * keyTokens));
   const totals = await rig.tensor("totals", [items, heads, queryTokens], part(given.totals, rows));
   const value = { rows: await rig.tensor("v", [batch * keyTokens, heads * headWidth], given.v), column: 0 };
+  const lengths = given.lengths && { keyLengths: await rig.tensor("lengths", [batch], given.lengths, "u32") };
   await rig.run((k) => {
-    const sizes = { ...given, scale: Number.NaN };
+    const sizes = { ...given, ...lengths, scale: Number.NaN };
     attentionMix(asFamily(k, softwareAdapter), { firstItem, items, weights, totals }, value, sizes, y);
     return [];
   });
@@ -60,6 +61,28 @@ for (const { softwareAdapter, family } of families) {
     [2, 33, 8, 1, 300],
   ] as const) {
     test(`(${shape.join(", ")}), ${family}`, () => compare(makeCase(shape), softwareAdapter));
+  }
+
+  for (const { shape, lengths } of [
+    { shape: [2, 3, 5, 1, 4], lengths: [1, 4] },
+    { shape: [4, 9, 33, 2, 6], lengths: [33, 1, 8, 17] },
+  ] as const) {
+    test(`keys that count: ${lengths.join(", ")} of ${shape[2]}, ${family}`, async () => {
+      const made = makeCase(shape);
+      const [, queryTokens, keyTokens, heads, headWidth] = shape;
+      const counts = (item: number, key: number) => key < (lengths[item] ?? 0);
+      // NaN behind them is never met: neither the weights, which nothing wrote, nor the values.
+      const weights = Float32Array.from(made.weights, (value, i) =>
+        counts(Math.floor(i / (heads * queryTokens * keyTokens)), i % keyTokens) ? value : Number.NaN,
+      );
+      const v = Float32Array.from(made.v, (value, i) => {
+        const row = Math.floor(i / (heads * headWidth));
+        return counts(Math.floor(row / keyTokens), row % keyTokens) ? value : Number.NaN;
+      });
+      const given = { ...made, weights, v, lengths };
+      await compare(given, softwareAdapter);
+      await compare(given, softwareAdapter, 1, shape[0] - 1);
+    });
   }
 
   test(`some items of a batch, ${family}`, () => compare(makeCase([5, 6, 9, 2, 4]), softwareAdapter, 2, 2));

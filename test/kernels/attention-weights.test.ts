@@ -22,12 +22,20 @@ async function compare(given: WeightsCase, softwareAdapter: boolean, firstItem =
   const { batch, queryTokens, keyTokens, heads, headWidth, scale } = given;
   const q = { rows: await rig.tensor("q", [batch * queryTokens, heads * headWidth], given.q), column: 0 };
   const key = { rows: await rig.tensor("k", [batch * keyTokens, heads * headWidth], given.k), column: 0 };
+  const lengths = given.lengths && { keyLengths: await rig.tensor("lengths", [batch], given.lengths, "u32") };
   const [weights, totals] = await rig.run((k) => {
-    const made = attentionWeights(asFamily(k, softwareAdapter), q, key, given, { firstItem, items });
+    const made = attentionWeights(asFamily(k, softwareAdapter), q, key, { ...given, ...lengths }, { firstItem, items });
     return [made.weights, made.totals];
   });
   const expected = attentionWeightsReference(given);
   const rows = heads * queryTokens;
+  // What belongs to padding is left as it was.
+  for (const [i, weight] of (weights ?? []).entries()) {
+    const item = firstItem + Math.floor(i / (rows * keyTokens));
+    if (i % keyTokens < (given.lengths?.[item] ?? keyTokens)) continue;
+    assert.ok(Number.isNaN(weight), `weight ${i} is of padding, and was written: ${weight}`);
+    if (weights) weights[i] = 0;
+  }
   const part = (all: Float64Array, size: number) => all.subarray(firstItem * size, (firstItem + items) * size);
   // A score of s carries a rounding of s · 2^-24 for each of headWidth steps at most; exp turns it into a factor.
   // Beside the weight of 1 that every row has, one of 1e-9 is nothing.
@@ -57,6 +65,25 @@ for (const { softwareAdapter, family } of families) {
 
   test(`some items of a batch, ${family}`, () => compare(makeCase([5, 6, 9, 2, 4], 1), softwareAdapter, 2, 2));
 
+  for (const { shape, lengths } of [
+    { shape: [2, 3, 5, 1, 4], lengths: [1, 4] },
+    { shape: [4, 9, 33, 2, 6], lengths: [33, 1, 8, 17] },
+    { shape: [3, 17, 70, 1, 5], lengths: [32, 64, 65] },
+  ] as const) {
+    test(`keys that count: ${lengths.join(", ")} of ${shape[2]}, ${family}`, async () => {
+      const given = { ...makeCase(shape, 0.7), lengths };
+      await compare(given, softwareAdapter);
+      await compare(given, softwareAdapter, 1, shape[0] - 1);
+      // NaN behind them is never met.
+      const width = shape[3] * shape[4];
+      const k = Float32Array.from(given.k, (value, i) => {
+        const row = Math.floor(i / width);
+        return row % shape[2] < (lengths[Math.floor(row / shape[2])] ?? 0) ? value : Number.NaN;
+      });
+      await compare({ ...given, k }, softwareAdapter);
+    });
+  }
+
   test(`the largest score may come first, last or in between, ${family}`, async () => {
     for (const place of [0, 1, 31, 32, 40, 69]) {
       const given = makeCase([1, 2, 70, 1, 1], 1);
@@ -75,6 +102,13 @@ test("wrong shapes are named", async () => {
       attentionWeights(k, { rows, column }, { rows, column: 0 }, { ...sizes, keyTokens }, all);
       return [];
     });
+  const keyLengths = await rig.tensor("lengths", [2], [1, 1], "u32");
+  const twoLengths = rig.run((k) => {
+    const part = { rows, column: 0 };
+    attentionWeights(k, part, part, { ...sizes, keyLengths }, { firstItem: 0, items: 1 });
+    return [];
+  });
+  await assert.rejects(twoLengths, /ShapeError: attention: expected lengths to be \(1\), got \(2\)/);
   await assert.rejects(launch(9, 4), /ShapeError: attention: expected 2 heads of 8 from column 9 within rows, got/);
   await assert.rejects(launch(0, 3), /ShapeError: attention: expected rows to be \(3, width\), got \(4, 24\)/);
 });

@@ -35,7 +35,10 @@ async function separate(given: AttentionCase, softwareAdapter: boolean): Promise
   const q = await tensor("q", queryTokens, given.q);
   const k = await tensor("k", keyTokens, given.k);
   const v = await tensor("v", keyTokens, given.v);
-  const [y] = await rig.run((recorder) => [attention(asFamily(recorder, softwareAdapter), q, k, v, given)]);
+  const lengths = given.lengths && { keyLengths: await rig.tensor("lengths", [batch], given.lengths, "u32") };
+  const [y] = await rig.run((recorder) => [
+    attention(asFamily(recorder, softwareAdapter), q, k, v, { ...given, ...lengths }),
+  ]);
   assert.ok(y instanceof Float32Array);
   return y;
 }
@@ -124,6 +127,29 @@ for (const { softwareAdapter, family } of families) {
       softwareAdapter,
     );
     assert.deepEqual(one, all.slice(row * width, (row + 1) * width));
+  });
+
+  test(`a row's bits do not depend on how much padding follows, ${family}`, async () => {
+    const lengths = [5, 13, 1];
+    const padded = { ...makeCase([3, 4, 16, 2, 7], 0.4), lengths };
+    expectClose(await separate(padded, softwareAdapter), attentionReference(padded), tolerance(3));
+    const all = await separate(padded, softwareAdapter);
+    const width = 14;
+    for (const [item, length] of lengths.entries()) {
+      const alone = (values: ArrayLike<number>) =>
+        Float32Array.from(values).slice(item * 16 * width, (item * 16 + length) * width);
+      const one = {
+        ...makeCase([1, 4, length, 2, 7], 0.4),
+        q: Float32Array.from(padded.q).slice(item * 4 * width, (item + 1) * 4 * width),
+        k: alone(padded.k),
+        v: alone(padded.v),
+      };
+      assert.deepEqual(
+        await separate(one, softwareAdapter),
+        all.slice(item * 4 * width, (item + 1) * 4 * width),
+        `item ${item}`,
+      );
+    }
   });
 }
 

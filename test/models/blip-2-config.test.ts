@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { blip2Config, blip2ImageSettings } from "../../src/models/blip-2-config.ts";
+import { blip2Config, blip2ImageSettings, blip2RetrievalConfig } from "../../src/models/blip-2-config.ts";
 import { classDefaults } from "../../src/models/class-defaults.ts";
 import { UnsupportedModelError } from "../../src/models/errors.ts";
 import { ConfigError } from "../../src/weights/errors.ts";
@@ -95,8 +95,9 @@ test("what is not built is refused in one sentence that names it", () => {
     [{ text_config: { model_type: "t5" } }, /expected BLIP-2 with the language model opt, got t5; others come later/],
     [
       { architectures: ["Blip2ForImageTextRetrieval"] },
-      /got Blip2ForImageTextRetrieval; the other heads of BLIP-2 come later/,
+      /^m: expected Blip2ForConditionalGeneration, which writes texts, got Blip2ForImageTextRetrieval, which compares images with texts; use it with match, index and search$/,
     ],
+    [{ architectures: ["Blip2Model"] }, /got Blip2Model; the other heads of BLIP-2 come later/],
     [{ vision_config: { hidden_act: "quick_gelu" } }, /vision_config\.hidden_act: expected gelu, got quick_gelu/],
     [{ qformer_config: { hidden_act: "gelu_new" } }, /qformer_config\.hidden_act: expected gelu, got gelu_new/],
     [{ qformer_config: { position_embedding_type: "relative_key" } }, /expected absolute, got relative_key/],
@@ -115,6 +116,50 @@ test("what is not built is refused in one sentence that names it", () => {
         return true;
       },
     );
+  }
+});
+
+const leastRetrieval = {
+  model_type: "blip-2",
+  architectures: ["Blip2ForImageTextRetrieval"],
+  qformer_config: { use_qformer_text_input: true },
+};
+
+test("retrieval: defaults, own keys, and no image id is needed", () => {
+  const { text, projectionWidth, queries, qFormer } = blip2RetrievalConfig("m", leastRetrieval);
+  assert.deepEqual(text, { vocabulary: 30522, maxPositions: 512 });
+  assert.deepEqual([projectionWidth, queries, qFormer.width, qFormer.imageWidth], [256, 32, 768, 1408]);
+  const own = blip2RetrievalConfig("m", {
+    ...leastRetrieval,
+    image_token_index: null,
+    image_text_hidden_size: 24,
+    num_query_tokens: 5,
+    qformer_config: { use_qformer_text_input: true, vocab_size: 99, max_position_embeddings: 21 },
+    // A language model is named in such files and is not there.
+    text_config: { model_type: "opt" },
+  });
+  assert.deepEqual([own.text, own.projectionWidth, own.queries], [{ vocabulary: 99, maxPositions: 21 }, 24, 5]);
+});
+
+test("retrieval: what does not compare images with texts is refused", () => {
+  const cases: [Record<string, unknown>, RegExp][] = [
+    [
+      { architectures: ["Blip2ForConditionalGeneration"] },
+      /^m: expected Blip2ForImageTextRetrieval, which compares images with texts, got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask and job submit$/,
+    ],
+    [{ architectures: null }, /got Blip2ForConditionalGeneration, which writes texts/],
+    [{ architectures: ["Blip2Model"] }, /got Blip2Model; the other heads of BLIP-2 come later/],
+    [{ qformer_config: {} }, /use_qformer_text_input: expected true, got false/],
+    [
+      { qformer_config: { use_qformer_text_input: true, position_embedding_type: "relative_key" } },
+      /position_embedding_type: expected absolute, got relative_key/,
+    ],
+  ];
+  for (const [change, message] of cases) {
+    assert.throws(() => blip2RetrievalConfig("m", { ...leastRetrieval, ...change }), {
+      name: "UnsupportedModelError",
+      message,
+    });
   }
 });
 

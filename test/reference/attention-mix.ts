@@ -6,6 +6,8 @@ export interface MixCase {
   readonly keyTokens: number;
   readonly heads: number;
   readonly headWidth: number;
+  /** (batch): how many keys of each item count; left out, all do. */
+  readonly lengths?: readonly number[];
   /** (batch, heads, queryTokens, keyTokens) */
   readonly weights: ArrayLike<number>;
   /** (batch, heads, queryTokens) */
@@ -19,12 +21,13 @@ export function attentionMixReference(given: MixCase): Float64Array {
   const { batch, queryTokens, keyTokens, heads, headWidth, weights, totals, v } = given;
   const y = new Float64Array(batch * queryTokens * heads * headWidth);
   for (let b = 0; b < batch; b++) {
+    const count = given.lengths?.[b] ?? keyTokens;
     for (let h = 0; h < heads; h++) {
       for (let r = 0; r < queryTokens; r++) {
         const row = (b * heads + h) * queryTokens + r;
         for (let d = 0; d < headWidth; d++) {
           let sum = 0;
-          for (let t = 0; t < keyTokens; t++) {
+          for (let t = 0; t < count; t++) {
             const value = v[((b * keyTokens + t) * heads + h) * headWidth + d] ?? Number.NaN;
             sum += (weights[row * keyTokens + t] ?? Number.NaN) * value;
           }

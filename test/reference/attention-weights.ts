@@ -7,23 +7,26 @@ export interface WeightsCase {
   readonly heads: number;
   readonly headWidth: number;
   readonly scale: number;
+  /** (batch): how many keys of each item count; left out, all do. */
+  readonly lengths?: readonly number[];
   /** (batch, queryTokens, heads, headWidth) */
   readonly q: ArrayLike<number>;
   /** (batch, keyTokens, heads, headWidth) */
   readonly k: ArrayLike<number>;
 }
 
-/** weights: (batch, heads, queryTokens, keyTokens), totals: (batch, heads, queryTokens). */
+/** weights: (batch, heads, queryTokens, keyTokens), 0 for keys that do not count; totals: (batch, heads, queryTokens). */
 export function attentionWeightsReference(given: WeightsCase): { weights: Float64Array; totals: Float64Array } {
   const { batch, queryTokens, keyTokens, heads, headWidth, scale, q, k } = given;
   const weights = new Float64Array(batch * heads * queryTokens * keyTokens);
   const totals = new Float64Array(batch * heads * queryTokens);
   for (let b = 0; b < batch; b++) {
+    const count = given.lengths?.[b] ?? keyTokens;
     for (let h = 0; h < heads; h++) {
       for (let r = 0; r < queryTokens; r++) {
         const row = (b * heads + h) * queryTokens + r;
         let largest = Number.NEGATIVE_INFINITY;
-        for (let t = 0; t < keyTokens; t++) {
+        for (let t = 0; t < count; t++) {
           let dot = 0;
           for (let d = 0; d < headWidth; d++) {
             const query = q[((b * queryTokens + r) * heads + h) * headWidth + d] ?? Number.NaN;
@@ -32,7 +35,7 @@ export function attentionWeightsReference(given: WeightsCase): { weights: Float6
           weights[row * keyTokens + t] = dot * scale;
           largest = Math.max(largest, dot * scale);
         }
-        for (let t = 0; t < keyTokens; t++) {
+        for (let t = 0; t < count; t++) {
           const weight = Math.exp((weights[row * keyTokens + t] ?? Number.NaN) - largest);
           weights[row * keyTokens + t] = weight;
           totals[row] = (totals[row] ?? Number.NaN) + weight;

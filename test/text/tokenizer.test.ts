@@ -40,6 +40,36 @@ for (const [model, expected] of Object.entries(models)) {
   });
 }
 
+test("BERT's word pieces are those of transformers, lower-cased or not as tokenizer_config.json says, and none is cut off", async () => {
+  const expected = await readJson<Record<"lower" | "cased", number[][]>>("text/word-pieces.json");
+  const folder = path.join(fixtures, "retrieval", "blip2-itm-tiny");
+  const copy = await mkdtemp(path.join(os.tmpdir(), "word-pieces-"));
+  await cp(folder, copy, { recursive: true });
+  const config = JSON.parse(await readFile(path.join(folder, "tokenizer_config.json"), "utf8"));
+  await writeFile(path.join(copy, "tokenizer_config.json"), JSON.stringify({ ...config, do_lower_case: false }));
+  const { truncation } = JSON.parse(await readFile(path.join(folder, "tokenizer.json"), "utf8"));
+  assert.equal(
+    truncation.max_length,
+    9,
+    "the file asks for truncation, which transformers does only when it is told to",
+  );
+  for (const [name, where] of [
+    ["lower", folder],
+    ["cased", copy],
+  ] as const) {
+    const tokenizer = await openTokenizer(where);
+    assert.equal(expected[name].length, texts.length);
+    const wrong = texts.flatMap((text, index) => {
+      const ids = tokenizer.tokenize(text);
+      const wanted = expected[name][index];
+      return JSON.stringify(ids) === JSON.stringify(wanted) ? [] : [{ name, text, ids, wanted }];
+    });
+    assert.deepEqual(wrong, []);
+  }
+  assert.notDeepEqual(expected.lower, expected.cased);
+  await rm(copy, { recursive: true });
+});
+
 for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
   test(`${model}: prompts and captions of every case`, async () => {
     const config = await readJson<{ image_token_index: number; num_query_tokens: number }>(

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
-import { blip2Config } from "../../src/models/blip-2-config.ts";
+import { blip2Config, blip2RetrievalConfig } from "../../src/models/blip-2-config.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
-import { blip2OptNames, qFormerWithTextNames } from "../../src/weights/names/blip-2-opt.ts";
-import { type NamedTensor, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
+import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
+import type { NamedTensor } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
 
 function parameters(tensors: readonly NamedTensor[]): number {
@@ -61,17 +62,50 @@ for (const { name, width, total } of [
   });
 }
 
-test("with text, the Q-Former has a second feed-forward in every layer and its embeddings", () => {
-  const config = blip2Config("model", published(2560));
-  const tensors = tensorsOf(qFormerWithTextNames(config, { vocabulary: 30523, maxPositions: 512 }));
-  // 1,172,032,258 parameters of the published matching model, less ViT, both projections and the head of two.
-  assert.equal(parameters(tensors), 1_172_032_258 - 985_952_256 - 2 * (256 * 768 + 256) - (2 * 768 + 2));
+test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () => {
+  const config = blip2RetrievalConfig("model", {
+    model_type: "blip-2",
+    architectures: ["Blip2ForImageTextRetrieval"],
+    image_text_hidden_size: 256,
+    qformer_config: { use_qformer_text_input: true, vocab_size: 30523 },
+  });
+  const { required, tied } = blip2RetrievalNames(config);
+  assert.equal(required.length, 809);
+  assert.equal(new Set(required.map((each) => each.name)).size, 809, "no name twice");
+  assert.deepEqual(tied, []);
+  assert.equal(parameters(required), 1_172_032_258);
+  const shapes = new Map(required.map((each) => [each.name, each.shape]));
+  const expected: [string, number[]][] = [
+    ["query_tokens", [1, 32, 768]],
+    ["embeddings.word_embeddings.weight", [30523, 768]],
+    ["embeddings.position_embeddings.weight", [512, 768]],
+    ["qformer.encoder.layer.10.crossattention.attention.value.weight", [768, 1408]],
+    ["qformer.encoder.layer.11.intermediate.dense.weight", [3072, 768]],
+    ["qformer.encoder.layer.11.output.dense.weight", [768, 3072]],
+    ["qformer.encoder.layer.11.output.LayerNorm.bias", [768]],
+    ["qformer.encoder.layer.11.intermediate_query.dense.bias", [3072]],
+    ["vision_projection.weight", [256, 768]],
+    ["text_projection.bias", [256]],
+    ["itm_head.weight", [2, 768]],
+  ];
+  for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
 });
 
 for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+for (const name of ["blip2-itm-tiny", "blip2-itm-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "retrieval", name));
+    const names = blip2RetrievalNames(
+      blip2RetrievalConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}),
+    );
     expectTensors(checkpoint, names);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });

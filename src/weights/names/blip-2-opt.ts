@@ -72,7 +72,8 @@ function attentionNames(key: string, width: number, keyWidth: number, eps: numbe
   };
 }
 
-function feedForwardNames(key: string, suffix: string, width: number, mlpWidth: number, eps: number) {
+/** Of a Q-Former layer: "_query" for the queries, "" for the text. */
+export function feedForwardNames(key: string, suffix: string, width: number, mlpWidth: number, eps: number) {
   return {
     fc1: linear(`${key}.intermediate${suffix}.dense`, width, mlpWidth),
     fc2: linear(`${key}.output${suffix}.dense`, mlpWidth, width),
@@ -81,7 +82,7 @@ function feedForwardNames(key: string, suffix: string, width: number, mlpWidth: 
 }
 
 /** `qformer.encoder.layer.<i>`; the text slice's feed-forward is there only where the checkpoint reads text. */
-function qFormerLayerNames(sizes: QFormerSizes, index: number) {
+export function qFormerLayerNames(sizes: QFormerSizes, index: number) {
   const { width, mlpWidth, imageWidth, normEps } = sizes;
   const key = `qformer.encoder.layer.${index}`;
   return {
@@ -99,26 +100,6 @@ export function qFormerNames({ qFormer, queries }: Pick<Blip2OptSizes, "qFormer"
     queryTokens: table("query_tokens", [1, queries, qFormer.width], [queries, qFormer.width]),
     norm: norm("qformer.layernorm", qFormer.width, qFormer.normEps),
     layers: layers(qFormer.layers, (i) => qFormerLayerNames(qFormer, i)),
-  };
-}
-
-/** The Q-Former of Blip2ForImageTextRetrieval: text beside the queries, `embeddings.*` at the top of the checkpoint. */
-export function qFormerWithTextNames(
-  sizes: Pick<Blip2OptSizes, "qFormer" | "queries">,
-  text: { readonly vocabulary: number; readonly maxPositions: number },
-) {
-  const { qFormer } = sizes;
-  const { width, mlpWidth, normEps } = qFormer;
-  return {
-    ...qFormerNames(sizes),
-    text: {
-      words: linear("embeddings.word_embeddings", width, text.vocabulary, { bias: false }),
-      positions: table("embeddings.position_embeddings.weight", [text.maxPositions, width]),
-    },
-    layers: layers(qFormer.layers, (i) => ({
-      ...qFormerLayerNames(qFormer, i),
-      textFeedForward: feedForwardNames(`qformer.encoder.layer.${i}`, "", width, mlpWidth, normEps),
-    })),
   };
 }
 

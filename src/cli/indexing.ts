@@ -1,0 +1,62 @@
+// blipfleet index IMAGES_OR_FOLDER... --out FILE
+
+import type { Command } from "commander";
+import type { IndexResult } from "./local-indexing.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  type FormatFlag,
+  type ModelFlags,
+  type OutputFormat,
+} from "./model-options.ts";
+import { fromHere, tell, writeJson, writeLine } from "./output.ts";
+import type { Progress } from "./progress.ts";
+
+type Flags = ModelFlags & FormatFlag & { readonly out: string };
+
+export function addIndexCommand(program: Command): void {
+  const command = program
+    .command("index")
+    .description("Make images searchable by text: encode them once, and keep their vectors in a file.")
+    .argument("<image-or-folder...>", "image files, and folders with images at any depth")
+    .requiredOption("--out <file>", "the index; what is in it stays, and images that it has are not encoded again");
+  addModelOptions(command, "the demo model that compares images with texts");
+  addFormatOption(command);
+  command.addHelpText(
+    "after",
+    `
+Images are known by their bytes: a file that was moved or copied is not encoded again, one that was changed is. The file is
+replaced at the end, or at Ctrl-C with what is done by then; it is a safetensors file, described in src/search/vector-file.ts.
+
+Output with --format jsonl, one line per image in the order given:
+  {"image": PATH, "digest": SHA256, "state": "encoded" or "kept"}   or   {"image": PATH, "error": {"type", "message"}}
+
+Examples:
+  blipfleet index photos --out photos.index
+  blipfleet index new/*.jpg --out photos.index
+  blipfleet search "a dog on a beach" --index photos.index
+`,
+  );
+  command.action(async (sources: string[], flags: Flags) => {
+    const { indexLocally } = await import("./local-indexing.ts");
+    const done = await indexLocally({ sources, file: flags.out, model: flags }, (result, progress) =>
+      print(result, flags.format, progress),
+    );
+    const { encoded, kept, failed, images } = done;
+    const failures = failed > 0 ? `, ${failed} failed` : "";
+    const line = `${fromHere(flags.out)}: ${encoded} encoded, ${kept} kept${failures}; ${images} images in all`;
+    if (flags.format === "jsonl") tell(line);
+    else writeLine(line);
+    process.exitCode = failed > 0 ? 1 : 0;
+  });
+}
+
+function print(result: IndexResult, format: OutputFormat, progress: Progress): void {
+  const { image } = result;
+  if (format === "jsonl") {
+    writeJson("error" in result ? { image, error: result.error } : result, progress);
+  } else if ("error" in result) {
+    progress.clear();
+    tell(`${image}: ${result.error.type}: ${result.error.message}`);
+  }
+}

@@ -1,0 +1,236 @@
+// Images into an index, in this process: files are read ahead while the GPU works, known ones are only looked up, and the
+// index is replaced once, at the end.
+
+import { existsSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { imagesBelow } from "../jobs/inputs.ts";
+import { sha256 } from "../jobs/store.ts";
+import { encodeImage } from "../matching.ts";
+import {
+  expectModel,
+  type ImageIndex,
+  ImageIndexWriter,
+  type IndexedImage,
+  type IndexModel,
+  openImageIndex,
+} from "../search/vector-file.ts";
+import type { RetrievalCard } from "../stages.ts";
+import { describeError, InterruptedError, UsageError } from "./errors.ts";
+import { readImageFile } from "./image-files.ts";
+import { inOrder } from "./in-order.ts";
+import { imagesInFlight } from "./local-run.ts";
+import type { ModelFlags } from "./model-options.ts";
+import { Progress } from "./progress.ts";
+import { chooseRetrievalModel, type RetrievalRun, withRetrieval } from "./retrieval-run.ts";
+
+/** One line of output. */
+export type IndexResult = { readonly image: string } & (
+  | { readonly digest: string; readonly state: "encoded" | "kept" }
+  | { readonly error: { readonly type: string; readonly message: string } }
+);
+
+export interface IndexCounts {
+  readonly encoded: number;
+  /** Images that were there already, or came twice. */
+  readonly kept: number;
+  readonly failed: number;
+  /** Distinct images in the index now. */
+  readonly images: number;
+}
+
+/** An image that was read: bytes that the index has not yet come with their vectors. */
+type Looked = { readonly image: string } & (
+  | { readonly digest: string; readonly vectors: Uint8Array | null }
+  | { readonly error: unknown }
+);
+
+/**
+ * Run, handing each result to `emit` in order.
+ * @throws UsageError, ImageIndexError, what keeps a model from being loaded; InterruptedError after Ctrl-C, with what was
+ * done in the index
+ */
+export async function indexLocally(
+  { sources, file, model }: { readonly sources: readonly string[]; readonly file: string; readonly model: ModelFlags },
+  emit: (result: IndexResult, progress: Progress) => void,
+): Promise<IndexCounts> {
+  const old = await openImageIndex(file);
+  const images = await listed(sources);
+  const chosen = await chooseRetrievalModel(model);
+  return withRetrieval(chosen, { interrupted: "stopped before all images were done" }, async (run) => {
+    const wanted = indexModel(chosen.ref, run.stages.card);
+    if (old !== null) expectModel(old, wanted);
+    const update = await Update.begin(file, old, wanted);
+    let failed = 0;
+    try {
+      const progress = new Progress(images.length, { noun: "images" });
+      const work = (image: string) => look(run, image, update);
+      await inOrder(images, imagesInFlight, work, async (looked) => {
+        const result = await update.take(looked);
+        if ("error" in result) failed += 1;
+        emit(result, progress);
+        progress.add("error" in result);
+      });
+      progress.finish();
+    } catch (error) {
+      if (error instanceof InterruptedError) {
+        const { encoded, images } = await update.end();
+        throw new InterruptedError(`interrupted; ${encoded} images were encoded, ${images} are in ${file}`);
+      }
+      await update.abandon();
+      throw error;
+    }
+    const fatal = run.fatal();
+    if (fatal !== null) {
+      await update.abandon();
+      throw fatal;
+    }
+    return { ...(await update.end()), failed };
+  });
+}
+
+/** Whose vectors this run makes. */
+export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: RetrievalCard): IndexModel {
+  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
+}
+
+/** Files as they are named; of folders every image in them. @throws UsageError for a folder without images */
+async function listed(sources: readonly string[]): Promise<string[]> {
+  const images: string[] = [];
+  for (const source of sources) {
+    // What is not there fails as an image, alone.
+    const isFolder = (await stat(source).catch(() => null))?.isDirectory() ?? false;
+    if (!isFolder) images.push(source);
+    const before = images.length;
+    if (isFolder) for await (const below of imagesBelow(source)) images.push(join(source, below));
+    if (isFolder && images.length === before) {
+      throw new UsageError(
+        `${source}: expected images (.jpg, .png, .webp, .avif, .gif, .tiff), got a folder without any`,
+      );
+    }
+  }
+  return images;
+}
+
+/** Read an image, and encode it unless its bytes are known. */
+async function look({ stages, signal, fatal }: RetrievalRun, image: string, update: Update): Promise<Looked> {
+  signal.throwIfAborted();
+  try {
+    const problem = fatal();
+    if (problem !== null) throw problem;
+    const bytes = await readImageFile(image);
+    const digest = sha256(bytes);
+    const encode = async () => (await encodeImage(stages, bytes, { signal })).vectors.bytes;
+    return { image, digest, vectors: await update.vectorsOf(digest, encode) };
+  } catch (error) {
+    signal.throwIfAborted();
+    return { image, error };
+  }
+}
+
+/** The new version of an index while it is made: new images are written as they come, the old ones at the end. */
+class Update {
+  readonly #writer: ImageIndexWriter;
+  readonly #old: ImageIndex | null;
+  /** Images of the old version, and those that are written. */
+  readonly #known: Set<string>;
+  /** Vectors of images that are being encoded, so that copies of one image are encoded once. */
+  readonly #underWay = new Map<string, Promise<Uint8Array>>();
+  /** The paths of each image, and the image at each path. */
+  readonly #paths = new Map<string, Set<string>>();
+  readonly #digests = new Map<string, string>();
+  /** Images that are written, in order. */
+  readonly #written: string[] = [];
+  #kept = 0;
+  /** Whether a path of the old version has another image now, or an image another path. */
+  #moved = false;
+
+  static async begin(file: string, old: ImageIndex | null, model: IndexModel): Promise<Update> {
+    return new Update(await ImageIndexWriter.create(file, model), old);
+  }
+
+  private constructor(writer: ImageIndexWriter, old: ImageIndex | null) {
+    this.#writer = writer;
+    this.#old = old;
+    this.#known = new Set(old?.images.map(({ digest }) => digest));
+    for (const { digest, images } of old?.images ?? []) for (const path of images) this.#place(path, digest);
+    this.#moved = false;
+  }
+
+  /** The vectors of an image, by `encode` if nobody makes them yet; null when the index has them. */
+  async vectorsOf(digest: string, encode: () => Promise<Uint8Array>): Promise<Uint8Array | null> {
+    if (this.#known.has(digest)) return null;
+    const made = this.#underWay.get(digest) ?? encode();
+    this.#underWay.set(digest, made);
+    try {
+      return await made;
+    } catch (error) {
+      this.#underWay.delete(digest);
+      throw error;
+    }
+  }
+
+  /** What was looked at, one after the other. */
+  async take(looked: Looked): Promise<IndexResult> {
+    const { image } = looked;
+    if ("error" in looked) return { image, error: describeError(looked.error) };
+    const { digest, vectors } = looked;
+    const isNew = vectors !== null && !this.#known.has(digest);
+    if (isNew) {
+      await this.#writer.add(vectors);
+      this.#written.push(digest);
+      this.#known.add(digest);
+    } else {
+      this.#kept += 1;
+    }
+    this.#underWay.delete(digest);
+    this.#place(resolve(image), digest);
+    return { image, digest, state: isNew ? "encoded" : "kept" };
+  }
+
+  /** Put the new version in place, unless it is as the old one. */
+  async end(): Promise<Omit<IndexCounts, "failed">> {
+    const counts = { encoded: this.#written.length, kept: this.#kept };
+    if (this.#written.length === 0 && !this.#moved) {
+      await this.abandon();
+      return { ...counts, images: this.#old?.images.length ?? 0 };
+    }
+    const images = this.#written.map((digest) => this.#entry(digest));
+    try {
+      // An image that is at none of its old paths any more is left out.
+      for await (const { first, images: count, bytes } of this.#old?.blocks() ?? []) {
+        for (let i = 0; i < count; i++) {
+          const entry = this.#entry(this.#old?.images[first + i]?.digest ?? "");
+          if (entry.images.length === 0) continue;
+          await this.#writer.add(bytes.subarray(i * this.#writer.imageBytes, (i + 1) * this.#writer.imageBytes));
+          images.push(entry);
+        }
+      }
+    } catch (error) {
+      await this.abandon();
+      throw error;
+    }
+    await this.#writer.commit(images, this.#old?.version ?? null);
+    return { ...counts, images: images.length };
+  }
+
+  /** Leave the index as it was. */
+  abandon(): Promise<void> {
+    return this.#writer.abandon();
+  }
+
+  #entry(digest: string): IndexedImage {
+    return { digest, images: [...(this.#paths.get(digest) ?? [])] };
+  }
+
+  #place(path: string, digest: string): void {
+    const before = this.#digests.get(path);
+    if (before === digest) return;
+    this.#moved = true;
+    // An image that was written keeps its last path: it was there a moment ago.
+    const others = before === undefined ? undefined : this.#paths.get(before);
+    if (before !== undefined && others && (others.size > 1 || !this.#written.includes(before))) others.delete(path);
+    this.#digests.set(path, digest);
+    this.#paths.set(digest, (this.#paths.get(digest) ?? new Set()).add(path));
+  }
+}

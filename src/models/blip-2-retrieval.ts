@@ -1,0 +1,293 @@
+// BLIP-2 that compares images with texts: ViT and Q-Former as the row programs encode, queryImage, queryText and queryBoth.
+// Upstream: transformers 4.57.6, models/blip_2/modeling_blip_2.py, Blip2ForImageTextRetrieval.
+//
+// Contrast: the queries read the image alone, the text is read alone, and both become unit vectors; an image and a text
+// are as close as the closest of the image's vectors. Matching: queries and text read each other and the image, and the
+// logits of all queries are averaged.
+
+import type { Gpu } from "../gpu/device.ts";
+import type { Recorder } from "../gpu/recorder.ts";
+import type { RowProgram } from "../gpu/row-program.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { handOver } from "../kernels/hand-over.ts";
+import { matmul } from "../kernels/matmul.ts";
+import { meanRows } from "../kernels/mean-rows.ts";
+import { firstRows } from "../kernels/place-rows.ts";
+import { takeOver } from "../kernels/take-over.ts";
+import { unitRows } from "../kernels/unit-rows.ts";
+import type { Linear } from "../kernels/weights.ts";
+import type { Activation, ActivationType, MatchLogits, Pixels, RetrievalCard, Vectors } from "../stages.ts";
+import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
+import { TextError } from "./errors.ts";
+import { activationBytes, activationOf, given, pixelBytes, qFormerCost, queryParts, vitParts } from "./image-stage.ts";
+import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
+import { type Block, type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import type { VitWeights } from "./vit.ts";
+
+/** What turns the Q-Former's rows into vectors and logits. */
+export interface RetrievalHeads {
+  /** width -> projectionWidth, of the queries */
+  readonly vision: Linear;
+  /** width -> projectionWidth, of the text's first row */
+  readonly text: Linear;
+  /** width -> 2: no match, match */
+  readonly match: Linear;
+}
+
+/** The parts of the model that this process holds. */
+export interface RetrievalWeights {
+  readonly vit?: VitWeights;
+  readonly qFormer?: QFormerWeights;
+  readonly heads?: RetrievalHeads;
+}
+
+/** An image and a text that are to be matched. */
+export interface MatchRow {
+  readonly features: Activation;
+  readonly textIds: readonly number[];
+}
+
+export interface RetrievalPrograms {
+  readonly encode?: RowProgram<Pixels, Activation>;
+  readonly queryImage?: RowProgram<Activation, Vectors>;
+  readonly queryText?: RowProgram<readonly number[], Vectors>;
+  readonly queryBoth?: RowProgram<MatchRow, MatchLogits>;
+}
+
+/** The programs that these weights can serve. @returns them, and how to free their recordings */
+export function retrievalPrograms(
+  gpu: Gpu,
+  { vit, qFormer, heads }: RetrievalWeights,
+  config: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): { readonly programs: RetrievalPrograms; close(): void } {
+  const programs = {
+    ...(vit && { encode: encodeProgram(gpu, vit, config, card) }),
+    ...(qFormer &&
+      heads && {
+        queryImage: queryImageProgram(gpu, qFormer, heads.vision, config, card),
+        queryText: queryTextProgram(gpu, qFormer, heads.text, config, card),
+        queryBoth: queryBothProgram(gpu, qFormer, heads.match, config, card),
+      }),
+  };
+  return {
+    programs,
+    close() {
+      for (const program of Object.values(programs)) program.close();
+    },
+  };
+}
+
+function encodeProgram(
+  gpu: Gpu,
+  vit: VitWeights,
+  { vision }: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): StagedProgram<Pixels, Activation> {
+  const bytesOf = pixelBytes(card);
+  return stagedProgram(gpu, {
+    name: "encode",
+    inputs: [{ shape: [3, card.image.height, card.image.width], type: "f32" }],
+    bytesOf: (row: Pixels) => [bytesOf(row)],
+    parts: vitParts(vit, vision, card),
+    ...activationOf(featuresOf(card)),
+    widest: card.features[0] * Math.max(3 * vision.width, vision.mlpWidth),
+  });
+}
+
+function queryImageProgram(
+  gpu: Gpu,
+  w: QFormerWeights,
+  projection: Linear,
+  config: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): StagedProgram<Activation, Vectors> {
+  const form = featuresOf(card);
+  const bytesOf = activationBytes("query", form);
+  return stagedProgram(gpu, {
+    name: "query image",
+    inputs: [form],
+    bytesOf: (row: Activation) => [bytesOf(row)],
+    parts: imageParts(w, projection, config, card),
+    ...vectorsOf(form.type, card.vectors),
+    widest: widestWithImage(config, card, 0),
+  });
+}
+
+function queryTextProgram(
+  gpu: Gpu,
+  w: QFormerWeights,
+  projection: Linear,
+  config: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): StagedProgram<readonly number[], Vectors> {
+  const { type } = featuresOf(card);
+  const { width, mlpWidth } = config.qFormer;
+  const lengthOf = (ids: readonly number[]) => checkedLength(config, ids);
+  return textProgram(gpu, "query text", lengthOf, (textRows) => ({
+    name: `query text of ${textRows}`,
+    inputs: textBlocks(textRows),
+    bytesOf: (ids) => textBytes(ids, textRows, 0),
+    parts: textParts(w, projection, config, card, textRows),
+    ...vectorsOf(type, [1, config.projectionWidth]),
+    widest: textRows * Math.max(width, mlpWidth),
+  }));
+}
+
+function queryBothProgram(
+  gpu: Gpu,
+  w: QFormerWeights,
+  head: Linear,
+  config: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): StagedProgram<MatchRow, MatchLogits> {
+  const form = featuresOf(card);
+  const bytesOf = activationBytes("query", form);
+  const lengthOf = (row: MatchRow) => checkedLength(config, row.textIds);
+  return textProgram(gpu, "query both", lengthOf, (textRows) => ({
+    name: `query both with texts of ${textRows}`,
+    inputs: [form, ...textBlocks(textRows)],
+    bytesOf: ({ features, textIds }) => [bytesOf(features), ...textBytes(textIds, textRows, config.queries)],
+    parts: bothParts(w, head, config, card, textRows),
+    output: { shape: [1, 2], type: "f32" },
+    resultOf(bytes) {
+      const [no = Number.NaN, yes = Number.NaN] = new Float32Array(bytes.buffer);
+      return [no, yes] as const;
+    },
+    widest: widestWithImage(config, card, textRows),
+  }));
+}
+
+/** features (batch * tokens, imageWidth) in the type of a hand-over -> unit vectors (batch * queries, projectionWidth) in the same */
+export function imageParts(
+  w: QFormerWeights,
+  projection: Linear,
+  config: Blip2RetrievalConfig,
+  card: RetrievalCard,
+): readonly Part[] {
+  const end: Part = {
+    cost: 2 * config.queries * projection.inputs * projection.columns,
+    run: (k, [, x]) => [unitVectors(k, projection, given(x), card)],
+  };
+  return [...queryParts(w, config, card), end];
+}
+
+/** cursors (batch * textRows, 4), lengths (batch) -> unit vectors (batch, projectionWidth) in the type of a hand-over */
+export function textParts(
+  w: QFormerWeights,
+  projection: Linear,
+  { qFormer }: Blip2RetrievalConfig,
+  card: RetrievalCard,
+  textRows: number,
+): readonly Part[] {
+  const { heads } = qFormer;
+  const begin: Part = {
+    cost: 0,
+    run: (k, [cursors, lengths]) => [textEmbeddings(k, w, given(cursors)), given(lengths)],
+  };
+  const blocks = w.layers.map(
+    (layer): Part => ({
+      cost: qFormerCost(layer, qFormer, { queries: 0, textRows, tokens: 0 }),
+      run(k, [x, lengths], batch) {
+        const sizes = { batch, heads, lengths: given(lengths) };
+        const { text } = qFormerBlock(k, layer, { queries: null, text: given(x) }, null, sizes);
+        return [given(text), given(lengths)];
+      },
+    }),
+  );
+  const end: Part = {
+    cost: 2 * projection.inputs * projection.columns,
+    run: (k, [x], batch) => [unitVectors(k, projection, firstRows(k, given(x), batch), card)],
+  };
+  return [begin, ...blocks, end];
+}
+
+/**
+ * features (batch * tokens, imageWidth) in the type of a hand-over, cursors (batch * textRows, 4), lengths (batch), queries
+ * included -> logits (batch, 2)
+ */
+export function bothParts(
+  w: QFormerWeights,
+  head: Linear,
+  { qFormer, queries }: Blip2RetrievalConfig,
+  card: RetrievalCard,
+  textRows: number,
+): readonly Part[] {
+  const { heads } = qFormer;
+  const begin: Part = {
+    cost: 0,
+    run: (k, [features, cursors, lengths], batch) => [
+      takeOver(k, given(features)),
+      given(lengths),
+      queryEmbeddings(k, w, batch),
+      textEmbeddings(k, w, given(cursors)),
+    ],
+  };
+  const blocks = w.layers.map(
+    (layer): Part => ({
+      cost: qFormerCost(layer, qFormer, { queries, textRows, tokens: card.features[0] }),
+      run(k, [features, lengths, x, read], batch) {
+        const [image, counts] = [given(features), given(lengths)];
+        const sizes = { batch, heads, lengths: counts };
+        const y = qFormerBlock(k, layer, { queries: given(x), text: given(read) }, image, sizes);
+        return [image, counts, given(y.queries), given(y.text)];
+      },
+    }),
+  );
+  const end: Part = {
+    cost: 2 * queries * head.inputs * head.columns,
+    run: (k, [, , x], batch) => [meanRows(k, matmul(k, given(x), head), batch)],
+  };
+  return [begin, ...blocks, end];
+}
+
+/** rows (any, width) -> unit vectors (any, projectionWidth) in the type of a hand-over */
+function unitVectors(k: Recorder, projection: Linear, rows: Tensor, { dtype }: RetrievalCard): Tensor {
+  return handOver(k, unitRows(k, matmul(k, rows, projection)), dtype);
+}
+
+function featuresOf({ dtype, features }: RetrievalCard) {
+  return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
+}
+
+/** Output and result of a stage that ends in vectors. */
+function vectorsOf(type: ActivationType, shape: readonly [number, number]) {
+  return { output: { shape, type }, resultOf: (bytes: Uint8Array): Vectors => ({ type, shape, bytes }) };
+}
+
+/** A row's cursors, and how long its sequence is. */
+function textBlocks(textRows: number): readonly Block[] {
+  return [
+    { shape: [textRows, 4], type: "u32" },
+    { shape: [1], type: "u32" },
+  ];
+}
+
+/** What embedTokens takes for a place of padding: no token, no position. */
+const none = 0xffffffff;
+
+/** @param before rows of the sequence in front of the text */
+function textBytes(ids: readonly number[], textRows: number, before: number): Uint8Array[] {
+  const cursors = new Uint32Array(4 * textRows).fill(none);
+  for (const [position, id] of ids.entries()) cursors.set([id, position, none, 0], 4 * position);
+  return [new Uint8Array(cursors.buffer), new Uint8Array(Uint32Array.of(before + ids.length).buffer)];
+}
+
+/** How many ids a text has. @throws TextError when the model cannot read them */
+function checkedLength({ text }: Blip2RetrievalConfig, ids: readonly number[]): number {
+  if (ids.length === 0) throw new TextError("text: expected at least one token, got none");
+  if (ids.length > text.maxPositions) {
+    throw new TextError(
+      `text: expected at most ${text.maxPositions} tokens, the positions that the model has, got ${ids.length}; shorten the text`,
+    );
+  }
+  const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= text.vocabulary);
+  if (bad === undefined) return ids.length;
+  throw new TextError(`text: expected token ids below the model's ${text.vocabulary}, got ${bad}`);
+}
+
+/** f32 values of the widest activation of a pass that sees the image. */
+function widestWithImage({ qFormer, queries }: Blip2RetrievalConfig, card: RetrievalCard, textRows: number): number {
+  const { width, mlpWidth, imageWidth } = qFormer;
+  return Math.max(card.features[0] * Math.max(imageWidth, width), (queries + textRows) * Math.max(width, mlpWidth));
+}

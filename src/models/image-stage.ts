@@ -1,0 +1,122 @@
+// What the stages of all kinds of BLIP-2 share: the ViT in parts, and what goes into a stage and comes out of it.
+
+import { ShapeError } from "../gpu/errors.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { view } from "../gpu/view.ts";
+import { handOver } from "../kernels/hand-over.ts";
+import { layerNorm } from "../kernels/layer-norm.ts";
+import { takeOver } from "../kernels/take-over.ts";
+import type { Activation, CheckpointCard, Pixels } from "../stages.ts";
+import type { QFormerConfig, VisionConfig } from "./blip-2-config.ts";
+import { type QFormerLayer, type QFormerWeights, qFormerBlock, queryEmbeddings } from "./q-former.ts";
+import type { Part, StagePlan } from "./staged-program.ts";
+import { imageEmbeddings, type VitWeights, vitBlock } from "./vit.ts";
+
+export type ActivationForm = Omit<Activation, "bytes">;
+
+/** Output and result of a stage that ends in an activation. */
+export function activationOf(form: ActivationForm): Pick<StagePlan<never, Activation>, "output" | "resultOf"> {
+  return { output: form, resultOf: (bytes) => ({ ...form, bytes }) };
+}
+
+/** pixels (batch * 3, height, width) -> features (batch * tokens, width) in the type of a hand-over */
+export function vitParts(
+  w: VitWeights,
+  vision: VisionConfig,
+  card: Pick<CheckpointCard, "image" | "features" | "dtype">,
+): readonly Part[] {
+  const { patchSize, heads, width, mlpWidth } = vision;
+  const { image, dtype } = card;
+  const [tokens] = card.features;
+  const sizes = (batch: number) => ({ batch, patchSize, heads });
+  const embed: Part = {
+    cost: 2 * tokens * 3 * patchSize ** 2 * width,
+    run(k, [pixels], batch) {
+      const images = view(given(pixels), [batch, 3, image.height, image.width]);
+      return [imageEmbeddings(k, w, images, sizes(batch))];
+    },
+  };
+  const blocks = w.layers.map(
+    (layer): Part => ({
+      cost: 2 * tokens * width * (4 * width + 2 * mlpWidth + 2 * tokens),
+      run: (k, [x], batch) => [vitBlock(k, layer, given(x), sizes(batch))],
+    }),
+  );
+  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), dtype)] };
+  return [embed, ...blocks, end];
+}
+
+/**
+ * What the queries make of an image: features (batch * tokens, imageWidth) in the type of a hand-over -> those as f32, and
+ * the queries (batch * queries, width) after the last layer
+ */
+export function queryParts(
+  w: QFormerWeights,
+  { qFormer, queries }: { qFormer: QFormerConfig; queries: number },
+  card: Pick<CheckpointCard, "features">,
+): readonly Part[] {
+  const { heads } = qFormer;
+  const begin: Part = {
+    cost: 0,
+    run: (k, [features], batch) => [takeOver(k, given(features)), queryEmbeddings(k, w, batch)],
+  };
+  const blocks = w.layers.map(
+    (layer): Part => ({
+      cost: qFormerCost(layer, qFormer, { queries, textRows: 0, tokens: card.features[0] }),
+      run(k, [features, x], batch) {
+        const image = given(features);
+        const { queries: y } = qFormerBlock(k, layer, { queries: given(x), text: null }, image, { batch, heads });
+        return [image, given(y)];
+      },
+    }),
+  );
+  return [begin, ...blocks];
+}
+
+/** Floating-point operations of one layer for one row, about. @param tokens of the image, 0 without one */
+export function qFormerCost(
+  layer: QFormerLayer,
+  { width, mlpWidth, imageWidth }: QFormerConfig,
+  { queries, textRows, tokens }: { readonly queries: number; readonly textRows: number; readonly tokens: number },
+): number {
+  const image = layer.crossAttention ? 2 * width * (queries * 2 * width + 2 * tokens * imageWidth) : 0;
+  return 2 * width * (queries + textRows) * (4 * width + 2 * mlpWidth) + image;
+}
+
+/** A tensor that the part before should have left. */
+export function given(tensor: Tensor | null | undefined): Tensor {
+  if (!tensor) throw new ShapeError("blip-2: expected a tensor from the part before, got none");
+  return tensor;
+}
+
+/** The bytes of pixels that are of the model's size. */
+export function pixelBytes({
+  image: { height, width },
+}: Pick<CheckpointCard, "image">): (pixels: Pixels) => Uint8Array {
+  return (pixels) => {
+    const { data } = pixels;
+    if (pixels.height !== height || pixels.width !== width || data.length !== 3 * height * width) {
+      throw new ShapeError(
+        `encode: expected pixels (3, ${height}, ${width}), got ${data.length} values for (3, ${pixels.height}, ${pixels.width})`,
+      );
+    }
+    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  };
+}
+
+/** The bytes of an activation that is of this form. @param where names the stage in errors */
+export function activationBytes(where: string, form: ActivationForm): (activation: Activation) => Uint8Array {
+  const [rows, width] = form.shape;
+  const bytes = rows * width * (form.type === "f16" ? 2 : 4);
+  return (activation) => {
+    const { kind, type, shape } = activation;
+    const fits = kind === form.kind && type === form.type && shape[0] === rows && shape[1] === width;
+    if (!fits || activation.bytes.length !== bytes) {
+      throw new ShapeError(
+        `${where}: expected ${form.kind} (${rows}, ${width}) ${form.type} of ${bytes} bytes, got ${kind} (${shape.join(", ")}) ` +
+          `${type} of ${activation.bytes.length}`,
+      );
+    }
+    return activation.bytes;
+  };
+}
