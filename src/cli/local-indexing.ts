@@ -19,10 +19,10 @@ import type { RetrievalCard } from "../stages.ts";
 import { describeError, InterruptedError, UsageError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
+import { chooseLocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
 import { imagesInFlight } from "./local-run.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
-import { chooseRetrievalModel, type RetrievalRun, withRetrieval } from "./retrieval-run.ts";
 
 /** One line of output. */
 export type IndexResult = { readonly image: string } & (
@@ -56,7 +56,7 @@ export async function indexLocally(
 ): Promise<IndexCounts> {
   const old = await openImageIndex(file);
   const images = await listed(sources);
-  const chosen = await chooseRetrievalModel(model);
+  const chosen = await chooseLocalModel(model, "retrieval");
   return withRetrieval(chosen, { interrupted: "stopped before all images were done" }, async (run) => {
     const wanted = indexModel(chosen.ref, run.stages.card);
     if (old !== null) expectModel(old, wanted);
@@ -140,7 +140,7 @@ class Update {
   readonly #paths = new Map<string, Set<string>>();
   readonly #digests = new Map<string, string>();
   /** Images that are written, in order. */
-  readonly #written: string[] = [];
+  readonly #written = new Set<string>();
   #kept = 0;
   /** Whether a path of the old version has another image now, or an image another path. */
   #moved = false;
@@ -178,7 +178,7 @@ class Update {
     const isNew = vectors !== null && !this.#known.has(digest);
     if (isNew) {
       await this.#writer.add(vectors);
-      this.#written.push(digest);
+      this.#written.add(digest);
       this.#known.add(digest);
     } else {
       this.#kept += 1;
@@ -190,12 +190,12 @@ class Update {
 
   /** Put the new version in place, unless it is as the old one. */
   async end(): Promise<Omit<IndexCounts, "failed">> {
-    const counts = { encoded: this.#written.length, kept: this.#kept };
-    if (this.#written.length === 0 && !this.#moved) {
+    const counts = { encoded: this.#written.size, kept: this.#kept };
+    if (this.#written.size === 0 && !this.#moved) {
       await this.abandon();
       return { ...counts, images: this.#old?.images.length ?? 0 };
     }
-    const images = this.#written.map((digest) => this.#entry(digest));
+    const images = [...this.#written].map((digest) => this.#entry(digest));
     try {
       // An image that is at none of its old paths any more is left out.
       for await (const { first, images: count, bytes } of this.#old?.blocks() ?? []) {
@@ -229,7 +229,7 @@ class Update {
     this.#moved = true;
     // An image that was written keeps its last path: it was there a moment ago.
     const others = before === undefined ? undefined : this.#paths.get(before);
-    if (before !== undefined && others && (others.size > 1 || !this.#written.includes(before))) others.delete(path);
+    if (before !== undefined && others && (others.size > 1 || !this.#written.has(before))) others.delete(path);
     this.#digests.set(path, digest);
     this.#paths.set(digest, (this.#paths.get(digest) ?? new Set()).add(path));
   }

@@ -5,9 +5,9 @@ import { type EncodedImage, encodeImage, matchWith } from "../matching.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
+import { chooseLocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
-import { chooseRetrievalModel, type RetrievalRun, withRetrieval } from "./retrieval-run.ts";
 
 /** One line of output. */
 export type MatchResult = { readonly image: string; readonly text: string } & (
@@ -27,7 +27,7 @@ export async function matchLocally(
   { image, texts, model }: { readonly image: string; readonly texts: readonly string[]; readonly model: ModelFlags },
   emit: (result: MatchResult, progress: Progress) => void,
 ): Promise<number> {
-  const chosen = await chooseRetrievalModel(model);
+  const chosen = await chooseLocalModel(model, "retrieval");
   return withRetrieval(chosen, { interrupted: "stopped before all texts were done" }, async (run) => {
     let failures = 0;
     const progress = new Progress(texts.length, { noun: "texts" });

@@ -2,19 +2,14 @@
 // once however many questions there are, and results come out in the order of the input.
 
 import { answerFrom, promptOf } from "../answer.ts";
-import { cacheFolder } from "../jobs/roots.ts";
 import type { Generation, Stages } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
-import { openStagesGroup } from "../workers/stages.ts";
-import { resolveDtype } from "./checkpoint-dtype.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
-import { stopOnInterrupt } from "./interrupt.ts";
-import { chooseModel, type ModelFlags } from "./model-options.ts";
-import { tell } from "./output.ts";
+import { chooseLocalModel, withModel } from "./local-model.ts";
+import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
-import { weightsProgress } from "./weights-progress.ts";
 
 export interface LocalRun {
   readonly items: readonly LocalItem[];
@@ -63,38 +58,30 @@ export async function runLocally(
   run: LocalRun,
   emit: (result: LocalResult, progress: Progress) => void,
 ): Promise<number> {
-  const { ref, notice } = chooseModel(run.model.model);
-  if (notice !== null) tell(notice);
-  const dtype = await resolveDtype(ref, run.model.dtype);
-  const group = await openStagesGroup({ cacheFolder: cacheFolder() });
-  const stop = stopOnInterrupt("stopped before all images were done");
-  let failures = 0;
-  try {
-    const loading = weightsProgress();
-    const stages = await group.open({ ref, dtype }, loading.report);
-    loading.finish();
-    let fatal: Error | null = null;
-    void group.fatal.then((error) => {
-      fatal = error;
-    });
-    const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
-    const progress = new Progress(units, { noun: run.noun ?? "images" });
-    const work = async (item: LocalItem) =>
-      fatal === null ? aboutImage(stages, item, stop.signal) : failed(item, fatal);
-    await inOrder(run.items, imagesInFlight, work, (results) => {
-      for (const result of results) {
-        if ("error" in result) failures += 1;
-        emit(result, progress);
-        progress.add("error" in result);
-      }
-    });
-    progress.finish();
-    if (fatal !== null) throw fatal;
-    return failures;
-  } finally {
-    stop.forget();
-    await group.close("reject");
-  }
+  const model = await chooseLocalModel(run.model, "texts");
+  const interrupted = "stopped before all images were done";
+  return withModel(
+    (group, report) => group.open(model, report),
+    interrupted,
+    async ({ stages, signal, fatal }) => {
+      let failures = 0;
+      const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
+      const progress = new Progress(units, { noun: run.noun ?? "images" });
+      const work = async (item: LocalItem) => {
+        const problem = fatal();
+        return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
+      };
+      await inOrder(run.items, imagesInFlight, work, (results) => {
+        for (const result of results) {
+          if ("error" in result) failures += 1;
+          emit(result, progress);
+          progress.add("error" in result);
+        }
+      });
+      progress.finish();
+      return failures;
+    },
+  );
 }
 
 /** All texts about one image; an image that cannot be read or decoded fails each of them. */

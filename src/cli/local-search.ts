@@ -11,9 +11,9 @@ import { expectModel, type ImageIndex, type IndexedImage, openImageIndex } from 
 import type { Activation } from "../stages.ts";
 import { describeError, UsageError } from "./errors.ts";
 import { indexModel } from "./local-indexing.ts";
+import { chooseLocalModel, type LocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
-import { chooseRetrievalModel, type RetrievalModel, type RetrievalRun, withRetrieval } from "./retrieval-run.ts";
 
 /** One line of output. */
 export interface SearchResult {
@@ -74,12 +74,12 @@ export async function searchLocally(
 }
 
 /** The model that made the index, or what --model and --dtype say it is. @throws UsageError */
-async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<RetrievalModel> {
+async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<LocalModel> {
   if (flags.dtype !== "auto" && flags.dtype !== model.dtype) {
     throw new UsageError(`--dtype: expected ${model.dtype}, the type that ${file} was made with, got ${flags.dtype}`);
   }
   if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype };
-  return chooseRetrievalModel({ ...flags, dtype: model.dtype });
+  return chooseLocalModel({ ...flags, dtype: model.dtype }, "retrieval");
 }
 
 interface Found {

@@ -19,7 +19,7 @@ import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ActivationType, MatchLogits, Pixels, RetrievalCard, Vectors } from "../stages.ts";
 import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
 import { TextError } from "./errors.ts";
-import { activationBytes, activationOf, given, pixelBytes, qFormerCost, queryParts, vitParts } from "./image-stage.ts";
+import { activationBytes, encodePlan, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
 import { type Block, type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
@@ -62,7 +62,7 @@ export function retrievalPrograms(
   card: RetrievalCard,
 ): { readonly programs: RetrievalPrograms; close(): void } {
   const programs = {
-    ...(vit && { encode: encodeProgram(gpu, vit, config, card) }),
+    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
     ...(qFormer &&
       heads && {
         queryImage: queryImageProgram(gpu, qFormer, heads.vision, config, card),
@@ -76,23 +76,6 @@ export function retrievalPrograms(
       for (const program of Object.values(programs)) program.close();
     },
   };
-}
-
-function encodeProgram(
-  gpu: Gpu,
-  vit: VitWeights,
-  { vision }: Blip2RetrievalConfig,
-  card: RetrievalCard,
-): StagedProgram<Pixels, Activation> {
-  const bytesOf = pixelBytes(card);
-  return stagedProgram(gpu, {
-    name: "encode",
-    inputs: [{ shape: [3, card.image.height, card.image.width], type: "f32" }],
-    bytesOf: (row: Pixels) => [bytesOf(row)],
-    parts: vitParts(vit, vision, card),
-    ...activationOf(featuresOf(card)),
-    widest: card.features[0] * Math.max(3 * vision.width, vision.mlpWidth),
-  });
 }
 
 function queryImageProgram(
@@ -244,10 +227,6 @@ export function bothParts(
 /** rows (any, width) -> unit vectors (any, projectionWidth) in the type of a hand-over */
 function unitVectors(k: Recorder, projection: Linear, rows: Tensor, { dtype }: RetrievalCard): Tensor {
   return handOver(k, unitRows(k, matmul(k, rows, projection)), dtype);
-}
-
-function featuresOf({ dtype, features }: RetrievalCard) {
-  return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
 }
 
 /** Output and result of a stage that ends in vectors. */

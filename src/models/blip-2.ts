@@ -10,7 +10,7 @@ import type { Activation, ModelCard, Pixels } from "../stages.ts";
 import type { Blip2Config, QFormerConfig } from "./blip-2-config.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
-import { activationBytes, activationOf, given, pixelBytes, queryParts, vitParts } from "./image-stage.ts";
+import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
 import { type OptWeights, optLanguageModel } from "./opt.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
@@ -41,19 +41,12 @@ export function blip2Programs(
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
   const { vit, qFormer, projection, opt } = weights;
-  const type = card.dtype === "f32" ? "f32" : "f16";
-  const features = { kind: "features", type, shape: card.features } as const;
+  const features = featuresOf(card);
+  const { type } = features;
   const prompt = { kind: "prompt", type, shape: card.prompt } as const;
-  const { height, width } = card.image;
-  const bytesOfPixels = pixelBytes(card);
   const bytesOfFeatures = activationBytes("query", features);
-  const pixels = {
-    inputs: [{ shape: [3, height, width], type: "f32" }],
-    bytesOf: (row: Pixels) => [bytesOfPixels(row)],
-  } as const;
-  const encodeParts = vit && vitParts(vit, config.vision, card);
+  const encode = vit && encodePlan(vit, config.vision, card);
   const queryParts = qFormer && projection && qFormerParts(qFormer, projection, config, card);
-  const widestFeatures = card.features[0] * Math.max(3 * config.vision.width, config.vision.mlpWidth);
   const widestPrompt = Math.max(
     card.features[0] * config.qFormer.width,
     card.prompt[0] * Math.max(config.qFormer.mlpWidth, config.text.width),
@@ -72,15 +65,7 @@ export function blip2Programs(
     );
   if (generate) closing.push(generate);
   const programs: Blip2Programs = {
-    ...(encodeParts && {
-      encode: make({
-        name: "encode",
-        ...pixels,
-        parts: encodeParts,
-        ...activationOf(features),
-        widest: widestFeatures,
-      }),
-    }),
+    ...(encode && { encode: make(encode) }),
     ...(queryParts && {
       query: make({
         name: "query",
@@ -91,14 +76,14 @@ export function blip2Programs(
         widest: Math.max(widestPrompt, card.features[0] * card.features[1]),
       }),
     }),
-    ...(encodeParts &&
+    ...(encode &&
       queryParts && {
         encodeAndQuery: make({
+          ...encode,
           name: "encode and query",
-          ...pixels,
-          parts: [...encodeParts, ...queryParts],
+          parts: [...encode.parts, ...queryParts],
           ...activationOf(prompt),
-          widest: Math.max(widestFeatures, widestPrompt),
+          widest: Math.max(encode.widest, widestPrompt),
         }),
       }),
     ...(generate && { generate }),

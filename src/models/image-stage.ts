@@ -19,6 +19,24 @@ export function activationOf(form: ActivationForm): Pick<StagePlan<never, Activa
   return { output: form, resultOf: (bytes) => ({ ...form, bytes }) };
 }
 
+/** The features of a model, as they are handed over. */
+export function featuresOf({ dtype, features }: Pick<CheckpointCard, "dtype" | "features">) {
+  return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
+}
+
+/** The stage encode: pixels -> features. */
+export function encodePlan(w: VitWeights, vision: VisionConfig, card: CheckpointCard): StagePlan<Pixels, Activation> {
+  const bytesOf = pixelBytes(card);
+  return {
+    name: "encode",
+    inputs: [{ shape: [3, card.image.height, card.image.width], type: "f32" }],
+    bytesOf: (row) => [bytesOf(row)],
+    parts: vitParts(w, vision, card),
+    ...activationOf(featuresOf(card)),
+    widest: card.features[0] * Math.max(3 * vision.width, vision.mlpWidth),
+  };
+}
+
 /** pixels (batch * 3, height, width) -> features (batch * tokens, width) in the type of a hand-over */
 export function vitParts(
   w: VitWeights,
@@ -90,9 +108,7 @@ export function given(tensor: Tensor | null | undefined): Tensor {
 }
 
 /** The bytes of pixels that are of the model's size. */
-export function pixelBytes({
-  image: { height, width },
-}: Pick<CheckpointCard, "image">): (pixels: Pixels) => Uint8Array {
+function pixelBytes({ image: { height, width } }: Pick<CheckpointCard, "image">): (pixels: Pixels) => Uint8Array {
   return (pixels) => {
     const { data } = pixels;
     if (pixels.height !== height || pixels.width !== width || data.length !== 3 * height * width) {
