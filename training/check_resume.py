@@ -18,7 +18,7 @@ import torch
 
 import make_tokenizers
 import texts
-from language import inner_of, new_opt, open_tokenizer, pack, packed_logits, prompt_and_answer, text_loss
+from language import new_opt, open_tokenizer, pack, packed_logits, prompt_and_answer, text_loss
 
 STEPS, KILLED_AT, SAVED_EVERY = 300, 250, 100
 
@@ -42,7 +42,7 @@ def run(out: Path, killed_at: int | None) -> None:
         return total, {"loss": total}
 
     loop.train(
-        name="check", out=out, module=opt, inner=inner_of(opt), steps=STEPS, step_loss=step_loss, look=dict, look_every=100, save_every=SAVED_EVERY
+        name="check", out=out, module=opt, inner=loop.matrices(opt.model.decoder.layers), steps=STEPS, step_loss=step_loss, look=dict, look_every=100, save_every=SAVED_EVERY
     )
 
 

@@ -58,10 +58,6 @@ def new_opt(tokenizer: PreTrainedTokenizerFast) -> OPTForCausalLM:
     return model
 
 
-def inner_of(opt: OPTForCausalLM) -> list[torch.nn.Parameter]:
-    return [p for p in opt.model.decoder.layers.parameters() if p.ndim == 2]
-
-
 def prompt_and_answer(scene: Told, rng: random.Random, weights: dict[str, float] = QUESTION_WEIGHTS) -> list[tuple[str, str]]:
     """A caption and a handful of questions: (what is given after </s>, what is to be said)."""
     said = f" {texts.caption(scene) if rng.random() < CANONICAL else texts.paraphrase(scene, rng)}"

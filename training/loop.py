@@ -23,6 +23,11 @@ from muon import Muon
 Losses = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
+def matrices(layers: nn.Module) -> list[nn.Parameter]:
+    """The weights that Muon trains: all that are 2-D in these layers."""
+    return [p for p in layers.parameters() if p.ndim == 2]
+
+
 def train(
     *,
     name: str,

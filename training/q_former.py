@@ -101,7 +101,3 @@ class StageOne(nn.Module):
         states = self.together(features, ids, sees)[:, QUERIES:]
         words = self.model.embeddings.word_embeddings.weight
         return F.linear(self.say_norm(F.gelu(self.say(states))), words, self.say_bias)
-
-
-def inner_of(q_former: nn.Module) -> list[nn.Parameter]:
-    return [p for p in q_former.encoder.parameters() if p.ndim == 2]

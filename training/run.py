@@ -3,7 +3,8 @@
     python -m venv .venv && .venv/bin/pip install -r training/requirements.txt
     .venv/bin/python training/run.py --out training-run --models models
 
-Needs Debian's fonts-noto-color-emoji. About three hours on two cores, mostly the vision tower and stage 1; 6 GB of disk.
+Needs Debian's fonts-noto-color-emoji, and 7 GB of disk for 100,000 pictures and their features. Hours on two cores: the
+"seconds" of the curves are a step's, beside whatever else ran.
 Each part is one script, in this order, and can be run alone:
 
     make_tokenizers   the two vocabularies

@@ -48,6 +48,10 @@ def is_trained(kind: int, count: int, colour: int) -> bool:
     return held_out(kind, count, colour) == "train"
 
 
+def some_places(rng: random.Random, count: int) -> tuple[tuple[float, float], ...]:
+    return tuple((rng.uniform(0.11, 0.89), rng.uniform(0.11, 0.89)) for _ in range(count))
+
+
 def imagine(rng: random.Random) -> Told:
     """A scene that nobody draws, of training's combinations only: for texts without pictures."""
     while True:
@@ -59,9 +63,8 @@ def imagine(rng: random.Random) -> Told:
         kinds = rng.sample(range(len(KIND_NAMES)), len(counts))
         if not all(is_trained(kind, count, colour) for kind, count in zip(kinds, counts)):
             continue
-        spots = lambda count: tuple((rng.uniform(0.11, 0.89), rng.uniform(0.11, 0.89)) for _ in range(count))
         groups = sorted(zip(kinds, counts), key=lambda group: (-group[1], KIND_NAMES[group[0]]))
-        return Told(COLOUR_NAMES[colour], tuple((KIND_NAMES[kind], spots(count)) for kind, count in groups))
+        return Told(COLOUR_NAMES[colour], tuple((KIND_NAMES[kind], some_places(rng, count)) for kind, count in groups))
 
 
 def third(value: float) -> int:
@@ -145,12 +148,11 @@ def falsified(scene: Told, rng: random.Random) -> Told | None:
     for _ in range(8):
         colour, groups = scene.colour, [list(group) for group in scene.groups]
         change = rng.random()
-        spots = lambda count: tuple((rng.uniform(0.11, 0.89), rng.uniform(0.11, 0.89)) for _ in range(count))
         number = rng.randrange(len(groups))
         if change < 0.5:
             old = len(groups[number][1])
             near = [old - 1, old + 1] if rng.random() < 0.7 else range(1, MOST_COPIES + 1)
-            groups[number][1] = spots(rng.choice([n for n in near if n != old and 1 <= n <= MOST_COPIES]))
+            groups[number][1] = some_places(rng, rng.choice([n for n in near if n != old and 1 <= n <= MOST_COPIES]))
         elif change < 0.65:
             colour = rng.choice([c for c in COLOUR_NAMES if c != colour])
         elif change < 0.85 or len(groups) == 1:

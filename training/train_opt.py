@@ -19,7 +19,7 @@ import loop  # first: it sets how PyTorch's threads wait
 import torch
 
 import texts
-from language import QUESTION_WEIGHTS, inner_of, new_opt, open_tokenizer, pack, packed_logits, prompt_and_answer, right_answers, text_loss
+from language import QUESTION_WEIGHTS, new_opt, open_tokenizer, pack, packed_logits, prompt_and_answer, right_answers, text_loss
 from texts import Told
 
 FIRST_PHASE, STEPS = 4000, 8000
@@ -82,7 +82,7 @@ def main() -> None:
             name="opt",
             out=options.out,
             module=opt,
-            inner=inner_of(opt),
+            inner=loop.matrices(opt.model.decoder.layers),
             steps=steps,
             step_loss=step_loss,
             look=look,

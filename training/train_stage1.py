@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 import texts
 from features import features_batch, features_of
-from q_former import StageOne, inner_of, open_tokenizer
+from q_former import StageOne, open_tokenizer
 from texts import Told
 from told_scenes import told_of
 from train_vit import SCENES
@@ -170,7 +170,7 @@ def main() -> None:
         name="stage1",
         out=options.out,
         module=model,
-        inner=inner_of(model.model.qformer),
+        inner=loop.matrices(model.model.qformer.encoder),
         steps=options.steps,
         step_loss=step_loss,
         look=look,

@@ -113,7 +113,7 @@ def main() -> None:
         name=options.name or ("stage2-scratch" if options.from_scratch else "stage2"),
         out=options.out,
         module=bridge,
-        inner=q_former.inner_of(bridge.qformer),
+        inner=loop.matrices(bridge.qformer.encoder),
         steps=options.steps,
         step_loss=step_loss,
         look=look,

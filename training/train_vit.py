@@ -170,7 +170,7 @@ def main() -> None:
         name="vit",
         out=options.out,
         module=tower,
-        inner=[p for p in tower.vit.encoder.parameters() if p.ndim == 2],
+        inner=loop.matrices(tower.vit.encoder),
         steps=options.steps,
         step_loss=step_loss,
         look=lambda: {split: evaluate(tower, dev[split]) for split in dev},
