@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { isTrue } from "../../src/cli/demo.ts";
 import { packageRoot } from "../../src/gpu/package-root.ts";
 import { runCli } from "./run-cli.ts";
 
@@ -24,13 +25,19 @@ test("the demo model's captions stand beside the true ones, and it answers three
   const truths = lines(join(packageRoot, "examples", "captions.jsonl"));
   const results = lines(output);
   assert.equal(results.length, 24);
-  const right = results.filter(({ image, text }, i) => image === truths[i].image && text === truths[i].caption);
-  assert.match(stdout, new RegExp(`^${right.length} of 24 as their true captions$`, "m"));
+  const right = results.filter(({ image, text }, i) => image === truths[i].image && isTrue(text, truths[i].caption));
+  assert.ok(right.length >= 21, `${right.length} of 24`);
+  assert.match(stdout, new RegExp(`^${right.length} of 24 captions are true$`, "m"));
   const told = stdout.split("\n");
   assert.equal(told.filter((line) => /^scene-\d\d\.(png|jpg) .* true$/.test(line)).length, right.length);
   assert.equal(told.filter((line) => /^scene-\d\d\.(png|jpg) .* not true: \w/.test(line)).length, 24 - right.length);
-  for (const question of ["how many boats are there?", "where is the car?", "what colour is the background?"]) {
+  const answers = [
+    ["how many boats are there?", /\? +two$/],
+    ["where is the car?", /\? +(?:top |bottom )?(?:left|middle|right|top|bottom)$/],
+    ["what colour is the background?", /\? +gray$/],
+  ] as const;
+  for (const [question, answer] of answers) {
     const answered = told.find((line) => line.startsWith(`scene-07.png  ${question}`));
-    assert.match(answered ?? "", /\? +\w/, question);
+    assert.match(answered ?? "", answer, question);
   }
 });

@@ -5,7 +5,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { captionLines } from "../../src/cli/demo.ts";
+import { captionLines, isTrue } from "../../src/cli/demo.ts";
 import { oneLine } from "../../src/cli/output.ts";
 import { images, runCli } from "./run-cli.ts";
 
@@ -67,6 +67,15 @@ test("captions stand beside what is true where that is known, and are counted", 
     "a.png          two dogs on a red background  true",
     "long-name.jpg  a dog                         not true: a dog on a red background",
     "c.png          failed: no image              not true: a cat",
-    "1 of 3 as their true captions",
+    "1 of 3 captions are true",
   ]);
+});
+
+test("a caption is true when it names the same things, in whatever order", () => {
+  const truth = "three crowns, two clocks and a dog on a green background";
+  assert.equal(isTrue("three crowns, a dog and two clocks on a green background", truth), true);
+  assert.equal(isTrue("two crowns, three clocks and a dog on a green background", truth), false);
+  assert.equal(isTrue("three crowns and two clocks on a green background", truth), false);
+  assert.equal(isTrue("three crowns, two clocks and a dog on a gray background", truth), false);
+  assert.equal(isTrue(undefined, truth), false);
 });
