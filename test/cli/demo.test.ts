@@ -18,8 +18,10 @@ test("the demo captions a folder and says what it did", async () => {
   const names = ["clear.png", "shapes.png", "turned.jpg"];
   for (const name of names) copyFileSync(join(images, name), join(pictures, name));
   const output = join(folder, "captions.jsonl");
-  const before = readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-"));
-  const { status, stdout, stderr } = await runCli(["demo", "--images", pictures, "--output", output]);
+  const temporary = join(folder, "tmp");
+  mkdirSync(temporary);
+  const environment = { ...process.env, TMPDIR: temporary };
+  const { status, stdout, stderr } = await runCli(["demo", "--images", pictures, "--output", output], environment);
   assert.equal(status, 0, stderr);
   const results = readFileSync(output, "utf8")
     .trimEnd()
@@ -42,8 +44,8 @@ test("the demo captions a folder and says what it did", async () => {
   assert.match(stdout, /^Temporal UI +http:\/\/127\.0\.0\.1:\d+/m);
   assert.match(stderr, /model/, "says which model it uses");
   assert.deepEqual(
-    readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-")),
-    before,
+    readdirSync(temporary).filter((name) => name.startsWith("blipfleet-demo-")),
+    [],
   );
 });
 
