@@ -1,12 +1,13 @@
-"""The curves of a training run as one picture.
+"""The curves of a training run as one picture, and as they are.
 
-    training/plot_curves.py --out DIR --models models     writes models/curves.png
+    training/plot_curves.py --out DIR --models models     writes models/curves.png and models/curves/NAME.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -33,14 +34,16 @@ def series(lines: list[dict], *keys: str) -> tuple[list[int], list[float]]:
     return steps, values
 
 
-# title, curve, logarithmic, [(label, keys)]
+DEV = ("dev-comb", "dev-iid")
+# title, logarithmic, [(label, curve, keys)]
 PANELS = [
-    ("vision tower: losses", "vit", True, [(key, (key,)) for key in ("cover", "centre", "copies", "whereabouts")]),
-    ("vision tower: scenes right", "vit", False, [(f"{key} {split}", (split, key)) for split in ("dev-comb", "dev-iid") for key in ("centres", "copies")]),
-    ("language model: right answers, told in words", "opt", False, [(key, ("right", key)) for key in ("caption", "count", "total", "more", "where", "side")]),
-    ("stage 1: losses", "stage1", True, [(key, (key,)) for key in ("itc", "itm", "itg")]),
-    ("stage 1: R@1, development scenes", "stage1", False, [(f"{key} {split}", (split, key)) for split in ("dev-comb", "dev-iid") for key in ("itc", "re-ranked")]),
-    ("stage 2: unseen combinations (dev)", "stage2", False, [(key, ("dev-comb", key)) for key in ("caption", "count", "total", "more", "where", "side")]),
+    ("vision tower: losses", True, [(key, "vit", (key,)) for key in ("cover", "centre", "copies", "whereabouts")]),
+    ("vision tower: scenes right", False, [(f"{key} {split}", "vit", (split, key)) for split in DEV for key in ("centres", "copies")]),
+    ("language model: right answers, told in words", False, [(key, "opt", ("right", key)) for key in ("caption", "count", "total", "more", "where", "side")]),
+    ("stage 1: losses", True, [(key, "stage1", (key,)) for key in ("itc", "itm", "itg")]),
+    ("stage 1: R@1, development scenes", False, [(f"{key} {split}", "stage1", (split, key)) for split in DEV for key in ("itc", "re-ranked")]),
+    ("stage 2: unseen combinations (dev)", False, [(key, "stage2", ("dev-comb", key)) for key in ("caption", "count", "total", "more", "where", "side")]),
+    ("stage 2 with and without stage 1: captions (dev)", False, [(f"{name}, {split}", f"ablation-{name}", (split, "caption")) for name in ("with", "without") for split in DEV]),
 ]
 
 
@@ -49,11 +52,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", type=Path, required=True)
     options = parser.parse_args()
-    figure, axes = plt.subplots(2, 3, figsize=(15, 8), dpi=70)
-    for axis, (title, curve, logarithmic, shown) in zip(axes.flat, PANELS):
-        lines = lines_of(options.out, curve)
-        for label, keys in shown:
-            axis.plot(*series(lines, *keys), label=label, linewidth=1)
+    figure, axes = plt.subplots(2, 4, figsize=(20, 8), dpi=60)
+    for axis in axes.flat[len(PANELS) :]:
+        axis.set_axis_off()
+    for axis, (title, logarithmic, shown) in zip(axes.flat, PANELS):
+        for label, curve, keys in shown:
+            axis.plot(*series(lines_of(options.out, curve), *keys), label=label, linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step", fontsize=8)
         if logarithmic:
@@ -62,6 +66,10 @@ def main() -> None:
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(options.models / "curves.png")
+    kept = options.models / "curves"
+    kept.mkdir(exist_ok=True)
+    for path in sorted(options.out.glob("*-curve.jsonl")):
+        shutil.copyfile(path, kept / f"{path.name.removesuffix('-curve.jsonl')}.jsonl")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
 const examples = join(packageRoot, "examples");
 
-/** What the demo model is asked after the captions; random weights have nothing to say, and other pictures show other things. */
+/** What the demo model is asked after the captions of the examples; other pictures show other things. */
 const exampleQuestions = {
   image: "scene-07.png",
   questions: ["how many boats are there?", "where is the car?", "what colour is the background?"],
@@ -157,9 +157,20 @@ export function captionLines(results: readonly DemoResult[], truths: ReadonlyMap
     const line = `${image.padEnd(nameWidth)}  ${said(result)}`;
     if (truths === null) return line;
     const truth = truths.get(image);
-    return `${line.padEnd(nameWidth + 2 + textWidth)}  ${text === truth ? "true" : `not true: ${truth}`}`;
+    return `${line.padEnd(nameWidth + 2 + textWidth)}  ${isTrue(text, truth) ? "true" : `not true: ${truth}`}`;
   });
   if (truths === null) return lines;
-  const right = results.filter(({ image, text }) => text === truths.get(image)).length;
-  return [...lines, `${right} of ${results.length} as their true captions`];
+  const right = results.filter(({ image, text }) => isTrue(text, truths.get(image))).length;
+  return [...lines, `${right} of ${results.length} captions are true`];
+}
+
+/** Whether a caption says what the true one does; the order in which things are named says nothing. */
+export function isTrue(caption: string | undefined, truth: string | undefined): boolean {
+  if (caption === undefined || truth === undefined) return false;
+  const parts = (text: string) =>
+    text
+      .split(/, | and | on /)
+      .sort()
+      .join();
+  return parts(caption) === parts(truth);
 }

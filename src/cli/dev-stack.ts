@@ -18,7 +18,10 @@ export interface DevStackOptions {
   readonly dtype: Dtype;
   /** Folders that jobs may read. */
   readonly roots: readonly string[];
-  /** Keep Temporal's histories in a file, so that jobs go on after a restart. */
+  /**
+   * A stack to be found and to come back: on the usual ports where they are free, Temporal's histories in a file. Else
+   * any free ports, so that many can start at the same moment.
+   */
   readonly durable: boolean;
   /** Told what is started, and what was started again. */
   readonly tell: (line: string) => void;
@@ -49,7 +52,8 @@ const mostRestarts = 5;
  * @throws ServerMissingError, ServerError with the last lines of the log of what did not start
  */
 export async function startDevStack(options: DevStackOptions): Promise<DevStack> {
-  const { tell } = options;
+  const { tell, durable } = options;
+  const portFor = (usual: number) => (durable ? usualPort(usual) : freePort());
   mkdirSync(options.folder, { recursive: true });
   const folder = realpathSync(options.folder);
   const stops: (() => Promise<void>)[] = [];
@@ -58,14 +62,14 @@ export async function startDevStack(options: DevStackOptions): Promise<DevStack>
   };
   try {
     tell("starting nats-server");
-    const nats = await startNats({ storeDir: join(folder, "nats"), port: await usualPort(usualPorts.nats) });
+    const nats = await startNats({ storeDir: join(folder, "nats"), port: await portFor(usualPorts.nats) });
     stops.push(() => nats.stop());
     tell("starting Temporal");
     const temporal = await startTemporal({
       folder: join(folder, "temporal"),
-      port: await usualPort(usualPorts.temporal),
-      uiPort: await usualPort(usualPorts.ui),
-      ...(options.durable ? { dbFile: join(folder, "temporal", "temporal.db") } : {}),
+      port: await portFor(usualPorts.temporal),
+      uiPort: await portFor(usualPorts.ui),
+      ...(durable ? { dbFile: join(folder, "temporal", "temporal.db") } : {}),
     });
     stops.push(() => temporal.stop());
     const environment = {
@@ -76,7 +80,7 @@ export async function startDevStack(options: DevStackOptions): Promise<DevStack>
       BLIPFLEET_ROOTS: options.roots.map((root) => resolve(root)).join(":"),
     };
     tell(`starting a worker for ${fromHere(options.model)}`);
-    const metricsPort = await usualPort(usualPorts.metrics);
+    const metricsPort = await portFor(usualPorts.metrics);
     const worker = await superviseWorker(options, folder, environment, metricsPort);
     stops.push(worker.stop);
     const servers = [nats, temporal].map(async (server) => `${await server.ended()}; see ${server.logFile}`);

@@ -56,9 +56,6 @@ export interface ChosenModel {
   readonly notice: string | null;
 }
 
-/** The random-weight checkpoint that the tests use; its captions are nonsense. */
-const fixtureModel = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
-
 /** What a command wants of a model; src/models/blip-2-config.ts says which class each is. */
 export type ModelPurpose = "texts" | "retrieval";
 
@@ -92,18 +89,22 @@ export function chooseModel(
   const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
-  if (purpose === "retrieval") {
-    throw new UsageError(
-      "--model: expected a Hugging Face id or a directory of a Blip2ForImageTextRetrieval checkpoint, got none, and no demo " +
-        "model that compares images with texts is there; name one, as --model Salesforce/blip2-itm-vit-g",
-    );
-  }
-  if (existsSync(join(fixtureModel, "config.json"))) {
-    return {
-      ref: fixtureModel,
-      notice:
-        "no --model given and no trained demo model there: using a test fixture with random weights, so texts are nonsense",
-    };
-  }
-  throw new UsageError("--model: expected a Hugging Face id or a directory, got none, and no demo model is there");
+  const { class: wanted, does, example } = wantedModels[purpose];
+  throw new UsageError(
+    `--model: expected a Hugging Face id or a directory of a ${wanted} checkpoint, got none, and no demo model that ${does} ` +
+      `is there; name one, as --model ${example}`,
+  );
 }
+
+const wantedModels: Readonly<Record<ModelPurpose, { class: string; does: string; example: string }>> = {
+  texts: {
+    class: "Blip2ForConditionalGeneration",
+    does: "writes texts",
+    example: "Salesforce/blip2-opt-2.7b",
+  },
+  retrieval: {
+    class: "Blip2ForImageTextRetrieval",
+    does: "compares images with texts",
+    example: "Salesforce/blip2-itm-vit-g",
+  },
+};

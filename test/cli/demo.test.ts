@@ -5,7 +5,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { captionLines } from "../../src/cli/demo.ts";
+import { captionLines, isTrue } from "../../src/cli/demo.ts";
 import { oneLine } from "../../src/cli/output.ts";
 import { images, runCli } from "./run-cli.ts";
 
@@ -18,8 +18,10 @@ test("the demo captions a folder and says what it did", async () => {
   const names = ["clear.png", "shapes.png", "turned.jpg"];
   for (const name of names) copyFileSync(join(images, name), join(pictures, name));
   const output = join(folder, "captions.jsonl");
-  const before = readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-"));
-  const { status, stdout, stderr } = await runCli(["demo", "--images", pictures, "--output", output]);
+  const temporary = join(folder, "tmp");
+  mkdirSync(temporary);
+  const environment = { ...process.env, TMPDIR: temporary };
+  const { status, stdout, stderr } = await runCli(["demo", "--images", pictures, "--output", output], environment);
   assert.equal(status, 0, stderr);
   const results = readFileSync(output, "utf8")
     .trimEnd()
@@ -42,8 +44,8 @@ test("the demo captions a folder and says what it did", async () => {
   assert.match(stdout, /^Temporal UI +http:\/\/127\.0\.0\.1:\d+/m);
   assert.match(stderr, /model/, "says which model it uses");
   assert.deepEqual(
-    readdirSync(tmpdir()).filter((name) => name.startsWith("blipfleet-demo-")),
-    before,
+    readdirSync(temporary).filter((name) => name.startsWith("blipfleet-demo-")),
+    [],
   );
 });
 
@@ -67,6 +69,15 @@ test("captions stand beside what is true where that is known, and are counted", 
     "a.png          two dogs on a red background  true",
     "long-name.jpg  a dog                         not true: a dog on a red background",
     "c.png          failed: no image              not true: a cat",
-    "1 of 3 as their true captions",
+    "1 of 3 captions are true",
   ]);
+});
+
+test("a caption is true when it names the same things, in whatever order", () => {
+  const truth = "three crowns, two clocks and a dog on a green background";
+  assert.equal(isTrue("three crowns, a dog and two clocks on a green background", truth), true);
+  assert.equal(isTrue("two crowns, three clocks and a dog on a green background", truth), false);
+  assert.equal(isTrue("three crowns and two clocks on a green background", truth), false);
+  assert.equal(isTrue("three crowns, two clocks and a dog on a gray background", truth), false);
+  assert.equal(isTrue(undefined, truth), false);
 });

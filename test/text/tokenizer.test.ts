@@ -70,7 +70,7 @@ test("BERT's word pieces are those of transformers, lower-cased or not as tokeni
   await rm(copy, { recursive: true });
 });
 
-for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${model}: prompts and captions of every case`, async () => {
     const config = await readJson<{ image_token_index: number; num_query_tokens: number }>(
       `models/${model}/config.json`,

@@ -91,7 +91,7 @@ test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () =>
   for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
 });
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
