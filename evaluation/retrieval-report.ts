@@ -31,20 +31,12 @@ export function retrievalReport(ours: PartnerPlaces, reference: PartnerPlaces | 
       }),
     ),
   );
-  const equalities =
-    reference &&
-    ways.flatMap(([way, what]) =>
-      orders.map(([order, by]) =>
-        equality(`places (${what}, ${by})`, rows(ours[way][order]), rows(reference[way][order])),
-      ),
-    );
+  const all = (places: PartnerPlaces) =>
+    ways.flatMap(([way]) => orders.flatMap(([order]) => places[way][order].map((place) => [place])));
+  const equalities = reference && [equality("places", all(ours), all(reference))];
   return { set: retrievalSet, scenes, figures, equalities };
 }
 
 function recall(places: readonly number[], most: number): Share {
   return { right: places.filter((place) => place >= 1 && place <= most).length, of: places.length };
-}
-
-function rows(places: readonly number[]): number[][] {
-  return places.map((place) => [place]);
 }
