@@ -83,6 +83,7 @@ function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
 const examples: { readonly [P in Exclude<Purpose, "texts">]: readonly [string, string] } = {
   matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
   vectors: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+  labels: ["CLIPModel", "openai/clip-vit-base-patch32"],
 };
 
 /**

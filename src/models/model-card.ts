@@ -1,12 +1,13 @@
 // What is known of a checkpoint without its weights on a device. Every family has its line here.
 
-import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
+import type { ContrastCard, Dtype, LabelCard, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { checkBlip2Opt, checkBlip2Retrieval } from "./check-blip-2.ts";
+import { checkClip } from "./check-clip.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
@@ -16,6 +17,7 @@ export interface Cards {
   texts: ModelCard;
   matches: ContrastCard;
   vectors: ContrastCard;
+  labels: LabelCard;
 }
 
 /** What it runs. */
@@ -23,6 +25,7 @@ export interface Programs {
   texts: Blip2Programs;
   matches: RetrievalPrograms;
   vectors: ContrastPrograms;
+  labels: ContrastPrograms;
 }
 
 type Check<P extends Purpose> = (
@@ -36,7 +39,8 @@ type Check<P extends Purpose> = (
 const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P> } } = {
   texts: { "blip-2-opt": checkBlip2Opt },
   matches: { "blip-2-retrieval": checkBlip2Retrieval },
-  vectors: { "blip-2-retrieval": checkBlip2Retrieval },
+  vectors: { "blip-2-retrieval": checkBlip2Retrieval, clip: checkClip },
+  labels: { clip: checkClip },
 };
 
 /** Options of what is wanted a model for: default, to write texts. */
