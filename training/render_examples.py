@@ -2,8 +2,8 @@
 
     training/render_examples.py --out examples     writes examples/images/ and examples/captions.jsonl
 
-Short sides are 120 to 480 pixels, long ones up to 1.6 times that. One JPEG is stored lying on its side, with the EXIF
-orientation that turns it upright.
+Short sides are 120 to 480 pixels, long ones up to 5/4 of that: BLIP-2 squeezes a picture into a square, and squeezed things
+were not in training. One JPEG is stored lying on its side, with the EXIF orientation that turns it upright.
 """
 
 from __future__ import annotations
@@ -46,9 +46,8 @@ def chosen(rng: random.Random) -> list[Scene]:
 
 
 def size_of(rng: random.Random) -> tuple[int, int]:
-    """Most pictures are at most 4:3, a few longer."""
     short = rng.choice([120, 160, 200, 224, 240, 256, 300, 320, 360, 400, 480])
-    long = round(short * rng.choice([1.0, 1.0, 1.2, 4 / 3, 4 / 3, 1.5, 1.6]))
+    long = round(short * rng.choice([1.0, 1.0, 1.1, 1.15, 1.2, 1.25]))
     return (short, long) if rng.random() < 0.4 else (long, short)
 
 
