@@ -82,7 +82,7 @@ function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
 /** What --model may name where no demo model fits: the class, and a checkpoint of it. */
 const examples: { readonly [P in Exclude<Purpose, "texts">]: readonly [string, string] } = {
   matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
-  vectors: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+  vectors: ["Blip2ForImageTextRetrieval or CLIPModel", "Salesforce/blip2-itm-vit-g"],
   labels: ["CLIPModel", "openai/clip-vit-base-patch32"],
 };
 
