@@ -20,6 +20,8 @@ export interface AttentionSizes {
   readonly scale: number;
   /** (batch) u32: how many keys of each item count, at least one; those behind are padding. Left out: all of them. */
   readonly keyLengths?: Tensor;
+  /** A query token sees the key tokens up to its own; there are as many of both. Left out: all that count. */
+  readonly causal?: boolean;
 }
 
 /** For some items of a batch. weights: (items, heads, queryTokens, keyTokens), totals: (items, heads, queryTokens). */
@@ -52,6 +54,11 @@ export function attentionWeights(
 ): AttentionWeights {
   const { queryTokens, keyTokens, heads, headWidth, scale, keyLengths } = sizes;
   if (keyLengths) expectShape("attention", keyLengths, [sizes.batch], "u32");
+  if (sizes.causal && queryTokens !== keyTokens) {
+    throw new ShapeError(
+      `attention: expected as many keys as queries to be causal, got ${keyTokens} and ${queryTokens}`,
+    );
+  }
   const weights = k.scratch("weights", [items, heads, queryTokens, keyTokens]);
   const totals = k.scratch("totals", [items, heads, queryTokens]);
   const queryStride = rowStride(q, queryTokens, sizes);
@@ -63,7 +70,7 @@ export function attentionWeights(
     inputs: { q: q.rows, k: key.rows, lengths: keyLengths ?? q.rows },
     outputs: { weights, totals },
     params: { heads, headWidth, queryTokens, keyTokens, ...columns, firstItem, scale },
-    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", ...tile },
+    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", CAUSAL: sizes.causal ? "true" : "false", ...tile },
     workgroups: [Math.ceil(queryTokens / tile.QUERIES), heads, items],
   });
   return { firstItem, items, weights, totals };

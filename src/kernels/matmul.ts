@@ -7,12 +7,12 @@ import { matmulTile } from "./matmul-tiles.ts";
 import type { Linear } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
-export type Activation = "none" | "gelu" | "relu";
+export type Activation = "none" | "gelu" | "relu" | "quick gelu";
 
-const activations = { none: 0, gelu: 1, relu: 2 } as const;
+const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3 } as const;
 
 /**
- * activation(x·W + b) + residual, gelu exact. x: (rows, inputs), residual: (rows, columns) -> (rows, columns) f32.
+ * activation(x·W + b) + residual, gelu exact, quick gelu x·sigmoid(1.702·x). x: (rows, inputs), residual: (rows, columns) -> (rows, columns) f32.
  * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
  * @throws ShapeError
  */

@@ -98,6 +98,7 @@ for (const type of ["f32", "f16"] as const) {
       { bias: true, residual: true, activation: "gelu" },
       { bias: true, residual: true, activation: "relu" },
       { residual: true, activation: "relu" },
+      { bias: true, residual: true, activation: "quick gelu" },
     ] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
@@ -152,12 +153,13 @@ for (const type of ["f32", "f16"] as const) {
   });
 }
 
-test("gelu is the exact one, to f32 rounding", async () => {
+/** One activation over values of every size, against the reference. */
+async function compareActivation(activation: "gelu" | "quick gelu"): Promise<void> {
   const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) / 200);
   const small = [1e-8, -1e-8, 1e-4, -1e-4, 0, 40, -40, 1000, -1000];
   const values = Float32Array.from([...x, ...small]);
   const rows = values.length;
-  const given = { rows, inputs: 1, columns: 1, x: values, weight: [1], activation: "gelu" } as const;
+  const given = { rows, inputs: 1, columns: 1, x: values, weight: [1], activation } as const;
   const linear = {
     segments: [await segment(Float32Array.of(1), 1, 1, 0, 1, "f32")],
     bias: null,
@@ -165,11 +167,14 @@ test("gelu is the exact one, to f32 rounding", async () => {
     columns: 1,
   };
   const xs = await rig.tensor("x", [rows, 1], values);
-  const [y] = await rig.run((k) => [matmul(k, xs, linear, { activation: "gelu" })]);
+  const [y] = await rig.run((k) => [matmul(k, xs, linear, { activation })]);
   // tanh's form of gelu is 5e-4 away.
   const reason = "the last place of the largest value beside 0, and exp's few";
   expectClose(y, matmulReference(given), { absolute: 3e-7, relative: 2 ** -23, reason });
-});
+}
+
+test("gelu is the exact one, to f32 rounding", () => compareActivation("gelu"));
+test("quick gelu, which is up to 0.02 away from it, to f32 rounding", () => compareActivation("quick gelu"));
 
 test("with f16 weights every x is rounded to the nearest f16, ties to even, above 65504 to inf", async () => {
   const cases = [

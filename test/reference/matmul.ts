@@ -12,7 +12,7 @@ export interface MatmulCase {
   readonly weight: ArrayLike<number>;
   readonly bias?: ArrayLike<number> | undefined;
   readonly residual?: ArrayLike<number> | undefined;
-  readonly activation?: "none" | "gelu" | "relu";
+  readonly activation?: "none" | "gelu" | "relu" | "quick gelu";
   /** Applied to every x before it is multiplied. */
   readonly round?: (value: number) => number;
 }
@@ -29,6 +29,7 @@ export function matmulReference(given: MatmulCase): Float64Array {
       if (bias) sum += bias[c] ?? Number.NaN;
       if (activation === "gelu") sum = (sum / 2) * (1 + erf(sum / Math.SQRT2));
       if (activation === "relu") sum = Math.max(sum, 0);
+      if (activation === "quick gelu") sum /= 1 + Math.exp(-1.702 * sum);
       if (residual) sum += residual[r * columns + c] ?? Number.NaN;
       y[r * columns + c] = sum;
     }
