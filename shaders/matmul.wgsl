@@ -13,7 +13,7 @@
 // pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 const F16 = false;
-const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 gelu by tanh
+const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 4 tanh gelu
 const HAS_BIAS = true;
 const HAS_FACTOR = false;
 const HAS_RESIDUAL = false;
@@ -88,7 +88,7 @@ fn gelu(v: f32) -> f32 {
 
 /// v / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (v + 0.044715 * v^3), written as max(v, 0) - |v| / (1 + exp(2 * |u|)),
 /// so that nothing cancels; the exponent is kept where exp is finite.
-fn geluByTanh(v: f32) -> f32 {
+fn tanhGelu(v: f32) -> f32 {
   let size = abs(v);
   let twice = 1.5957691f * size * fma(0.044715f * size, size, 1.0);
   return max(v, 0.0) - size / (1.0 + exp(min(twice, 80.0)));
@@ -105,8 +105,8 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
   if (ACTIVATION == 2u) {
     value = max(value, 0.0);
   }
-  if (ACTIVATION == 3u) {
-    value = geluByTanh(value);
+  if (ACTIVATION == 4u) {
+    value = tanhGelu(value);
   }
   if (HAS_FACTOR) {
     value *= factor[row * params.columns + column];

@@ -5,15 +5,11 @@ import { expectShape, type Tensor } from "../gpu/tensor.ts";
 
 const lanes = 64;
 
-/**
- * x (rows, width) f32, picks (items) u32 row numbers -> (items, width)
- * @param into a tensor of that shape, f32; left out: scratch.
- */
-export function selectRows(k: Recorder, x: Tensor, picks: Tensor, into?: Tensor): Tensor {
+/** x (rows, width), picks (items) u32 row numbers -> (items, width) */
+export function selectRows(k: Recorder, x: Tensor, picks: Tensor): Tensor {
   const [width = 0] = expectShape("selectRows", x, ["rows", "width"]).slice(1);
   const [items = 0] = expectShape("selectRows", picks, ["items"]);
-  const y = into ?? k.scratch("selected", [items, width]);
-  expectShape("selectRows", y, [items, width], "f32");
+  const y = k.scratch("selected", [items, width]);
   k.launch("select-rows", {
     inputs: { x, picks },
     outputs: { y },

@@ -159,7 +159,7 @@ function askGelus(k: Recorder, given: Given): Question[] {
     },
     {
       kernel: "matmul with gelu by tanh",
-      answer: matmul(k, x, linear([1, -1, 3, -2]), { activation: "tanhGelu" }),
+      answer: matmul(k, x, linear([1, -1, 3, -2]), { activation: "tanh gelu" }),
       expected: [0.84119199, -0.15880801, 2.9963626, -0.045402306],
     },
   ];

@@ -120,7 +120,7 @@ for (const type of ["f32", "f16"] as const) {
       { bias: true, residual: true, activation: "relu" },
       { residual: true, activation: "relu" },
       { factor: true, activation: "gelu" },
-      { bias: true, factor: true, residual: true, activation: "tanhGelu" },
+      { bias: true, factor: true, residual: true, activation: "tanh gelu" },
     ] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
@@ -175,7 +175,7 @@ for (const type of ["f32", "f16"] as const) {
   });
 }
 
-for (const activation of ["gelu", "tanhGelu"] as const) {
+for (const activation of ["gelu", "tanh gelu"] as const) {
   test(`${activation} is what its name says, to f32 rounding`, async () => {
     const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) / 200);
     const small = [1e-8, -1e-8, 1e-4, -1e-4, 0, 40, -40, 1000, -1000];
