@@ -94,7 +94,7 @@ export interface ModelCard extends CheckpointCard {
 }
 
 /** Of a model that compares images with texts. */
-export interface RetrievalCard extends CheckpointCard {
+export interface ContrastCard extends CheckpointCard {
   /** The vectors of an image: (queries, width). A text has one of this width. */
   readonly vectors: readonly [number, number];
   /** Most ids of a text, specials included. */
@@ -145,15 +145,19 @@ export interface Stages extends ImageStages {
   detokenize(ids: readonly number[]): Promise<string>;
 }
 
-/** The stages of one loaded model that compares images with texts; `query` is the Q-Former, in three forms. */
-export interface RetrievalStages extends ImageStages {
-  readonly card: RetrievalCard;
+/** The stages of one loaded model that compares images with texts; `query` makes the vectors of either. */
+export interface ContrastStages extends ImageStages {
+  readonly card: ContrastCard;
   /** Ids of a text, specials included; nothing is cut off. @throws TokenizerError */
   tokenize(text: string): Promise<number[]>;
-  /** Q-Former over the image alone -> (queries, width). */
+  /** The image alone -> (queries, width). */
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over the text alone -> (1, width). @throws TextError */
+  /** The text alone -> (1, width). @throws TextError */
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over image and text together, then the matching head. @throws TextError */
+}
+
+/** The stages of one that has a matching head as well. */
+export interface RetrievalStages extends ContrastStages {
+  /** Image and text together, then the matching head. @throws TextError */
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits>;
 }

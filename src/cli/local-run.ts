@@ -59,29 +59,24 @@ export async function runLocally(
   emit: (result: LocalResult, progress: Progress) => void,
 ): Promise<number> {
   const model = await chooseLocalModel(run.model, "texts");
-  const interrupted = "stopped before all images were done";
-  return withModel(
-    (group, report) => group.open(model, report),
-    interrupted,
-    async ({ stages, signal, fatal }) => {
-      let failures = 0;
-      const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
-      const progress = new Progress(units, { noun: run.noun ?? "images" });
-      const work = async (item: LocalItem) => {
-        const problem = fatal();
-        return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
-      };
-      await inOrder(run.items, imagesInFlight, work, (results) => {
-        for (const result of results) {
-          if ("error" in result) failures += 1;
-          emit(result, progress);
-          progress.add("error" in result);
-        }
-      });
-      progress.finish();
-      return failures;
-    },
-  );
+  return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
+    let failures = 0;
+    const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
+    const progress = new Progress(units, { noun: run.noun ?? "images" });
+    const work = async (item: LocalItem) => {
+      const problem = fatal();
+      return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
+    };
+    await inOrder(run.items, imagesInFlight, work, (results) => {
+      for (const result of results) {
+        if ("error" in result) failures += 1;
+        emit(result, progress);
+        progress.add("error" in result);
+      }
+    });
+    progress.finish();
+    return failures;
+  });
 }
 
 /** All texts about one image; an image that cannot be read or decoded fails each of them. */
