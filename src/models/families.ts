@@ -16,6 +16,8 @@ interface FamilyFacts {
   readonly modelType: string;
   /** One of config.json's `architectures`; the first family of a model type is meant where a file names none. */
   readonly architecture: string;
+  /** text_config's `model_type`, where one architecture has families for several; the first of them is meant without it. */
+  readonly textModel?: string;
   /** The end of a sentence that begins with the architecture and "which". */
   readonly does: string;
   readonly purposes: readonly Purpose[];
@@ -28,6 +30,15 @@ export const families = {
   "blip-2-opt": {
     modelType: "blip-2",
     architecture: "Blip2ForConditionalGeneration",
+    textModel: "opt",
+    does: "writes texts",
+    purposes: ["texts"],
+    commands: "caption, ask and job submit",
+  },
+  "blip-2-t5": {
+    modelType: "blip-2",
+    architecture: "Blip2ForConditionalGeneration",
+    textModel: "t5",
     does: "writes texts",
     purposes: ["texts"],
     commands: "caption, ask and job submit",
@@ -48,6 +59,7 @@ export type FamilyFor<P extends Purpose> = {
 }[Family];
 
 const names = Object.keys(families) as Family[];
+const facts: Readonly<Record<Family, FamilyFacts>> = families;
 
 export function serves(family: Family, purpose: Purpose): boolean {
   return (families[family].purposes as readonly Purpose[]).includes(purpose);
@@ -58,22 +70,40 @@ export function serves(family: Family, purpose: Purpose): boolean {
  * @param ref names the checkpoint in errors
  * @throws UnsupportedModelError
  */
-export function familyOf(ref: string, { model_type, architectures }: Record<string, unknown>): Family {
+export function familyOf(ref: string, json: Record<string, unknown>): Family {
+  const { model_type, architectures } = json;
   const ofType = names.filter((name) => families[name].modelType === model_type);
   const [first] = ofType;
   if (first === undefined) {
-    const supported = names.map((name) => `${families[name].modelType} (${families[name].architecture})`);
+    const supported = unique(names.map((name) => `${families[name].modelType} (${families[name].architecture})`));
     throw new UnsupportedModelError(
       `${ref}: expected a supported model type, got ${JSON.stringify(model_type)}; supported: ${supported.join(", ")}`,
     );
   }
-  if (!Array.isArray(architectures) || architectures.length === 0) return first;
-  const found = ofType.find((name) => architectures.includes(families[name].architecture));
-  if (found !== undefined) return found;
-  const known = ofType.map((name) => families[name].architecture);
+  const named = Array.isArray(architectures) && architectures.length > 0 ? architectures : null;
+  const found = named ? ofType.find((name) => named.includes(families[name].architecture)) : first;
+  if (found !== undefined) return byTextModel(ref, json, found);
+  const known = unique(ofType.map((name) => families[name].architecture));
   throw new UnsupportedModelError(
-    `${ref}: expected ${known.join(" or ")}, got ${architectures.join(", ")}; other heads of ${model_type} come later`,
+    `${ref}: expected ${known.join(" or ")}, got ${named?.join(", ")}; other heads of ${model_type} come later`,
   );
+}
+
+/** Of the families with this one's architecture, the one with the checkpoint's language model. */
+function byTextModel(ref: string, { text_config }: Record<string, unknown>, first: Family): Family {
+  const { modelType, architecture, textModel } = facts[first];
+  const wanted = (text_config as { model_type?: unknown } | null | undefined)?.model_type ?? textModel;
+  const same = names.filter((name) => facts[name].modelType === modelType && facts[name].architecture === architecture);
+  const found = textModel === undefined ? first : same.find((name) => facts[name].textModel === wanted);
+  if (found !== undefined) return found;
+  throw new UnsupportedModelError(
+    `${ref}: expected ${architecture} with the language model ${same.map((name) => facts[name].textModel).join(" or ")}, ` +
+      `got ${JSON.stringify(wanted)}; others come later`,
+  );
+}
+
+function unique(names: readonly string[]): readonly string[] {
+  return [...new Set(names)];
 }
 
 /**

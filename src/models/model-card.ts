@@ -6,7 +6,7 @@ import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
-import { checkBlip2Opt, checkBlip2Retrieval } from "./check-blip-2.ts";
+import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
@@ -34,7 +34,7 @@ type Check<P extends Purpose> = (
 
 /** By purpose, every family that serves it. */
 const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P> } } = {
-  texts: { "blip-2-opt": checkBlip2Opt },
+  texts: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5 },
   matches: { "blip-2-retrieval": checkBlip2Retrieval },
   vectors: { "blip-2-retrieval": checkBlip2Retrieval },
 };

@@ -6,6 +6,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { precompiledNormalizer } from "./precompiled.ts";
 import { TokenizerError } from "./tokenizer-error.ts";
 
 /** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
@@ -25,6 +26,7 @@ export interface Tokenizer {
 
 /** What is used of the package's tokenizer; its own declarations do not resolve under Node's module rules. */
 interface Engine {
+  readonly normalizer: unknown;
   readonly pre_tokenizer: unknown;
   encode(text: string): { readonly ids: number[] };
   decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
@@ -58,12 +60,19 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
-  const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
+  const textConfig = asObject(model.text_config);
+  // The configuration classes' defaults: OPT has one, T5 has none.
+  const bos = idOf(textConfig?.bos_token_id) ?? ((textConfig?.model_type ?? "opt") === "opt" ? 2 : null);
   const image = idOf(model.image_token_index ?? model.image_token_id);
 
   return {
     tokenize(text) {
-      if (text === null) return [bos];
+      if (text === null) {
+        if (bos !== null) return [bos];
+        throw new TokenizerError(
+          "text: expected a prompt, because config.json names no text_config.bos_token_id to stand for one, got none; give a prompt",
+        );
+      }
       check(text);
       const { ids } = engine.encode(parts ? text.replace(farIdeographs, " $& ") : text);
       if (image !== null && ids.includes(image)) {
@@ -130,6 +139,14 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
     const engine: Engine = new HuggingFaceTokenizer({ ...tokenizer, pre_tokenizer: adjusted }, config);
     // The package's pattern uses JavaScript's \s, which counts U+FEFF as a space and U+0085 as none.
     if (pre?.type === "ByteLevel") (engine.pre_tokenizer as { pattern: RegExp }).pattern = words;
+    for (const [part, { type }] of partsOf(engine.pre_tokenizer, "tokenizers", pre, "pretokenizers")) {
+      if (type === "WhitespaceSplit") part.pre_tokenize_text = (text) => text.match(/\P{White_Space}+/gu) ?? [];
+    }
+    const normalizer = asObject(tokenizer.normalizer);
+    for (const [part, given] of partsOf(engine.normalizer, "normalizers", normalizer, "normalizers")) {
+      if (given.type === "Strip") part.normalize = (text) => trimmed(text, given);
+      if (given.type === "Precompiled") part.normalize = precompiledNormalizer(String(given.precompiled_charsmap));
+    }
     return engine;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -137,6 +154,25 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
       cause,
     });
   }
+}
+
+/** What may be replaced of a part of the package's tokenizer. */
+interface EnginePart {
+  pre_tokenize_text?: (text: string) => string[];
+  normalize?: (text: string) => string;
+}
+
+/** The parts of a normaliser or pre-tokenizer, each with what the file says of it; those of a sequence one by one. */
+function partsOf(engine: unknown, key: string, given: Fields | null, givenKey: string): [EnginePart, Fields][] {
+  if (given?.type !== "Sequence") return given === null ? [] : [[engine as EnginePart, given]];
+  const parts = (engine as Record<string, EnginePart[]>)[key] ?? [];
+  return parts.map((part, i) => [part, (given[givenKey] as Fields[] | undefined)?.[i] ?? {}]);
+}
+
+/** Without Unicode's white space at the ends that the file says; JavaScript's trim() counts U+FEFF as a space and U+0085 as none. */
+function trimmed(text: string, { strip_left, strip_right }: Fields): string {
+  const start = strip_left === true ? text.replace(/^\p{White_Space}+/u, "") : text;
+  return strip_right === true ? start.replace(/\p{White_Space}+$/u, "") : start;
 }
 
 /** BERT's normaliser, as transformers' BertTokenizerFast sets it: tokenizer_config.json decides, with that class's defaults. */
