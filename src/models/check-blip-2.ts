@@ -27,6 +27,7 @@ export async function checkBlip2Opt(
   const card: ModelCard = {
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "blip-2-opt",
+    handsOver: "prompt",
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };
