@@ -79,8 +79,8 @@ function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
   }
 }
 
-/** What --model may name where no demo model fits: the class, and a checkpoint of it. */
-const examples: { readonly [P in Exclude<Purpose, "texts">]: readonly [string, string] } = {
+/** What --model may name where no demo model fits and no fixture stands in: the class, and a checkpoint of it. */
+const examples: { readonly [P in Purpose]?: readonly [string, string] } = {
   matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
   vectors: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
 };
@@ -102,8 +102,9 @@ export function chooseModel(
   const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
-  if (purpose !== "texts") {
-    const [architecture, example] = examples[purpose];
+  const named = examples[purpose];
+  if (named !== undefined) {
+    const [architecture, example] = named;
     throw new UsageError(
       `--model: expected a Hugging Face id or a directory of a ${architecture} checkpoint, got none, and no demo ` +
         `model that ${purposes[purpose]} is there; name one, as --model ${example}`,

@@ -196,7 +196,12 @@ function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: 
   };
 }
 
-function expectHeads(ref: string, part: string, sizes: { hidden_size: number; num_attention_heads: number }): void {
+/** @throws UnsupportedModelError when the heads do not divide the width of a part of config.json */
+export function expectHeads(
+  ref: string,
+  part: string,
+  sizes: { hidden_size: number; num_attention_heads: number },
+): void {
   if (sizes.hidden_size % sizes.num_attention_heads === 0) return;
   throw new UnsupportedModelError(
     `${ref}: ${part}.num_attention_heads: expected a divisor of the hidden size ${sizes.hidden_size}, got ${sizes.num_attention_heads}`,
@@ -262,7 +267,8 @@ export function blip2ImageSettings(
   };
 }
 
-function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
+/** A settings file as a schema reads it. @throws ConfigError naming every key that is wrong */
+export function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
   const read = schema.safeParse(json);
   if (read.success) return read.data;
   const problems = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);

@@ -38,6 +38,7 @@ export async function checkBlip2Opt(
   const card: ModelCard = {
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "blip-2-opt",
+    handsOver: "prompt",
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };
@@ -71,6 +72,7 @@ export async function checkBlip2T5(
   const card: ModelCard = {
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "blip-2-t5",
+    handsOver: "prompt",
     prompt: [queries, text.width],
     maxPositions: mostIds,
   };

@@ -1,11 +1,14 @@
 // The kinds of checkpoints: how config.json names each, and what it is for. How each is checked and loaded is in
 // model-card.ts and the files that it names.
 
+import type { CheckpointCard } from "../stages.ts";
 import { UnsupportedModelError } from "./errors.ts";
 
 /** What a command may want of a model, as the end of a sentence that begins "a model that". */
 export const purposes = {
   texts: "writes texts",
+  captions: "captions images",
+  answers: "answers questions",
   matches: "has a matching head for an image and a text",
   vectors: "compares images with texts",
 } as const;
@@ -32,7 +35,7 @@ export const families = {
     architecture: "Blip2ForConditionalGeneration",
     textModel: "opt",
     does: "writes texts",
-    purposes: ["texts"],
+    purposes: ["texts", "captions", "answers"],
     commands: "caption, ask and job submit",
   },
   "blip-2-t5": {
@@ -40,12 +43,33 @@ export const families = {
     architecture: "Blip2ForConditionalGeneration",
     textModel: "t5",
     does: "writes texts",
-    purposes: ["texts"],
+    purposes: ["texts", "captions", "answers"],
     commands: "caption, ask and job submit",
   },
   "blip-2-retrieval": {
     modelType: "blip-2",
     architecture: "Blip2ForImageTextRetrieval",
+    does: "compares images with texts",
+    purposes: ["matches", "vectors"],
+    commands: "match, index and search",
+  },
+  "blip-caption": {
+    modelType: "blip",
+    architecture: "BlipForConditionalGeneration",
+    does: "captions images",
+    purposes: ["texts", "captions"],
+    commands: "caption and job submit --task caption",
+  },
+  "blip-vqa": {
+    modelType: "blip",
+    architecture: "BlipForQuestionAnswering",
+    does: "answers questions",
+    purposes: ["texts", "answers"],
+    commands: "ask and job submit --task ask",
+  },
+  "blip-retrieval": {
+    modelType: "blip",
+    architecture: "BlipForImageTextRetrieval",
     does: "compares images with texts",
     purposes: ["matches", "vectors"],
     commands: "match, index and search",
@@ -112,8 +136,18 @@ function unique(names: readonly string[]): readonly string[] {
  */
 export function familyFor<P extends Purpose>(ref: string, json: Record<string, unknown>, purpose: P): FamilyFor<P> {
   const family = familyOf(ref, json);
-  if (serves(family, purpose)) return family as FamilyFor<P>;
-  const { architecture, does, commands } = families[family];
+  expectServes({ ref, family }, purpose);
+  return family as FamilyFor<P>;
+}
+
+/**
+ * Refuse a model of no use for something, with what it is for.
+ * @param card of a family of the list
+ * @throws UnsupportedModelError
+ */
+export function expectServes({ ref, family }: Pick<CheckpointCard, "ref" | "family">, purpose: Purpose): void {
+  if (serves(family as Family, purpose)) return;
+  const { architecture, does, commands } = families[family as Family];
   throw new UnsupportedModelError(
     `${ref}: expected a model that ${purposes[purpose]}, got ${architecture}, which ${does}; use it with ${commands}`,
   );

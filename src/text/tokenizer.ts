@@ -16,7 +16,8 @@ export const maxTextLength = 2 ** 20;
 export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
-   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text.
+   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
+   * continues a prompt, whose ids begin with bos and have no end.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
@@ -60,9 +61,8 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
-  const textConfig = asObject(model.text_config);
-  // The configuration classes' defaults: OPT has one, T5 has none.
-  const bos = idOf(textConfig?.bos_token_id) ?? ((textConfig?.model_type ?? "opt") === "opt" ? 2 : null);
+  const bos = bosOf(model);
+  const continues = writesCaptions(model);
   const image = idOf(model.image_token_index ?? model.image_token_id);
 
   return {
@@ -80,7 +80,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
           `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
         );
       }
-      return ids;
+      return continues && bos !== null ? [bos, ...ids.slice(1, -1)] : ids;
     },
     detokenize(ids) {
       const kept = ids.filter((id) => {
@@ -91,6 +91,28 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
       return stripped(engine.decode(kept, { clean_up_tokenization_spaces: cleanUp }));
     },
   };
+}
+
+/** The id that starts a text where none is given, with the configuration classes' defaults. */
+function bosOf({ model_type, text_config }: Fields): number | null {
+  const text = asObject(text_config);
+  const given = idOf(text?.bos_token_id);
+  if (given !== null) return given;
+  if (model_type === "blip") return 30522;
+  return text?.model_type === "t5" ? null : 2;
+}
+
+/**
+ * BLIP's captioner, which continues its prompt: what the tokenizer puts first, [CLS], gives way to bos, [DEC], and what it puts
+ * last, [SEP], is left out. The other kinds of BLIP read a text as it is.
+ */
+function writesCaptions({ model_type, architectures }: Fields): boolean {
+  if (model_type !== "blip") return false;
+  return (
+    !Array.isArray(architectures) ||
+    architectures.length === 0 ||
+    architectures.includes("BlipForConditionalGeneration")
+  );
 }
 
 function check(text: string): void {

@@ -62,6 +62,8 @@ export interface OpenedRetrievalStages extends RetrievalStages {
 /** The stages of a model by what it is opened for. */
 export interface OpenedFor {
   texts: OpenedStages;
+  captions: OpenedStages;
+  answers: OpenedStages;
   matches: OpenedRetrievalStages;
   vectors: OpenedContrastStages;
 }
@@ -276,6 +278,8 @@ type ThreadedFor = {
 /** By what a model is opened for. */
 const threaded: ThreadedFor = {
   texts: (...given) => new ThreadedStages(...given),
+  captions: (...given) => new ThreadedStages(...given),
+  answers: (...given) => new ThreadedStages(...given),
   matches: (...given) => new ThreadedRetrievalStages(...given),
   vectors: (...given) => new ThreadedContrastStages(...given),
 };
