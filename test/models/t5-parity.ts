@@ -70,7 +70,7 @@ export async function t5ParityTests(name: string): Promise<void> {
     test(`${name} ${dtype}: the ids of every case`, async () => {
       const model = await loadModel(gpu, folder, { dtype });
       const results = await idsOfCases(model, expected.cases);
-      assert.ok(results.length >= 15);
+      assert.ok(results.length >= 10);
       for (const { name: label, got, expected: ids } of results) assert.deepEqual(got, ids, label);
       model.release();
     });
