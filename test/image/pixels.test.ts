@@ -15,7 +15,7 @@ interface Preprocessor {
   readonly image_std: [number, number, number];
 }
 
-for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`every image of ${model} gives transformers' pixel_values, bit for bit`, async () => {
     const config = await readJson<Preprocessor>(`models/${model}/preprocessor_config.json`);
     const settings: ImageSettings = {

@@ -144,7 +144,7 @@ for (const { name, json, tensors, count, widths } of [
   });
 }
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
