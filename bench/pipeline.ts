@@ -14,8 +14,23 @@ import { connectJobs } from "../src/workers/job-client.ts";
 import { openStagesGroup } from "../src/workers/stages.ts";
 import { Fleet } from "../test/whole/fleet.ts";
 import { writeManifest, writePictures } from "../test/whole/pictures.ts";
+import { type RandomCheckpoint, writeRandomCheckpoint } from "./random-checkpoint.ts";
 
-const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
+/** Heavy enough to time a pipeline: 401 tokens, about 1.2 GFLOP an image. */
+const sizes: RandomCheckpoint = {
+  like: join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny"),
+  imageSize: 280,
+  vision: { hidden_size: 176, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 256 },
+  qFormer: { hidden_size: 48, num_attention_heads: 4, num_hidden_layers: 3, intermediate_size: 96 },
+  text: {
+    hidden_size: 48,
+    num_attention_heads: 4,
+    num_hidden_layers: 2,
+    ffn_dim: 96,
+    max_position_embeddings: 128,
+  },
+  queries: 16,
+};
 const dtype = "f32";
 const images = 500;
 const rounds = 5;
@@ -24,15 +39,16 @@ const warmUp = 64;
 
 export async function rows(): Promise<readonly BenchRow[]> {
   const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
-  const paths = await writePictures(folder, images, 280);
+  const model = await writeRandomCheckpoint(join(folder, "model"), sizes);
+  const paths = await writePictures(folder, images, sizes.imageSize);
   const manifest = await writeManifest(folder, paths);
   const fleet = await Fleet.open(folder);
   const distributed: number[] = [];
   const inProcess: number[] = [];
   try {
     for (let round = 0; round < rounds; round += 1) {
-      inProcess.push(await runInProcess(paths));
-      distributed.push(await runDistributed(fleet, folder, manifest, round));
+      inProcess.push(await runInProcess(model, paths));
+      distributed.push(await runDistributed(fleet, model, folder, manifest, round));
       process.stderr.write(
         `bench: pipeline: round ${round + 1} of ${rounds}: in-process ${inProcess.at(-1)?.toFixed(2)} images/s, ` +
           `distributed ${distributed.at(-1)?.toFixed(2)} images/s\n`,
@@ -51,7 +67,7 @@ export async function rows(): Promise<readonly BenchRow[]> {
 }
 
 /** Images per second of the local data flow, everything warm. */
-async function runInProcess(paths: readonly string[]): Promise<number> {
+async function runInProcess(model: string, paths: readonly string[]): Promise<number> {
   const group = await openStagesGroup({ cacheFolder: cacheFolder() });
   try {
     const stages = await group.open({ ref: model, dtype });
@@ -74,21 +90,27 @@ async function captionAll(stages: Stages, paths: readonly string[]): Promise<voi
 }
 
 /** Images per second of a job from submit to done, with one warm worker and an empty prompt store. */
-async function runDistributed(fleet: Fleet, folder: string, manifest: string, round: number): Promise<number> {
+async function runDistributed(
+  fleet: Fleet,
+  model: string,
+  folder: string,
+  manifest: string,
+  round: number,
+): Promise<number> {
   const worker = await fleet.worker({ model, dtype });
   try {
     const warm = join(folder, `warm-${round}`);
     const pictures = await writePictures(warm, warmUp, 281 + round);
-    await run(fleet, `warm-${round}`, await writeManifest(warm, pictures));
+    await run(fleet, model, `warm-${round}`, await writeManifest(warm, pictures));
     await fleet.nats.restart({ empty: true });
-    return (images * 1000) / (await run(fleet, `timed-${round}`, manifest));
+    return (images * 1000) / (await run(fleet, model, `timed-${round}`, manifest));
   } finally {
     await worker.stop();
   }
 }
 
 /** Milliseconds from the workflow's start to its end, as Temporal recorded them; planning included. */
-async function run(fleet: Fleet, jobId: string, manifest: string): Promise<number> {
+async function run(fleet: Fleet, model: string, jobId: string, manifest: string): Promise<number> {
   const options = ["--id", jobId, "--model", model, "--dtype", dtype, "--chunk-size", "64", "--window", "4"];
   await fleet.must(["job", "submit", manifest, ...options]);
   await fleet.must(["job", "watch", jobId]);

@@ -1,4 +1,5 @@
-// npm run eval:demo: how good the demo model is on scenes that it has not seen, and that our kernels say what transformers says.
+// npm run eval:demo: how good the demo models are on scenes that they have not seen, and that our kernels say what
+// transformers says.
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,25 +14,37 @@ import type { Dtype } from "../src/stages.ts";
 import { openTokenizer } from "../src/text/tokenizer.ts";
 import { recordedDigest } from "./checkpoints.ts";
 import { EvaluationError, OtherScenesError } from "./errors.ts";
+import { findPartners } from "./partner-places.ts";
 import { predict } from "./predictions.ts";
-import { readReference } from "./reference.ts";
+import { readPlaces, readReference } from "./reference.ts";
 import { renderedSets } from "./render-sets.ts";
-import { readBlindAnswers, readSceneSet, readWords, type SceneSetName, sceneSets } from "./scene-sets.ts";
+import { retrievalReport } from "./retrieval-report.ts";
+import {
+  readBlindAnswers,
+  readSceneSet,
+  readWords,
+  retrievalSet,
+  type SceneSet,
+  type SceneSetName,
+  sceneSets,
+} from "./scene-sets.ts";
 import { isAllEqual, reportLines, reportOf, type SetReport } from "./set-report.ts";
 
 const captioner = "blip2-opt-demo";
+const matcher = "blip2-itm-demo";
+const setNames = [...Object.keys(sceneSets), retrievalSet];
 
 const usage = `usage: npm run eval:demo [-- OPTIONS]
-  --set NAME        ${Object.keys(sceneSets).join(", ")}; may be repeated (default: all)
-  --limit N         only the first N scenes of each set
+  --set NAME        ${setNames.join(", ")}; may be repeated (default: all)
+  --limit N         only the first N scenes of each set (${retrievalSet}: then not compared with the reference)
   --dtype TYPE      f32 (default) or f16, whose ids may differ from the reference's, which are of f32
   --json FILE       also write the figures to a file
-  --models FOLDER   holds ${captioner}, digests.json and reference/ (default: models)
-Exit status: 0 all ids equal the reference's, 1 some differ or something is missing, 2 wrong use.
+  --models FOLDER   holds ${captioner}, ${matcher}, digests.json and reference/ (default: models)
+Exit status: 0 all ids and places equal the reference's, 1 some differ or something is missing, 2 wrong use.
 `;
 
 interface Flags {
-  readonly sets: readonly SceneSetName[];
+  readonly sets: readonly SceneSet["name"][];
   readonly limit: number;
   readonly dtype: Dtype;
   readonly json: string | undefined;
@@ -43,7 +56,7 @@ function flagsOf(args: readonly string[]): Flags | null {
   const { values } = parseArgs({
     args: [...args],
     options: {
-      set: { type: "string", multiple: true, default: Object.keys(sceneSets) },
+      set: { type: "string", multiple: true, default: setNames },
       limit: { type: "string" },
       dtype: { type: "string", default: "f32" },
       json: { type: "string" },
@@ -52,9 +65,9 @@ function flagsOf(args: readonly string[]): Flags | null {
     },
   });
   if (values.help) return null;
-  const sets = [...new Set(values.set)].map((name): SceneSetName => {
-    if (name in sceneSets) return name as SceneSetName;
-    throw new UsageError(`--set: expected one of ${Object.keys(sceneSets).join(", ")}, got ${JSON.stringify(name)}`);
+  const sets = [...new Set(values.set)].map((name) => {
+    if (setNames.includes(name)) return name as SceneSet["name"];
+    throw new UsageError(`--set: expected one of ${setNames.join(", ")}, got ${JSON.stringify(name)}`);
   });
   const { dtype } = values;
   if (dtype !== "f32" && dtype !== "f16")
@@ -64,8 +77,13 @@ function flagsOf(args: readonly string[]): Flags | null {
   return { sets, limit, dtype, json: values.json, models: values.models };
 }
 
-async function evaluate({ sets, limit, dtype, json, models }: Flags): Promise<boolean> {
-  const digest = await recordedDigest(models, captioner, cacheFolder());
+async function evaluate(flags: Flags): Promise<boolean> {
+  const { sets, dtype, json, models } = flags;
+  const isScored = (name: SceneSet["name"]): name is SceneSetName => name !== retrievalSet;
+  const scored = sets.filter(isScored);
+  const names = [...(scored.length > 0 ? [captioner] : []), ...(sets.every(isScored) ? [] : [matcher])];
+  const digests: Record<string, string> = {};
+  for (const name of names) digests[name] = await recordedDigest(models, name, cacheFolder());
   const folder = await renderedSets({
     cacheFolder: cacheFolder(),
     training: join(packageRoot, "training"),
@@ -73,15 +91,36 @@ async function evaluate({ sets, limit, dtype, json, models }: Flags): Promise<bo
     environment: process.env,
     tell,
   });
+  const reports: SetReport[] = [];
+  const print = (report: SetReport, about: string) => {
+    reports.push(report);
+    for (const line of [...reportLines(report, about), ""]) writeLine(line);
+  };
+  if (scored.length > 0) await evaluateTexts(folder, scored, flags, digests[captioner] ?? "", print);
+  if (!sets.every(isScored)) {
+    const about = "distinct captions, unseen combinations first, up to three kinds and seven objects";
+    print(await evaluateSearch(folder, flags, digests[matcher] ?? ""), about);
+  }
+  if (json !== undefined) {
+    await writeFile(json, `${JSON.stringify({ model_digests: digests, dtype, sets: reports }, null, 2)}\n`);
+  }
+  // f16 rounds what the recorded reference does not
+  return dtype === "f16" ? reports.every(({ equalities }) => equalities !== null) : reports.every(isAllEqual);
+}
+
+/** Captions and answers of the captioner. */
+async function evaluateTexts(
+  folder: string,
+  sets: readonly SceneSetName[],
+  { limit, dtype, models }: Flags,
+  digest: string,
+  print: (report: SetReport, about: string) => void,
+): Promise<void> {
   const [words, blind] = await Promise.all([readWords(folder), readBlindAnswers(folder)]);
   const chosen = [];
   for (const name of sets) {
     const set = await readSceneSet(folder, name);
-    const reference = await readReference(models, set, digest).catch((error: unknown) => {
-      if (!(error instanceof OtherScenesError)) throw error;
-      tell(`eval:demo: ${error.message}`);
-      return null;
-    });
+    const reference = await ofTheseScenes(readReference(models, set, digest));
     chosen.push({ name, items: set.items.slice(0, limit), reference: reference?.slice(0, limit) ?? null });
   }
   const model = join(models, captioner);
@@ -90,21 +129,35 @@ async function evaluate({ sets, limit, dtype, json, models }: Flags): Promise<bo
   );
   const predictions = await predict(model, dtype, subjects);
   const { detokenize } = await openTokenizer(model);
-  const reports: SetReport[] = [];
   let at = 0;
   for (const { name, items, reference } of chosen) {
     const mine = predictions.slice(at, at + items.length);
     at += items.length;
     const report = reportOf({ set: name, items, predictions: mine, reference }, words, blind, detokenize);
-    reports.push(report);
-    for (const line of [...reportLines(report, sceneSets[name].about), ""]) writeLine(line);
+    print(report, sceneSets[name].about);
   }
-  if (json !== undefined) {
-    const stated = { model: captioner, model_digest: digest, dtype, sets: reports };
-    await writeFile(json, `${JSON.stringify(stated, null, 2)}\n`);
+}
+
+/** What the matcher finds for captions and for pictures. */
+async function evaluateSearch(folder: string, { limit, dtype, models }: Flags, digest: string): Promise<SetReport> {
+  const set = await readSceneSet(folder, retrievalSet);
+  const reference = await ofTheseScenes(readPlaces(models, set, digest));
+  const items = set.items.slice(0, limit);
+  const ours = await findPartners(join(models, matcher), dtype, items);
+  if (items.length === set.items.length) return retrievalReport(ours, reference);
+  // Places among fewer scenes are other places: there is nothing to compare, and nothing missing.
+  return { ...retrievalReport(ours, null), equalities: [] };
+}
+
+/** null, and a line that tells why, where the reference saw other scenes. */
+async function ofTheseScenes<T>(reading: Promise<T>): Promise<T | null> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (!(error instanceof OtherScenesError)) throw error;
+    tell(`eval:demo: ${error.message}`);
+    return null;
   }
-  // f16 rounds what the recorded reference does not
-  return dtype === "f16" ? reports.every(({ captionIds }) => captionIds !== null) : reports.every(isAllEqual);
 }
 
 watchStdout();

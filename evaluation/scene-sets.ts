@@ -15,6 +15,9 @@ export const sceneSets = {
 
 export type SceneSetName = keyof typeof sceneSets;
 
+/** A set of scenes with a caption each that no other has, for search. */
+export const retrievalSet = "retrieval";
+
 const sceneItem = z.object({
   id: z.string(),
   image: z.string(),
@@ -27,14 +30,14 @@ const sceneItem = z.object({
 export type SceneItem = z.infer<typeof sceneItem>;
 
 export interface SceneSet {
-  readonly name: SceneSetName;
+  readonly name: SceneSetName | typeof retrievalSet;
   /** Over questions and pixels: equal digests, equal scenes. */
   readonly digest: string;
   readonly items: readonly SceneItem[];
 }
 
 /** @param folder that holds the sets */
-export async function readSceneSet(folder: string, name: SceneSetName): Promise<SceneSet> {
+export async function readSceneSet(folder: string, name: SceneSet["name"]): Promise<SceneSet> {
   const { digest } = z.object({ digest: z.string() }).parse(await readJson(join(folder, name, "set.json")));
   const lines = (await readFile(join(folder, name, "items.jsonl"), "utf8")).trimEnd().split("\n");
   const items = lines.map((line) => {

@@ -15,8 +15,9 @@ export interface Figure {
   readonly reference: Share | null;
 }
 
-/** `equal` of `of` sequences of token ids are the reference's. */
+/** `equal` of `of` results of one sort are the reference's: sequences of token ids, or places. */
 export interface Equality {
+  readonly what: string;
   readonly equal: number;
   readonly of: number;
 }
@@ -25,9 +26,8 @@ export interface SetReport {
   readonly set: string;
   readonly scenes: number;
   readonly figures: readonly Figure[];
-  /** null where there is nothing to compare with */
-  readonly captionIds: Equality | null;
-  readonly answerIds: Equality | null;
+  /** null where what to compare with is missing; empty where nothing is to be compared */
+  readonly equalities: readonly Equality[] | null;
 }
 
 export interface SetResult {
@@ -61,7 +61,7 @@ export function reportOf(
   const isAsked = predictions.some(({ answers }) => answers.length > 0);
   const asked = isAsked ? items.flatMap(({ questions }) => questions) : [];
   const saidAnswers = predictions.flatMap(({ answers }) => answers);
-  const theirAnswers = isAsked ? (reference?.flatMap(({ answers }) => answers) ?? null) : null;
+  const theirAnswers = reference && (isAsked ? reference.flatMap(({ answers }) => answers) : []);
   const scores = answerScores(
     asked,
     saidAnswers.map(({ text }) => text),
@@ -93,18 +93,21 @@ export function reportOf(
     set,
     scenes: items.length,
     figures,
-    captionIds:
+    equalities:
       reference &&
-      equality(
-        predictions.map(({ caption }) => caption.tokenIds),
-        reference.map(({ caption }) => caption),
-      ),
-    answerIds:
       theirAnswers &&
-      equality(
-        saidAnswers.map(({ tokenIds }) => tokenIds),
-        theirAnswers,
-      ),
+      [
+        equality(
+          "captions",
+          predictions.map(({ caption }) => caption.tokenIds),
+          reference.map(({ caption }) => caption),
+        ),
+        equality(
+          "answers",
+          saidAnswers.map(({ tokenIds }) => tokenIds),
+          theirAnswers,
+        ),
+      ].filter(({ of }) => of > 0),
   };
 }
 
@@ -120,14 +123,19 @@ function sum(scores: ReadonlyMap<string, Share>): Share {
   return { right: shares.reduce((n, { right }) => n + right, 0), of: shares.reduce((n, { of }) => n + of, 0) };
 }
 
-function equality(ours: readonly (readonly number[])[], theirs: readonly (readonly number[])[]): Equality {
+/** How many of `theirs` are ours, one by one. */
+export function equality(
+  what: string,
+  ours: readonly (readonly number[])[],
+  theirs: readonly (readonly number[])[],
+): Equality {
   const same = theirs.filter((ids, i) => ids.join() === ours[i]?.join());
-  return { equal: same.length, of: theirs.length };
+  return { what, equal: same.length, of: theirs.length };
 }
 
-/** Whether every sequence of ids that can be compared is the reference's; false where none can be. */
-export function isAllEqual({ captionIds, answerIds }: SetReport): boolean {
-  return captionIds !== null && [captionIds, answerIds].every((each) => each === null || each.equal === each.of);
+/** Whether everything that can be compared is the reference's; false where that is missing. */
+export function isAllEqual({ equalities }: SetReport): boolean {
+  return equalities?.every(({ equal, of }) => equal === of) ?? false;
 }
 
 /** The report as lines for people. */
@@ -155,9 +163,8 @@ function percent({ right, of }: Share): string {
   return of === 0 ? "-" : `${((100 * right) / of).toFixed(1)} %`;
 }
 
-function equalityLine({ captionIds, answerIds }: SetReport): string {
-  if (captionIds === null) return "not compared with the reference";
-  const captions = `${captionIds.equal} of ${captionIds.of} captions`;
-  const answers = answerIds === null ? "" : ` and ${answerIds.equal} of ${answerIds.of} answers`;
-  return `${captions}${answers} equal the reference's, token by token`;
+function equalityLine({ equalities }: SetReport): string {
+  if (equalities === null || equalities.length === 0) return "not compared with the reference";
+  const parts = equalities.map(({ what, equal, of }) => `${equal} of ${of} ${what}`);
+  return `${parts.join(" and ")} equal the reference's`;
 }

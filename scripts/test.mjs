@@ -28,7 +28,7 @@ const fileLimit = 300;
 const longFileLimit = 900;
 
 /** What runs on the second driver too, by the start of its path below test/. */
-const onBothDrivers = ["gpu/", "kernels/", "models/small"];
+const onBothDrivers = ["gpu/", "kernels/", "models/small", "models/demo-examples.test"];
 const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local"];
 
 /** Compiled test files, relative to dist/test, sorted. */

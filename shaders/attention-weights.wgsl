@@ -10,6 +10,7 @@
 // queries with KEYS keys in registers, so that each loaded k serves QUERIES sums; q is the same for all invocations.
 // Workgroup memory only joins the invocations' largest scores and their totals at the end.
 //
+// With CAUSAL a query token sees the key tokens up to its own, and the weights of later ones are not written.
 // With HAS_LENGTHS only the first lengths[item] keys of an item count, at least one; the weights of the others are not
 // written. lengths: (all items) u32.
 // With HAS_POSITION_BIAS score_rt gets positionBias[clamp(t - query token, -reach, reach) + reach, h] on top.
@@ -22,6 +23,7 @@ const QUERIES = 8u;
 const KEYS = 4u;
 const HAS_LENGTHS = false;
 const HAS_POSITION_BIAS = false;
+const CAUSAL = false;
 
 /// Less than every score.
 const LOWEST = -3.4028234e38f;
@@ -50,6 +52,10 @@ struct Params {
 
 var<workgroup> parts: array<array<f32, QUERIES>, WORKGROUP>;
 
+fn sees(query: u32, key: u32) -> bool {
+  return !CAUSAL || key <= query;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane: u32) {
   let firstQuery = id.x * QUERIES;
@@ -59,6 +65,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var keyCount = params.keyTokens;
   if (HAS_LENGTHS) {
     keyCount = min(lengths[item], params.keyTokens);
+  }
+  if (CAUSAL) {
+    keyCount = min(keyCount, firstQuery + QUERIES);
   }
 
   var queryStart: array<u32, QUERIES>;
@@ -98,7 +107,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     for (var i = 0u; i < QUERIES; i++) {
       for (var j = 0u; j < KEYS; j++) {
         let key = firstKey + j * WORKGROUP;
-        if (firstQuery + i < params.queryTokens && key < keyCount) {
+        if (firstQuery + i < params.queryTokens && key < keyCount && sees(firstQuery + i, key)) {
           var score = scores[i][j] * params.scale;
           if (HAS_POSITION_BIAS) {
             let reach = i32(params.reach);
@@ -125,7 +134,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   var sums: array<f32, QUERIES>;
   for (var key = lane; key < keyCount; key += WORKGROUP) {
     for (var i = 0u; i < QUERIES; i++) {
-      if (firstQuery + i < params.queryTokens) {
+      if (firstQuery + i < params.queryTokens && sees(firstQuery + i, key)) {
         let at = (firstRow + firstQuery + i) * params.keyTokens + key;
         let weight = exp(weights[at] - largest[i]);
         weights[at] = weight;

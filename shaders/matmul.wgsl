@@ -13,7 +13,7 @@
 // pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 const F16 = false;
-const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 4 tanh gelu
+const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu
 const HAS_BIAS = true;
 const HAS_FACTOR = false;
 const HAS_RESIDUAL = false;
@@ -94,6 +94,12 @@ fn tanhGelu(v: f32) -> f32 {
   return max(v, 0.0) - size / (1.0 + exp(min(twice, 80.0)));
 }
 
+/// v * sigmoid(1.702 * v), from exp of what is never positive, so that nothing overflows.
+fn quickGelu(v: f32) -> f32 {
+  let e = exp(-1.702 * abs(v));
+  return v * select(1.0, e, v < 0.0) / (1.0 + e);
+}
+
 fn finish(sum: f32, row: u32, column: u32) -> f32 {
   var value = sum;
   if (HAS_BIAS) {
@@ -104,6 +110,9 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
   }
   if (ACTIVATION == 2u) {
     value = max(value, 0.0);
+  }
+  if (ACTIVATION == 3u) {
+    value = quickGelu(value);
   }
   if (ACTIVATION == 4u) {
     value = tanhGelu(value);

@@ -104,8 +104,19 @@ export interface ContrastCard extends CheckpointCard {
   readonly maxPositions: number;
 }
 
+/** Of a model that classifies images by labels. */
+export interface LabelCard extends ContrastCard {
+  /** Cosines times it are logits. */
+  readonly logitScale: number;
+}
+
 /** Preprocessing as the checkpoint's preprocessor_config.json says. */
 export interface ImageSettings {
+  /**
+   * The shorter side is resized to it, the aspect ratio kept, and height x width are cut from the middle; at least as long
+   * as both. Left out: resized to height x width whatever the aspect ratio.
+   */
+  readonly shortestEdge?: number;
   readonly height: number;
   readonly width: number;
   /** PIL's BICUBIC; others are refused at load. */
@@ -157,6 +168,11 @@ export interface ContrastStages extends ImageStages {
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors>;
   /** The text alone -> (1, width). @throws TextError */
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors>;
+}
+
+/** The stages of one that classifies: CLIP. */
+export interface LabelStages extends ContrastStages {
+  readonly card: LabelCard;
 }
 
 /** The stages of one that has a matching head as well. */

@@ -27,7 +27,7 @@ from pathlib import Path
 from scenes import FONT
 
 HERE = Path(__file__).parent
-ABLATION_STEPS = 2000
+ABLATION_STEPS = 1000
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def main() -> None:
         steps=options.steps,
         step_loss=step_loss,
         look=look,
-        look_every=1000,
+        look_every=min(1000, options.steps // 4),
     )
 
 

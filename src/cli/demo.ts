@@ -15,7 +15,7 @@ type Flags = ModelFlags & { readonly output: string; readonly images: string };
 
 const examples = join(packageRoot, "examples");
 
-/** What the demo model is asked after the captions; random weights have nothing to say, and other pictures show other things. */
+/** What the demo model is asked after the captions of the examples; other pictures show other things. */
 const exampleQuestions = {
   image: "scene-07.png",
   questions: ["how many boats are there?", "where is the car?", "what colour is the background?"],

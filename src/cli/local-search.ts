@@ -5,10 +5,12 @@ import { readFile } from "node:fs/promises";
 import { ImageError } from "../image/image-error.ts";
 import { sha256 } from "../jobs/store.ts";
 import { type Candidate, featuresOf, rerank } from "../matching.ts";
+import { purposesOf } from "../models/model-card.ts";
 import { Largest } from "../search/largest.ts";
 import { cosines, vectorValues } from "../search/similarity.ts";
 import { expectModel, type ImageIndex, type IndexedImage, openImageIndex } from "../search/vector-file.ts";
-import type { Activation } from "../stages.ts";
+import type { Activation, ContrastStages } from "../stages.ts";
+import { openCheckpoint } from "../weights/checkpoint.ts";
 import { describeError, UsageError } from "./errors.ts";
 import { indexModel } from "./local-indexing.ts";
 import { chooseLocalModel, type LocalModel, type ModelRun, withModel } from "./local-model.ts";
@@ -33,7 +35,9 @@ export interface LocalSearch {
   readonly texts: readonly string[];
   readonly file: string;
   readonly top: number;
-  readonly rerank: number;
+  /** Images matched for each text, if the caller says so; else `defaultRerank`, or none with a model that cannot match. */
+  readonly rerank?: number;
+  readonly defaultRerank: number;
   readonly model: ModelFlags;
 }
 
@@ -54,32 +58,43 @@ export async function searchLocally(
     throw new UsageError(`--index: expected a file made by \`blipfleet index\`, got no such file ${search.file}`);
   }
   const model = await modelFor(search.model, index);
-  const stages = search.rerank === 0 ? (["query"] as const) : (["encode", "query"] as const);
-  return withModel({ ...model, stages }, "stopped before all texts were done", async (run) => {
-    expectModel(index, indexModel(model.ref, run.stages.card));
-    const ids = await Promise.all(search.texts.map((text) => run.stages.tokenize(text)));
-    const found = await nearest(run, index, ids, Math.max(search.top, search.rerank));
-    const images = new IndexedImages(run, index);
-    const progress = new Progress(search.texts.length, { noun: "texts" });
-    let failures = 0;
-    for (const [i, text] of search.texts.entries()) {
-      const results = await ordered(run, images, search, { text, ids: ids[i] ?? [], found: found[i] ?? [] });
-      failures += results.filter(({ error }) => error !== undefined).length;
-      emit(results);
-      progress.add(false);
-    }
-    progress.finish();
-    return failures;
-  });
+  const most = await rerankedImages(search, model.ref);
+  const interrupted = "stopped before all texts were done";
+  const found = Math.max(search.top, most);
+  if (most === 0) {
+    const request = { ...model, purpose: "vectors", stages: ["query"] } as const;
+    return withModel(request, interrupted, (run) => searchWith(run, index, search, { found, order: asFound, emit }));
+  }
+  const request = { ...model, purpose: "matches", stages: ["encode", "query"] } as const;
+  return withModel(request, interrupted, (run) =>
+    searchWith(run, index, search, { found, order: matchedFirst(run, index, most), emit }),
+  );
 }
 
 /** The model that made the index, or what --model and --dtype say it is. @throws UsageError */
-async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<LocalModel<"matches">> {
+async function modelFor(
+  flags: ModelFlags,
+  { file, model }: ImageIndex,
+): Promise<Pick<LocalModel<"vectors">, "ref" | "dtype">> {
   if (flags.dtype !== "auto" && flags.dtype !== model.dtype) {
     throw new UsageError(`--dtype: expected ${model.dtype}, the type that ${file} was made with, got ${flags.dtype}`);
   }
-  if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype, purpose: "matches" };
-  return chooseLocalModel({ ...flags, dtype: model.dtype }, "matches");
+  if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype };
+  return chooseLocalModel({ ...flags, dtype: model.dtype }, "vectors");
+}
+
+/** How many images are matched with each text. @throws UsageError when some should be and the model cannot */
+async function rerankedImages({ rerank, defaultRerank }: LocalSearch, ref: string): Promise<number> {
+  if (rerank === 0) return 0;
+  if ((await purposesOf(await openCheckpoint(ref))).includes("matches")) return rerank ?? defaultRerank;
+  if (rerank === undefined) return 0;
+  throw new UsageError(`--rerank: expected 0 with ${ref}, which has no matching head, got ${rerank}`);
+}
+
+/** What is needed of a run to find images by their vectors. */
+interface VectorRun {
+  readonly stages: ContrastStages;
+  readonly signal: AbortSignal;
 }
 
 interface Found {
@@ -87,9 +102,40 @@ interface Found {
   readonly itc: number;
 }
 
+type Ranked = Found & Pick<SearchResult, "itm" | "error">;
+
+/** What was found of a text, as it is to be shown. */
+type Order = (found: readonly Found[], textIds: readonly number[]) => Promise<readonly Ranked[]>;
+
+async function searchWith(
+  run: VectorRun,
+  index: ImageIndex,
+  { texts, top }: LocalSearch,
+  { found: most, order, emit }: { found: number; order: Order; emit: (results: readonly SearchResult[]) => void },
+): Promise<number> {
+  const { stages } = run;
+  expectModel(index, indexModel(stages.card.ref, stages.card));
+  const ids = await Promise.all(texts.map((text) => stages.tokenize(text)));
+  const found = await nearest(run, index, ids, most);
+  const progress = new Progress(texts.length, { noun: "texts" });
+  let failures = 0;
+  for (const [i, text] of texts.entries()) {
+    const ranked = (await order(found[i] ?? [], ids[i] ?? [])).slice(0, top);
+    const results = ranked.map(({ place, ...scores }, at) => {
+      const image = index.images[place]?.images[0] ?? "";
+      return { text, rank: at + 1, image, ...scores };
+    });
+    failures += results.filter(({ error }) => error !== undefined).length;
+    emit(results);
+    progress.add(false);
+  }
+  progress.finish();
+  return failures;
+}
+
 /** The images with the largest cosines of each text, the largest first. */
 async function nearest(
-  { stages, signal }: ModelRun<"matches">,
+  { stages, signal }: VectorRun,
   index: ImageIndex,
   ids: readonly (readonly number[])[],
   most: number,
@@ -108,26 +154,25 @@ async function nearest(
   return best.map(({ inOrder }) => inOrder.map(({ score, place }) => ({ place, itc: score })));
 }
 
-/** The results of one text: those that were matched first. */
-async function ordered(
-  { stages, signal }: ModelRun<"matches">,
-  images: IndexedImages,
-  search: LocalSearch,
-  { text, ids, found }: { readonly text: string; readonly ids: readonly number[]; readonly found: readonly Found[] },
-): Promise<SearchResult[]> {
-  const candidates = found.slice(0, search.rerank).map((each): Found & Candidate => ({
-    ...each,
-    features: () => images.features(each.place),
-  }));
-  const matched = (await rerank(stages, candidates, ids, { signal })).map((each) => {
-    const { place, itc } = each.candidate;
-    const outcome = "error" in each ? { itm: null, error: describeError(each.error) } : { itm: each.itm };
-    return { place, itc, ...outcome };
-  });
-  const rest = found.slice(search.rerank).map((each) => ({ ...each, itm: null }));
-  return [...matched, ...rest]
-    .slice(0, search.top)
-    .map(({ place, ...scores }, i) => ({ text, rank: i + 1, image: images.pathOf(place), ...scores }));
+/** By cosine alone. */
+const asFound: Order = async (found) => found.map((each) => ({ ...each, itm: null }));
+
+/** The first `most` are matched with the text, ordered anew, and come first. */
+function matchedFirst(run: ModelRun<"matches">, index: ImageIndex, most: number): Order {
+  const { stages, signal } = run;
+  const images = new IndexedImages(run, index);
+  return async (found, textIds) => {
+    const candidates = found.slice(0, most).map((each): Found & Candidate => ({
+      ...each,
+      features: () => images.features(each.place),
+    }));
+    const matched = (await rerank(stages, candidates, textIds, { signal })).map((each): Ranked => {
+      const { place, itc } = each.candidate;
+      const outcome = "error" in each ? { itm: null, error: describeError(each.error) } : { itm: each.itm };
+      return { place, itc, ...outcome };
+    });
+    return [...matched, ...(await asFound(found.slice(most), textIds))];
+  };
 }
 
 /** The images of an index, read again where they are to be matched. */
@@ -140,10 +185,6 @@ class IndexedImages {
   constructor(run: ModelRun<"matches">, index: ImageIndex) {
     this.#run = run;
     this.#index = index;
-  }
-
-  pathOf(place: number): string {
-    return this.#index.images[place]?.images[0] ?? "";
   }
 
   /** @throws ImageError when no file has these bytes any more */

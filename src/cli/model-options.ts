@@ -57,9 +57,6 @@ export interface ChosenModel {
   readonly notice: string | null;
 }
 
-/** The random-weight checkpoint that the tests use; its captions are nonsense. */
-const fixtureModel = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
-
 /** The first folder of `folder` that holds a checkpoint for this purpose. */
 function trainedModel(purpose: Purpose, folder: string): string | null {
   if (!existsSync(folder)) return null;
@@ -79,10 +76,14 @@ function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
   }
 }
 
-/** What --model may name where no demo model fits and no fixture stands in: the class, and a checkpoint of it. */
-const examples: { readonly [P in Purpose]?: readonly [string, string] } = {
+/** What --model may name where no demo model fits: the class, and a checkpoint of it. */
+const examples: { readonly [P in Purpose]: readonly [string, string] } = {
+  texts: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  captions: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  answers: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
   matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
-  vectors: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+  vectors: ["Blip2ForImageTextRetrieval or CLIPModel", "Salesforce/blip2-itm-vit-g"],
+  labels: ["CLIPModel", "openai/clip-vit-base-patch32"],
 };
 
 /**
@@ -102,20 +103,9 @@ export function chooseModel(
   const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
-  const named = examples[purpose];
-  if (named !== undefined) {
-    const [architecture, example] = named;
-    throw new UsageError(
-      `--model: expected a Hugging Face id or a directory of a ${architecture} checkpoint, got none, and no demo ` +
-        `model that ${purposes[purpose]} is there; name one, as --model ${example}`,
-    );
-  }
-  if (existsSync(join(fixtureModel, "config.json"))) {
-    return {
-      ref: fixtureModel,
-      notice:
-        "no --model given and no trained demo model there: using a test fixture with random weights, so texts are nonsense",
-    };
-  }
-  throw new UsageError("--model: expected a Hugging Face id or a directory, got none, and no demo model is there");
+  const [architecture, example] = examples[purpose];
+  throw new UsageError(
+    `--model: expected a Hugging Face id or a directory of a ${architecture} checkpoint, got none, and no demo ` +
+      `model that ${purposes[purpose]} is there; name one, as --model ${example}`,
+  );
 }

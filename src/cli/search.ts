@@ -12,7 +12,7 @@ import {
 } from "./model-options.ts";
 import { fromHere, oneLine, score, tell, writeJson, writeLine } from "./output.ts";
 
-type Flags = ModelFlags & FormatFlag & { readonly index: string; readonly top: number; readonly rerank: number };
+type Flags = ModelFlags & FormatFlag & { readonly index: string; readonly top: number; readonly rerank?: number };
 
 /** Results shown of each text. */
 const defaultTop = 10;
@@ -29,9 +29,9 @@ export function addSearchCommand(program: Command): void {
     .option("--top <images>", "images shown of each text", wholeNumber("--top", 1, most), defaultTop)
     .option(
       "--rerank <images>",
-      "of the images with the largest cosines, match so many with the text and order those anew; 0: none",
+      `of the images with the largest cosines, match so many with the text and order those anew; 0: none ` +
+        `(default: ${defaultRerank}, and 0 with a model that has no matching head)`,
       wholeNumber("--rerank", 0, most),
-      defaultRerank,
     );
   addModelOptions(command, "the one that made the index");
   addFormatOption(command);
@@ -39,7 +39,8 @@ export function addSearchCommand(program: Command): void {
     "after",
     `
 Every image of the index is compared with every text by cosine (itc), exactly. The first --rerank of them are then read
-again and matched with the text by the matching head (itm), and come first, ordered by its logit plus the cosine.
+again and matched with the text by the matching head (itm), and come first, ordered by its logit plus the cosine. CLIP has
+no such head: with an index that it made, images are ordered by their cosines.
 
 Output with --format jsonl, --top lines per text, the best first:
   {"text": TEXT, "rank": 1, "image": PATH, "itc": COSINE, "itm": PROBABILITY, or null when it was not matched}
@@ -53,9 +54,9 @@ Examples:
   command.action(async (texts: string[], flags: Flags) => {
     const { searchLocally } = await import("./local-search.ts");
     const { top, rerank, index: file } = flags;
-    const failures = await searchLocally({ texts, file, top, rerank, model: flags }, (results) =>
-      print(results, flags.format, texts.length > 1),
-    );
+    const asked = rerank === undefined ? {} : { rerank };
+    const search = { texts, file, top, defaultRerank, ...asked, model: flags };
+    const failures = await searchLocally(search, (results) => print(results, flags.format, texts.length > 1));
     process.exitCode = failures > 0 ? 1 : 0;
   });
 }

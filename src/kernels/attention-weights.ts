@@ -25,6 +25,8 @@ export interface AttentionSizes {
    * and beyond alike. Left out: nothing.
    */
   readonly positionBias?: Tensor;
+  /** A query token sees the key tokens up to its own; there are as many of both. Left out: all that count. */
+  readonly causal?: boolean;
 }
 
 /** For some items of a batch. weights: (items, heads, queryTokens, keyTokens), totals: (items, heads, queryTokens). */
@@ -67,6 +69,11 @@ export function attentionWeights(
   const { queryTokens, keyTokens, heads, headWidth, scale, keyLengths, positionBias } = sizes;
   if (keyLengths) expectShape("attention", keyLengths, [sizes.batch], "u32");
   const reach = positionBias ? reachOf(positionBias, heads) : 0;
+  if (sizes.causal && queryTokens !== keyTokens) {
+    throw new ShapeError(
+      `attention: expected as many keys as queries to be causal, got ${keyTokens} and ${queryTokens}`,
+    );
+  }
   const weights = k.scratch("weights", [items, heads, queryTokens, keyTokens]);
   const totals = k.scratch("totals", [items, heads, queryTokens]);
   const queryStride = rowStride(q, queryTokens, sizes);
@@ -81,6 +88,7 @@ export function attentionWeights(
     constants: {
       HAS_LENGTHS: keyLengths ? "true" : "false",
       HAS_POSITION_BIAS: positionBias ? "true" : "false",
+      CAUSAL: sizes.causal ? "true" : "false",
       ...tile,
     },
     workgroups: [Math.ceil(queryTokens / tile.QUERIES), heads, items],

@@ -14,7 +14,16 @@ import { takeOver } from "../kernels/take-over.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.ts";
 import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
-import { type ContrastPrograms, checkedLength, textBlocks, textBytes, unitVectors, vectorsOf } from "./contrast.ts";
+import {
+  type ContrastPrograms,
+  checkedLength,
+  cursorBytes,
+  cursorsOf,
+  numberBytes,
+  oneNumber,
+  unitVectors,
+  vectorsOf,
+} from "./contrast.ts";
 import { activationBytes, encodePlan, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
@@ -102,8 +111,8 @@ function queryTextProgram(
   const lengthOf = (ids: readonly number[]) => checkedLength(config.text, ids);
   return textProgram(gpu, "query text", lengthOf, (textRows) => ({
     name: `query text of ${textRows}`,
-    inputs: textBlocks(textRows),
-    bytesOf: (ids) => textBytes(ids, textRows, 0),
+    inputs: [cursorsOf(textRows), oneNumber],
+    bytesOf: (ids) => [cursorBytes(ids, textRows), numberBytes(ids.length)],
     parts: textParts(w, projection, config, card, textRows),
     ...vectorsOf(type, [1, config.projectionWidth]),
     widest: textRows * Math.max(width, mlpWidth),
@@ -122,8 +131,12 @@ function queryBothProgram(
   const lengthOf = (row: MatchRow) => checkedLength(config.text, row.textIds);
   return textProgram(gpu, "query both", lengthOf, (textRows) => ({
     name: `query both with texts of ${textRows}`,
-    inputs: [form, ...textBlocks(textRows)],
-    bytesOf: ({ features, textIds }) => [bytesOf(features), ...textBytes(textIds, textRows, config.queries)],
+    inputs: [form, cursorsOf(textRows), oneNumber],
+    bytesOf: ({ features, textIds }) => [
+      bytesOf(features),
+      cursorBytes(textIds, textRows),
+      numberBytes(config.queries + textIds.length),
+    ],
     parts: bothParts(w, head, config, card, textRows),
     output: { shape: [1, 2], type: "f32" },
     resultOf(bytes) {

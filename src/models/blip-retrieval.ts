@@ -13,7 +13,7 @@ import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.t
 import type { MatchRow, RetrievalHeads, RetrievalPrograms } from "./blip-2-retrieval.ts";
 import type { BlipConfig } from "./blip-config.ts";
 import { type BlipEncoderWeights, blipEncoderBlock, blipEncoderCost, blipTextEmbeddings } from "./blip-text.ts";
-import { checkedLength, textBlocks, textBytes, unitVectors, vectorsOf } from "./contrast.ts";
+import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber, unitVectors, vectorsOf } from "./contrast.ts";
 import { activationBytes, encodePlan, featuresOf, given } from "./image-stage.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
@@ -84,8 +84,8 @@ function queryTextProgram(
   };
   return textProgram(gpu, "query text", lengthOf, (textRows) => ({
     name: `query text of ${textRows}`,
-    inputs: textBlocks(textRows),
-    bytesOf: (ids) => textBytes(ids, textRows, 0),
+    inputs: [cursorsOf(textRows), oneNumber],
+    bytesOf: (ids) => [cursorBytes(ids, textRows), numberBytes(ids.length)],
     parts: [
       {
         cost: 0,
@@ -123,8 +123,12 @@ function queryBothProgram(
   };
   return textProgram(gpu, "query both", lengthOf, (textRows) => ({
     name: `query both with texts of ${textRows}`,
-    inputs: [form, ...textBlocks(textRows)],
-    bytesOf: ({ features, textIds }) => [bytesOf(features), ...textBytes(textIds, textRows, 0)],
+    inputs: [form, cursorsOf(textRows), oneNumber],
+    bytesOf: ({ features, textIds }) => [
+      bytesOf(features),
+      cursorBytes(textIds, textRows),
+      numberBytes(textIds.length),
+    ],
     parts: [
       {
         cost: 0,

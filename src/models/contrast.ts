@@ -19,7 +19,12 @@ export interface ContrastPrograms {
 }
 
 /** rows (any, width) -> unit vectors (any, projectionWidth) in the type of a hand-over */
-export function unitVectors(k: Recorder, projection: Linear, rows: Tensor, { dtype }: ContrastCard): Tensor {
+export function unitVectors(
+  k: Recorder,
+  projection: Linear,
+  rows: Tensor,
+  { dtype }: Pick<ContrastCard, "dtype">,
+): Tensor {
   return handOver(k, unitRows(k, matmul(k, rows, projection)), dtype);
 }
 
@@ -28,22 +33,25 @@ export function vectorsOf(type: ActivationType, shape: readonly [number, number]
   return { output: { shape, type }, resultOf: (bytes: Uint8Array): Vectors => ({ type, shape, bytes }) };
 }
 
-/** A row's cursors, and how long its sequence is. */
-export function textBlocks(textRows: number): readonly Block[] {
-  return [
-    { shape: [textRows, 4], type: "u32" },
-    { shape: [1], type: "u32" },
-  ];
+/** The cursors of a text that has room for `textRows` ids; see embedTokens. */
+export function cursorsOf(textRows: number): Block {
+  return { shape: [textRows, 4], type: "u32" };
 }
+
+/** One number that a row brings along: how long its sequence is, or where something stands in it. */
+export const oneNumber: Block = { shape: [1], type: "u32" };
 
 /** What embedTokens takes for a place of padding: no token, no position. */
 const none = 0xffffffff;
 
-/** @param before rows of the sequence in front of the text */
-export function textBytes(ids: readonly number[], textRows: number, before: number): Uint8Array[] {
+export function cursorBytes(ids: readonly number[], textRows: number): Uint8Array {
   const cursors = new Uint32Array(4 * textRows).fill(none);
   for (const [position, id] of ids.entries()) cursors.set([id, position, none, 0], 4 * position);
-  return [new Uint8Array(cursors.buffer), new Uint8Array(Uint32Array.of(before + ids.length).buffer)];
+  return new Uint8Array(cursors.buffer);
+}
+
+export function numberBytes(value: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(value).buffer);
 }
 
 /** How many ids a text has. @throws TextError when the model cannot read them */

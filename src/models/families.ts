@@ -11,6 +11,7 @@ export const purposes = {
   answers: "answers questions",
   matches: "has a matching head for an image and a text",
   vectors: "compares images with texts",
+  labels: "classifies images by labels",
 } as const;
 export type Purpose = keyof typeof purposes;
 
@@ -73,6 +74,13 @@ export const families = {
     does: "compares images with texts",
     purposes: ["matches", "vectors"],
     commands: "match, index and search",
+  },
+  clip: {
+    modelType: "clip",
+    architecture: "CLIPModel",
+    does: "compares images with labels and other texts",
+    purposes: ["labels", "vectors"],
+    commands: "classify, index and search",
   },
 } as const satisfies Readonly<Record<string, FamilyFacts>>;
 

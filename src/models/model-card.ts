@@ -1,6 +1,6 @@
 // What is known of a checkpoint without its weights on a device. Every family has its line here.
 
-import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
+import type { ContrastCard, Dtype, LabelCard, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
@@ -8,6 +8,7 @@ import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { checkBlipCaption, checkBlipRetrieval, checkBlipVqa } from "./check-blip.ts";
 import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
+import { checkClip } from "./check-clip.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
@@ -19,6 +20,7 @@ export interface Cards {
   answers: ModelCard;
   matches: ContrastCard;
   vectors: ContrastCard;
+  labels: LabelCard;
 }
 
 /** What it runs. */
@@ -28,6 +30,7 @@ export interface Programs {
   answers: Blip2Programs;
   matches: RetrievalPrograms;
   vectors: ContrastPrograms;
+  labels: ContrastPrograms;
 }
 
 type Check<P extends Purpose> = (
@@ -48,7 +51,8 @@ const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P
   captions: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-caption": checkBlipCaption },
   answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-vqa": checkBlipVqa },
   matches: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
-  vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
+  vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval, clip: checkClip },
+  labels: { clip: checkClip },
 };
 
 /** Options of what is wanted a model for: default, to write texts. */

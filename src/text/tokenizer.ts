@@ -59,6 +59,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
   const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
   const bos = bosOf(model);
@@ -74,7 +75,9 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
         );
       }
       check(text);
-      const { ids } = engine.encode(parts ? text.replace(farIdeographs, " $& ") : text);
+      // JavaScript lowers a sigma at the end of a word to another letter; the tokenizers look at one letter alone.
+      const letters = lowers ? text.replaceAll("Σ", "σ") : text;
+      const { ids } = engine.encode(parts ? letters.replace(farIdeographs, " $& ") : letters);
       if (image !== null && ids.includes(image)) {
         throw new TokenizerError(
           `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
@@ -208,6 +211,13 @@ function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
     strip_accents: config.strip_accents ?? null,
     handle_chinese_chars: config.tokenize_chinese_chars ?? true,
   };
+}
+
+function lowersCase(normalizer: Fields | null): boolean {
+  if (normalizer === null) return false;
+  const { type, lowercase, normalizers } = normalizer;
+  if (type === "Sequence" && Array.isArray(normalizers)) return normalizers.some((each) => lowersCase(asObject(each)));
+  return type === "Lowercase" || (type === "BertNormalizer" && lowercase === true);
 }
 
 /**

@@ -11,6 +11,8 @@ import type {
   ContrastCard,
   ContrastStages,
   Generation,
+  LabelCard,
+  LabelStages,
   MatchLogits,
   ModelCard,
   Pixels,
@@ -53,6 +55,12 @@ export interface OpenedContrastStages extends ContrastStages {
   readonly memory: MemoryPlan;
 }
 
+/** The same of one that classifies. */
+export interface OpenedLabelStages extends LabelStages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
 /** The same of one that has a matching head. */
 export interface OpenedRetrievalStages extends RetrievalStages {
   /** Bytes of weights by part. */
@@ -66,6 +74,7 @@ export interface OpenedFor {
   answers: OpenedStages;
   matches: OpenedRetrievalStages;
   vectors: OpenedContrastStages;
+  labels: OpenedLabelStages;
 }
 
 /** All models of one process: one GPU thread, one pool of io threads. */
@@ -251,7 +260,10 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
   }
 }
 
-class ThreadedContrastStages extends ThreadedImageStages<ContrastCard> implements OpenedContrastStages {
+class ThreadedContrastStages<Card extends ContrastCard>
+  extends ThreadedImageStages<Card>
+  implements OpenedContrastStages
+{
   tokenize(text: string): Promise<number[]> {
     return this.idsOf(text);
   }
@@ -265,7 +277,7 @@ class ThreadedContrastStages extends ThreadedImageStages<ContrastCard> implement
   }
 }
 
-class ThreadedRetrievalStages extends ThreadedContrastStages implements OpenedRetrievalStages {
+class ThreadedRetrievalStages extends ThreadedContrastStages<ContrastCard> implements OpenedRetrievalStages {
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits> {
     return this.row("queryBoth", { features, textIds }, options) as Promise<MatchLogits>;
   }
@@ -281,5 +293,6 @@ const threaded: ThreadedFor = {
   captions: (...given) => new ThreadedStages(...given),
   answers: (...given) => new ThreadedStages(...given),
   matches: (...given) => new ThreadedRetrievalStages(...given),
-  vectors: (...given) => new ThreadedContrastStages(...given),
+  vectors: (...given) => new ThreadedContrastStages<ContrastCard>(...given),
+  labels: (...given) => new ThreadedContrastStages<LabelCard>(...given),
 };

@@ -123,7 +123,11 @@ test("the demo model is one that fits the command", () => {
   });
   put("a-compares", { architectures: ["Blip2ForImageTextRetrieval"] });
   put("b-other", { model_type: "clip", architectures: ["CLIPModel"] });
-  assert.match(chooseModel(undefined, "texts", folder).ref, /fixtures/, "the one that compares writes no texts");
+  assert.throws(() => chooseModel(undefined, "texts", folder), {
+    name: "UsageError",
+    message: /^--model: expected .*Blip2ForConditionalGeneration.*, got none, and no demo model that writes texts/,
+  });
+  assert.equal(chooseModel(undefined, "labels", folder).ref, join(folder, "b-other"));
   put("c-writes", { architectures: ["Blip2ForConditionalGeneration"] });
   assert.equal(chooseModel(undefined, "texts", folder).ref, join(folder, "c-writes"));
   const { ref, notice } = chooseModel(undefined, "matches", folder);

@@ -32,11 +32,12 @@ async function compare(given: WeightsCase, softwareAdapter: boolean, firstItem =
   });
   const expected = attentionWeightsReference(given);
   const rows = heads * queryTokens;
-  // What belongs to padding is left as it was.
+  // What belongs to padding, or comes after a causal query, is left as it was.
   for (const [i, weight] of (weights ?? []).entries()) {
     const item = firstItem + Math.floor(i / (rows * keyTokens));
-    if (i % keyTokens < (given.lengths?.[item] ?? keyTokens)) continue;
-    assert.ok(Number.isNaN(weight), `weight ${i} is of padding, and was written: ${weight}`);
+    const seen = given.causal ? (Math.floor(i / keyTokens) % queryTokens) + 1 : keyTokens;
+    if (i % keyTokens < Math.min(given.lengths?.[item] ?? keyTokens, seen)) continue;
+    assert.ok(Number.isNaN(weight), `weight ${i} is of a key that is not seen, and was written: ${weight}`);
     if (weights) weights[i] = 0;
   }
   const part = (all: Float64Array, size: number) => all.subarray(firstItem * size, (firstItem + items) * size);
@@ -103,6 +104,22 @@ for (const { softwareAdapter, family } of families) {
     });
   }
 
+  for (const [shape, lengths] of [
+    [[1, 1, 1, 1, 3]],
+    [[2, 9, 9, 2, 6]],
+    [[1, 70, 70, 1, 5]],
+    [
+      [3, 33, 33, 2, 4],
+      [33, 8, 20],
+    ],
+  ] as const) {
+    test(`causal (${shape.join(", ")})${lengths ? ` of ${lengths.join(", ")}` : ""}, ${family}`, async () => {
+      const given = { ...makeCase(shape, 0.7), causal: true, ...(lengths && { lengths }) };
+      await compare(given, softwareAdapter);
+      await compare(given, softwareAdapter, shape[0] - 1, 1);
+    });
+  }
+
   test(`the largest score may come first, last or in between, ${family}`, async () => {
     for (const place of [0, 1, 31, 32, 40, 69]) {
       const given = makeCase([1, 2, 70, 1, 1], 1);
@@ -127,6 +144,12 @@ test("wrong shapes are named", async () => {
     attentionWeights(k, part, part, { ...sizes, keyLengths }, { firstItem: 0, items: 1 });
     return [];
   });
+  const uneven = rig.run((k) => {
+    const q = { rows, column: 0 };
+    attentionWeights(k, q, q, { ...sizes, keyTokens: 3, causal: true }, { firstItem: 0, items: 1 });
+    return [];
+  });
+  await assert.rejects(uneven, /ShapeError: attention: expected as many keys as queries to be causal, got 3 and 4/);
   await assert.rejects(twoLengths, /ShapeError: attention: expected lengths to be \(1\), got \(2\)/);
   const evenBias = await rig.tensor("bias", [4, 2], new Float32Array(8));
   const withBias = rig.run((k) => {

@@ -7,6 +7,7 @@ import { after, test } from "node:test";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { KernelError, OutOfMemoryError, ShapeError } from "../../src/gpu/errors.ts";
+import { packageRoot } from "../../src/gpu/package-root.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { UnsupportedModelError } from "../../src/models/errors.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
@@ -197,7 +198,10 @@ test("parts share a submit as long as their cost allows", () => {
 });
 
 test("a forward pass in many submits gives the same bytes", async () => {
-  const model = await loadModel(gpu, modelFolder("blip2-opt-demo"), { dtype: "f32", stages: ["encode", "query"] });
+  const model = await loadModel(gpu, path.join(packageRoot, "models", "blip2-opt-demo"), {
+    dtype: "f32",
+    stages: ["encode", "query"],
+  });
   const rows = (await pixelsFor(model)).slice(0, 4);
   const { encodeAndQuery } = model.programs;
   assert.ok(encodeAndQuery);

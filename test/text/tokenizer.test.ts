@@ -17,7 +17,8 @@ interface TextCases {
 /** What a map of strings in front of blip2-t5-half's tokenizer makes of the texts. */
 interface Mapped {
   readonly charsmap: string;
-  readonly normalized: string[];
+  /** Texts and what they become. */
+  readonly changed: [string, string][];
   readonly ids: number[][];
 }
 
@@ -40,7 +41,7 @@ for (const [model, expected] of Object.entries({ ...models, ...unigram.models })
 
   test(`${model} decodes ${expected.decodes.length} id lists as transformers`, async () => {
     const tokenizer = await openTokenizer(folderOf(model));
-    assert.ok(expected.decodes.length > 150);
+    assert.ok(expected.decodes.length > 100);
     const wrong = expected.decodes.flatMap(([ids, wanted]) => {
       const text = tokenizer.detokenize(ids);
       return text === wanted ? [] : [{ ids, text, wanted }];
@@ -79,7 +80,39 @@ test("BERT's word pieces are those of transformers, lower-cased or not as tokeni
   await rm(copy, { recursive: true });
 });
 
-for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+test("CLIP's ids are those of transformers, and none is cut off", async () => {
+  const expected = await readJson<{ texts: string[]; ids: number[][] }>("text/clip.json");
+  const all = [...texts, ...expected.texts];
+  assert.equal(expected.ids.length, all.length);
+  assert.ok(expected.ids.some((ids) => ids.length > 77));
+  const tokenizer = await openTokenizer(path.join(fixtures, "clip", "clip-tiny"));
+  // Letters of Unicode 17: Node may know them already, the tokenizers that transformers drives do not.
+  const newLetters = /[\u{323b0}-\u{33479}]/u;
+  assert.ok(all.filter((text) => newLetters.test(text)).length <= 2);
+  const wrong = all.flatMap((text, index) => {
+    if (newLetters.test(text)) return [];
+    const ids = tokenizer.tokenize(text);
+    const wanted = expected.ids[index];
+    return JSON.stringify(ids) === JSON.stringify(wanted) ? [] : [{ text, ids, wanted }];
+  });
+  assert.deepEqual(wrong, []);
+});
+
+test("BERT's sigma at the end of a word is as elsewhere", async () => {
+  const copy = await mkdtemp(path.join(os.tmpdir(), "sigma-"));
+  await cp(path.join(fixtures, "retrieval", "blip2-itm-tiny"), copy, { recursive: true });
+  const file = path.join(copy, "tokenizer.json");
+  const json = JSON.parse(await readFile(file, "utf8"));
+  const next = Math.max(...Object.values<number>(json.model.vocab)) + 2; // the one between is <image>
+  Object.assign(json.model.vocab, { ασ: next, ας: next + 1 });
+  await writeFile(file, JSON.stringify(json));
+  const tokenizer = await openTokenizer(copy);
+  assert.deepEqual(tokenizer.tokenize("ΑΣ").slice(1, -1), [next]);
+  assert.deepEqual(tokenizer.tokenize("ας").slice(1, -1), [next + 1]);
+  await rm(copy, { recursive: true });
+});
+
+for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${model}: prompts and captions of every case`, async () => {
     const config = await readJson<{ image_token_index: number; num_query_tokens: number }>(
       `models/${model}/config.json`,
@@ -244,10 +277,10 @@ test("clean-up follows tokenizer_config.json and is off where it says nothing", 
 });
 
 test("a compiled map of strings as the normaliser", async () => {
-  const { charsmap, normalized, ids } = unigram.mapped;
+  const { charsmap, changed, ids } = unigram.mapped;
   const normalize = precompiledNormalizer(charsmap);
-  assert.deepEqual(texts.map(normalize), normalized);
-  assert.ok(normalized.filter((text, i) => text !== texts[i]).length > 20);
+  assert.ok(changed.length > 20);
+  for (const [text, wanted] of changed) assert.equal(normalize(text), wanted);
   await withCopy(
     async (folder) => {
       const file = path.join(folder, "tokenizer.json");

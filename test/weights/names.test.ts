@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
 import { blip2Config, blip2RetrievalConfig, blip2T5Config } from "../../src/models/blip-2-config.ts";
+import { clipConfig } from "../../src/models/clip-config.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { blip2T5Names } from "../../src/weights/names/blip-2-t5.ts";
+import { clipNames } from "../../src/weights/names/clip.ts";
 import type { NamedTensor } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
 
@@ -148,7 +150,58 @@ test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () =>
   for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
 });
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+for (const { name, json, tensors, count, widths } of [
+  { name: "clip-vit-base-patch32", json: {}, tensors: 398, count: 151_277_313, widths: [768, 32, 50, 512, 512] },
+  {
+    name: "clip-vit-large-patch14",
+    json: {
+      projection_dim: 768,
+      text_config: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 },
+      vision_config: {
+        ...{ hidden_size: 1024, intermediate_size: 4096, num_attention_heads: 16 },
+        ...{ num_hidden_layers: 24, patch_size: 14 },
+      },
+    },
+    tensors: 590,
+    count: 427_616_513,
+    widths: [1024, 14, 257, 768, 768],
+  },
+] as const) {
+  test(`${name}: names, shapes, ${tensors} tensors, ${count} parameters`, () => {
+    const { required, tied } = clipNames(clipConfig(name, { model_type: "clip", ...json }));
+    assert.equal(required.length, tensors);
+    assert.equal(new Set(required.map((each) => each.name)).size, tensors, "no name twice");
+    assert.deepEqual(tied, []);
+    assert.equal(parameters(required), count);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const [width, patch, tokens, textWidth, projection] = widths;
+    const expected: [string, number[]][] = [
+      ["logit_scale", []],
+      ["vision_model.embeddings.class_embedding", [width]],
+      ["vision_model.embeddings.patch_embedding.weight", [width, 3, patch, patch]],
+      ["vision_model.embeddings.position_embedding.weight", [tokens, width]],
+      ["vision_model.pre_layrnorm.weight", [width]],
+      ["vision_model.encoder.layers.11.self_attn.q_proj.bias", [width]],
+      ["vision_model.post_layernorm.bias", [width]],
+      ["visual_projection.weight", [projection, width]],
+      ["text_model.embeddings.token_embedding.weight", [49408, textWidth]],
+      ["text_model.embeddings.position_embedding.weight", [77, textWidth]],
+      ["text_model.encoder.layers.11.mlp.fc1.weight", [4 * textWidth, textWidth]],
+      ["text_model.final_layer_norm.weight", [textWidth]],
+      ["text_projection.weight", [projection, textWidth]],
+    ];
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    for (const key of [
+      "vision_model.embeddings.patch_embedding.bias",
+      "visual_projection.bias",
+      "text_projection.bias",
+    ]) {
+      assert.ok(!shapes.has(key), key);
+    }
+  });
+}
+
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
@@ -172,6 +225,15 @@ for (const name of ["blip2-itm-tiny", "blip2-itm-half"]) {
     const names = blip2RetrievalNames(
       blip2RetrievalConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}),
     );
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+for (const name of ["clip-tiny", "clip-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "clip", name));
+    const names = clipNames(clipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}));
     expectTensors(checkpoint, names);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });

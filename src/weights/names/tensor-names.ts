@@ -67,8 +67,14 @@ export function linear(
 }
 
 /** A convolution whose stride is its kernel: a Linear over unfolded patches (channels, height, width). */
-export function patchLinear(key: string, channels: number, patch: number, columns: number): LinearNames {
-  const plain = linear(key, channels * patch * patch, columns);
+export function patchLinear(
+  key: string,
+  channels: number,
+  patch: number,
+  columns: number,
+  options: { bias?: boolean } = {},
+): LinearNames {
+  const plain = linear(key, channels * patch * patch, columns, options);
   return { ...plain, weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
 }
 
