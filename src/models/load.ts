@@ -167,13 +167,12 @@ export class WeightLoader {
     await this.#flush();
     const rows = this.#gpu.alloc("picks", [picks.length], "u32");
     await this.#gpu.upload(rows, new Uint8Array(Uint32Array.from(picks).buffer));
-    const list = await this.#gpu.record("pick", (k) => selectRows(k, whole, rows));
-    const [bytes] = await this.#gpu.submit([list], { reads: [list.result] });
+    const tensor = this.#alloc(stored.name, [picks.length, stored.shape[1] ?? 0], "f32");
+    const list = await this.#gpu.record("pick", (k) => selectRows(k, whole, rows, tensor));
+    await this.#gpu.submit([list]);
     list.destroy();
     this.#tensors.splice(this.#tensors.indexOf(whole), 1);
     for (const temporary of [rows, whole]) this.#gpu.free(temporary);
-    const tensor = this.#alloc(stored.name, [picks.length, stored.shape[1] ?? 0], "f32");
-    await this.#gpu.upload(tensor, new Uint8Array(bytes as ArrayBuffer));
     return tensor;
   }
 
