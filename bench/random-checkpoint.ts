@@ -67,6 +67,8 @@ function randomWeights(leaves: readonly NameLeaf[]): Buffer {
     } else if (leaf.kind === "norm") {
       add(leaf.gain, () => 1);
       add(leaf.bias, () => 0);
+    } else if (leaf.kind === "rms-norm") {
+      add(leaf.gain, () => 1);
     } else {
       add(leaf.stored, within(1));
     }

@@ -36,7 +36,7 @@ export interface Vectors {
   readonly bytes: Uint8Array;
 }
 
-/** What the matching head says of an image and a text, averaged over the queries: [no match, match]. */
+/** What the matching head says of an image and a text, averaged over queries where there are some: [no match, match]. */
 export type MatchLogits = readonly [number, number];
 
 /** Generation settings, with the names and defaults of Hugging Face's generate(). */
@@ -88,6 +88,9 @@ export interface CheckpointCard {
 
 /** Of a model that writes texts. */
 export interface ModelCard extends CheckpointCard {
+  /** What generate takes: the prompt of a Q-Former, or, of a model that has none, the features. */
+  readonly handsOver: Activation["kind"];
+  /** Shape of that. */
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
   readonly maxPositions: number;
@@ -139,11 +142,11 @@ export interface ImageStages {
 /** The stages of one loaded model that writes texts. */
 export interface Stages extends ImageStages {
   readonly card: ModelCard;
-  /** Q-Former and language projection. */
+  /** Q-Former and language projection; only of a model that hands over a prompt. */
   query(features: Activation, options?: RowOptions): Promise<Activation>;
-  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. */
+  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is. */
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
-  /** Text ids for the language model, specials included, image slots excluded. @throws TokenizerError */
+  /** Text ids for the language model or its encoder, specials included, image slots excluded. @throws TokenizerError */
   tokenize(text: string | null): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(

@@ -154,7 +154,7 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
     const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);
-    const [what, [queries, width]] = "prompt" in card ? ["prompt", card.prompt] : ["vectors", card.vectors];
+    const [what, [queries, width]] = "prompt" in card ? [card.handsOver, card.prompt] : ["vectors", card.vectors];
     return present(
       "model",
       `${ref}: ${card.family} as ${dtype}, weights ${parts.join(", ")}, ${megabytes(allocatedBytes)} on the adapter in all, ` +

@@ -3,7 +3,7 @@
 
 import { answerFrom, promptOf } from "../answer.ts";
 import type { Generation, Stages } from "../stages.ts";
-import { modelText } from "../workers/activities/model-text.ts";
+import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
@@ -58,7 +58,7 @@ export async function runLocally(
   run: LocalRun,
   emit: (result: LocalResult, progress: Progress) => void,
 ): Promise<number> {
-  const model = await chooseLocalModel(run.model, "texts");
+  const model = await chooseLocalModel(run.model, purposeOf(run.items));
   return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
     let failures = 0;
     const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
@@ -79,6 +79,14 @@ export async function runLocally(
   });
 }
 
+/** What the model is wanted for; one that is of no use for some of the items fails only those. */
+function purposeOf(items: readonly LocalItem[]): "texts" | "captions" | "answers" {
+  const [purpose = "texts", ...others] = new Set(
+    items.flatMap(({ asked }) => asked.map(({ task }) => purposeOfTask[task])),
+  );
+  return others.length > 0 ? "texts" : purpose;
+}
+
 /** All texts about one image; an image that cannot be read or decoded fails each of them. */
 async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal): Promise<LocalResult[]> {
   const { image } = item;
@@ -88,7 +96,7 @@ async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal):
     return await Promise.all(
       item.asked.map(async ({ task, text: asked, generation }): Promise<LocalResult> => {
         try {
-          const text = modelText(stages.card.family, task, asked);
+          const text = modelText(stages.card, task, asked);
           return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal })) };
         } catch (error) {
           signal.throwIfAborted();

@@ -79,6 +79,8 @@ function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
 /** What --model may name where no demo model fits: the class, and a checkpoint of it. */
 const examples: { readonly [P in Purpose]: readonly [string, string] } = {
   texts: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  captions: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  answers: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
   matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
   vectors: ["Blip2ForImageTextRetrieval or CLIPModel", "Salesforce/blip2-itm-vit-g"],
   labels: ["CLIPModel", "openai/clip-vit-base-patch32"],

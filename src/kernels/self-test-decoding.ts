@@ -22,6 +22,7 @@ export function decodingQuestions(k: Recorder, given: Given): Question[] {
     askEmbeddings(k, given),
     askCache(k, given, "f32"),
     askCache(k, given, "f16"),
+    askPositionBias(k, given),
     {
       kernel: "select-rows",
       answer: selectRows(k, given([3, 1], [5, 6, 7]), u32(given, [2], [2, 0])),
@@ -74,6 +75,19 @@ function askCache(k: Recorder, given: Given, type: "f32" | "f16"): Question {
     kernel: `append-cache and cached-attention in ${type}`,
     answer: cachedAttention(k, queries, cache, table, cursors, 1, 0.5),
     expected: [large, 1, 2, 3, large / 4 + (second * 3) / 4, 4, 5, 6],
+  };
+}
+
+/** Three equal keys, and a bias of ln 3 for the one right before the query, of 0 for the query's own, of -400 farther. */
+function askPositionBias(k: Recorder, given: Given): Question {
+  const cache = { keys: given([3, 1], [1, 1, 1]), values: given([3, 1], [4, 8, 16]) };
+  const cursors = u32(given, [2, 4], [7, 2, 0, 0, 7, 0, 0, 0]);
+  const positionBias = given([5, 1], [-400, Math.log(3), 0, 9, 9]);
+  const table = u32(given, [1, 3], [0, 1, 2]);
+  return {
+    kernel: "cached-attention with position bias",
+    answer: cachedAttention(k, given([2, 1], [0, 0]), cache, table, cursors, 1, 1, { positionBias }),
+    expected: [10, 4],
   };
 }
 

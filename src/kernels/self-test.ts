@@ -14,6 +14,7 @@ import { layerNorm } from "./layer-norm.ts";
 import { type Activation, matmul } from "./matmul.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
+import { rmsNorm } from "./rms-norm.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
@@ -73,9 +74,13 @@ function questions(k: Recorder, given: Given): Question[] {
     ...(["f32", "f16"] as const).flatMap((type) => [1, 9].map((rows) => askMatmul(k, given, rows, type))),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
+    askTanhGelu(k, given),
+    askFactor(k, given),
     askLayerNorm(k, given),
+    askRmsNorm(k, given),
     askAttention(k, given, false),
     askAttention(k, given, true),
+    askPositionBias(k, given),
     askCausal(k, given),
     {
       kernel: "unfold-patches",
@@ -153,12 +158,57 @@ function askActivation(k: Recorder, given: Given, activation: Activation, expect
   };
 }
 
+/** Of 1, -1, 3 and -2; at -6 nothing but exp's rounding would be left. */
+function askTanhGelu(k: Recorder, given: Given): Question {
+  const segments = [{ weight: given([1, 4], [1, -1, 3, -2]), from: 0, width: 4 }];
+  const linear = { segments, bias: null, inputs: 1, columns: 4 };
+  return {
+    kernel: "matmul with tanh gelu",
+    answer: matmul(k, given([1, 1], [1]), linear, { activation: "tanh gelu" }),
+    expected: [0.84119199, -0.15880801, 2.9963626, -0.045402306],
+  };
+}
+
+/** (2 + 1) * factor + residual */
+function askFactor(k: Recorder, given: Given): Question {
+  const segments = [{ weight: given([1, 4], [2, 2, 2, 0]), from: 0, width: 3 }];
+  const linear = { segments, bias: given([3], [1, 1, 1]), inputs: 1, columns: 3 };
+  const factor = given([1, 3], [4, -5, 0.5]);
+  return {
+    kernel: "matmul with a factor",
+    answer: matmul(k, given([1, 1], [1]), linear, { factor, residual: given([1, 3], [100, 100, 100]) }),
+    expected: [112, 85, 101.5],
+  };
+}
+
 /** Mean 2.5, variance 1.25, and 0.75 makes the root sqrt(2); the second row is far from 0. */
 function askLayerNorm(k: Recorder, given: Given): Question {
   const x = given([2, 4], [1, 2, 3, 4, 4001, 4002, 4003, 4004]);
   const norm = { gain: given([4], [1, 1, 2, 2]), bias: given([4], [0, 1, 0, 1]), eps: 0.75 };
   const row = [-1.5 / Math.SQRT2, 1 - 0.5 / Math.SQRT2, 1 / Math.SQRT2, 1 + 3 / Math.SQRT2];
   return { kernel: "layer-norm", answer: layerNorm(k, x, norm), expected: [...row, ...row] };
+}
+
+/** Squares of mean 2.25, and 1.75 makes the root 2. */
+function askRmsNorm(k: Recorder, given: Given): Question {
+  const x = given([1, 4], [1, 2, -2, 0]);
+  return {
+    kernel: "rms-norm",
+    answer: rmsNorm(k, x, { gain: given([4], [1, 2, 3, 4]), eps: 1.75 }, 8),
+    expected: [4, 16, -24, 0],
+  };
+}
+
+/** Equal keys, and a bias of ln 3 for a key right behind its query, of 0 for the query itself, of -400 elsewhere. */
+function askPositionBias(k: Recorder, given: Given): Question {
+  const part = (values: readonly number[]) => ({ rows: given([values.length, 1], values), column: 0 });
+  const positionBias = given([5, 1], [-400, -400, 0, Math.log(3), -400]);
+  const sizes = { batch: 1, queryTokens: 3, keyTokens: 3, heads: 1, headWidth: 1, scale: 1, positionBias };
+  return {
+    kernel: "attention with position bias",
+    answer: attention(k, part([0, 0, 0]), part([1, 1, 1]), part([4, 8, 16]), sizes),
+    expected: [7, 14, 16],
+  };
 }
 
 /** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. With lengths, what follows two keys is padding. */

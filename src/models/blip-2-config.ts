@@ -6,6 +6,7 @@ import { ConfigError } from "../weights/errors.ts";
 import { classDefaults } from "./class-defaults.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type OptConfig, optConfig } from "./opt-config.ts";
+import { type T5Config, t5Config } from "./t5-config.ts";
 
 export interface VisionConfig {
   readonly width: number;
@@ -40,10 +41,10 @@ export interface Blip2ImageConfig {
 }
 
 /** Blip2ForConditionalGeneration */
-export interface Blip2Config extends Blip2ImageConfig {
+export interface Blip2Config<Text = OptConfig> extends Blip2ImageConfig {
   /** The id that stands for an image slot. */
   readonly imageId: number;
-  readonly text: OptConfig;
+  readonly text: Text;
 }
 
 /** Blip2ForImageTextRetrieval: the Q-Former reads the text itself. */
@@ -96,15 +97,30 @@ const blip2Schema = z.object({
 });
 
 /**
+ * With OPT.
  * @param ref names the checkpoint in errors
  * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built
  */
 export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Config {
+  return writingConfig(ref, json, "opt", optConfig);
+}
+
+/** The same with T5. */
+export function blip2T5Config(ref: string, json: Record<string, unknown>): Blip2Config<T5Config> {
+  return writingConfig(ref, json, "t5", t5Config);
+}
+
+function writingConfig<Text>(
+  ref: string,
+  json: Record<string, unknown>,
+  textModel: string,
+  textConfig: (text: Readonly<Record<string, unknown>>, ref: string) => Text,
+): Blip2Config<Text> {
   const { read, vision, qFormer, queries } = imageConfig(ref, json, { readsText: false });
   const text = { model_type: "opt", ...read.text_config };
-  if (text.model_type !== "opt") {
+  if (text.model_type !== textModel) {
     throw new UnsupportedModelError(
-      `${ref}: expected BLIP-2 with the language model opt, got ${text.model_type}; others come later`,
+      `${ref}: expected BLIP-2 with the language model ${textModel}, got ${text.model_type}`,
     );
   }
   if (read.image_token_index === null) {
@@ -113,7 +129,7 @@ export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Co
         "such a file either: take a newer revision of the checkpoint",
     );
   }
-  return { vision, qFormer, queries, imageId: read.image_token_index, text: optConfig(text, ref) };
+  return { vision, qFormer, queries, imageId: read.image_token_index, text: textConfig(text, ref) };
 }
 
 /**

@@ -1,4 +1,4 @@
-// BLIP-2: ViT, Q-Former, projection and OPT as the row programs encode, query, encodeAndQuery and generate.
+// BLIP-2: ViT, Q-Former, projection and language model as the row programs encode, query, encodeAndQuery and generate.
 // Upstream: transformers 4.57.6, models/blip_2/modeling_blip_2.py, Blip2ForConditionalGeneration.
 
 import type { Gpu } from "../gpu/device.ts";
@@ -7,11 +7,11 @@ import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ModelCard, Pixels } from "../stages.ts";
-import type { Blip2Config, QFormerConfig } from "./blip-2-config.ts";
+import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
-import { type OptWeights, optLanguageModel } from "./opt.ts";
+import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
@@ -22,7 +22,6 @@ export interface Blip2Weights {
   readonly qFormer?: QFormerWeights;
   /** Q-Former width -> language model width */
   readonly projection?: Linear;
-  readonly opt?: OptWeights;
 }
 
 export interface Blip2Programs {
@@ -33,14 +32,14 @@ export interface Blip2Programs {
   readonly generate?: RowProgram<GenerateRow, number[]>;
 }
 
-/** The programs that these weights can serve. @returns them, and how to free their recordings */
+/** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
 export function blip2Programs(
   gpu: Gpu,
-  weights: Blip2Weights,
-  config: Blip2Config,
+  { vit, qFormer, projection }: Blip2Weights,
+  language: LanguageModel | undefined,
+  config: Blip2ImageConfig,
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
-  const { vit, qFormer, projection, opt } = weights;
   const features = featuresOf(card);
   const { type } = features;
   const prompt = { kind: "prompt", type, shape: card.prompt } as const;
@@ -49,7 +48,7 @@ export function blip2Programs(
   const queryParts = qFormer && projection && qFormerParts(qFormer, projection, config, card);
   const widestPrompt = Math.max(
     card.features[0] * config.qFormer.width,
-    card.prompt[0] * Math.max(config.qFormer.mlpWidth, config.text.width),
+    card.prompt[0] * Math.max(config.qFormer.mlpWidth, card.prompt[1]),
   );
   const closing: { close(): void }[] = [];
   const make = <In, Out>(plan: StagePlan<In, Out>): RowProgram<In, Out> => {
@@ -57,12 +56,7 @@ export function blip2Programs(
     closing.push(program);
     return program;
   };
-  const generate =
-    opt &&
-    generateProgram(
-      gpu,
-      optLanguageModel(opt, config.text, { queries: config.queries, imageId: config.imageId, cacheType: type }),
-    );
+  const generate = language && generateProgram(gpu, language);
   if (generate) closing.push(generate);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),

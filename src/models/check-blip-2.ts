@@ -5,10 +5,21 @@ import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import type { DigestOptions } from "../weights/digest.ts";
 import { blip2OptNames, optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
+import { blip2T5Names, t5Names } from "../weights/names/blip-2-t5.ts";
 import { type Blip2Programs, blip2Programs } from "./blip-2.ts";
-import { type Blip2ImageConfig, blip2Config, blip2ImageSettings, blip2RetrievalConfig } from "./blip-2-config.ts";
+import {
+  type Blip2ImageConfig,
+  blip2Config,
+  blip2ImageSettings,
+  blip2RetrievalConfig,
+  blip2T5Config,
+} from "./blip-2-config.ts";
 import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
+import { featuresOf } from "./image-stage.ts";
+import { optLanguageModel } from "./opt.ts";
+import { relativeBuckets } from "./relative-buckets.ts";
+import { mostIds, t5LanguageModel } from "./t5.ts";
 
 /** Blip2ForConditionalGeneration with OPT. @param json config.json. @throws as checkModel */
 export async function checkBlip2Opt(
@@ -27,6 +38,7 @@ export async function checkBlip2Opt(
   const card: ModelCard = {
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "blip-2-opt",
+    handsOver: "prompt",
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };
@@ -35,7 +47,49 @@ export async function checkBlip2Opt(
     query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
     generate: { opt: optNames(config) },
   };
-  return checkedModel(card, parts, (gpu, weights) => blip2Programs(gpu, weights, config, card));
+  const { imageId } = config;
+  return checkedModel(card, parts, (gpu, weights) => {
+    const { opt } = weights;
+    const language = opt && optLanguageModel(opt, text, { queries, imageId, cacheType: featuresOf(card).type });
+    return blip2Programs(gpu, weights, language, config, card);
+  });
+}
+
+/** Blip2ForConditionalGeneration with T5. @param json config.json. @throws as checkModel */
+export async function checkBlip2T5(
+  checkpoint: Checkpoint,
+  json: Record<string, unknown>,
+  dtype: Dtype,
+  options: DigestOptions,
+): Promise<CheckedModel<ModelCard, Blip2Programs>> {
+  const config = blip2T5Config(checkpoint.ref, json);
+  const { queries, text } = config;
+  const facts = {
+    ...(await visionFacts(checkpoint, config)),
+    widths: { "text_config.d_model": text.width },
+    names: blip2T5Names(config),
+  };
+  const card: ModelCard = {
+    ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
+    family: "blip-2-t5",
+    handsOver: "prompt",
+    prompt: [queries, text.width],
+    maxPositions: mostIds,
+  };
+  const buckets = {
+    encoder: relativeBuckets(text.relativePositions, true),
+    decoder: relativeBuckets(text.relativePositions, false),
+  };
+  const parts = {
+    encode: { vit: vitNames(config) },
+    query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
+    generate: { t5: t5Names(config, buckets) },
+  };
+  return checkedModel(card, parts, (gpu, weights) => {
+    const { t5 } = weights;
+    const language = t5 && t5LanguageModel(t5, text, { queries, cacheType: featuresOf(card).type });
+    return blip2Programs(gpu, weights, language, config, card);
+  });
 }
 
 /** Blip2ForImageTextRetrieval. @param json config.json. @throws as checkModel */

@@ -6,7 +6,8 @@ import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
-import { checkBlip2Opt, checkBlip2Retrieval } from "./check-blip-2.ts";
+import { checkBlipCaption, checkBlipRetrieval, checkBlipVqa } from "./check-blip.ts";
+import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
 import { checkClip } from "./check-clip.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
@@ -15,6 +16,8 @@ import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./f
 /** What a model is known by, by what it is wanted for. */
 export interface Cards {
   texts: ModelCard;
+  captions: ModelCard;
+  answers: ModelCard;
   matches: ContrastCard;
   vectors: ContrastCard;
   labels: LabelCard;
@@ -23,6 +26,8 @@ export interface Cards {
 /** What it runs. */
 export interface Programs {
   texts: Blip2Programs;
+  captions: Blip2Programs;
+  answers: Blip2Programs;
   matches: RetrievalPrograms;
   vectors: ContrastPrograms;
   labels: ContrastPrograms;
@@ -37,9 +42,16 @@ type Check<P extends Purpose> = (
 
 /** By purpose, every family that serves it. */
 const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P> } } = {
-  texts: { "blip-2-opt": checkBlip2Opt },
-  matches: { "blip-2-retrieval": checkBlip2Retrieval },
-  vectors: { "blip-2-retrieval": checkBlip2Retrieval, clip: checkClip },
+  texts: {
+    "blip-2-opt": checkBlip2Opt,
+    "blip-2-t5": checkBlip2T5,
+    "blip-caption": checkBlipCaption,
+    "blip-vqa": checkBlipVqa,
+  },
+  captions: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-caption": checkBlipCaption },
+  answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-vqa": checkBlipVqa },
+  matches: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
+  vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval, clip: checkClip },
   labels: { clip: checkClip },
 };
 

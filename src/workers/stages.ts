@@ -70,6 +70,8 @@ export interface OpenedRetrievalStages extends RetrievalStages {
 /** The stages of a model by what it is opened for. */
 export interface OpenedFor {
   texts: OpenedStages;
+  captions: OpenedStages;
+  answers: OpenedStages;
   matches: OpenedRetrievalStages;
   vectors: OpenedContrastStages;
   labels: OpenedLabelStages;
@@ -288,6 +290,8 @@ type ThreadedFor = {
 /** By what a model is opened for. */
 const threaded: ThreadedFor = {
   texts: (...given) => new ThreadedStages(...given),
+  captions: (...given) => new ThreadedStages(...given),
+  answers: (...given) => new ThreadedStages(...given),
   matches: (...given) => new ThreadedRetrievalStages(...given),
   vectors: (...given) => new ThreadedContrastStages<ContrastCard>(...given),
   labels: (...given) => new ThreadedContrastStages<LabelCard>(...given),

@@ -16,7 +16,9 @@ for (const [rows, width, picks] of [
     const values = randomValues(rows * width, 7);
     const x = await rig.tensor("x", [rows, width], values);
     const at = await rig.tensor("picks", [picks.length], picks, "u32");
-    const [y] = await rig.run((k) => [selectRows(k, x, at)]);
+    const own = await rig.tensor("own", [picks.length, width]);
+    const [y, into] = await rig.run((k) => [selectRows(k, x, at), selectRows(k, x, at, own)]);
+    assert.deepEqual(into, y);
     assert.deepEqual(
       [...(y ?? [])],
       picks.flatMap((row) => [...values.subarray(row * width, (row + 1) * width)]),

@@ -6,14 +6,34 @@ import { families, familyFor, familyOf, type Purpose, purposes } from "../../src
 
 test("every family is found by its own class, and by its model type alone where that is the first of it", () => {
   const seen = new Set<string>();
-  for (const [name, { modelType, architecture }] of Object.entries(families)) {
-    assert.equal(familyOf("m", { model_type: modelType, architectures: ["Another", architecture] }), name);
+  for (const [name, given] of Object.entries(families)) {
+    const { modelType, architecture } = given;
+    const text = "textModel" in given ? { text_config: { model_type: given.textModel } } : {};
+    assert.equal(familyOf("m", { model_type: modelType, architectures: ["Another", architecture], ...text }), name);
     for (const architectures of [undefined, null, []]) {
       const first = familyOf("m", { model_type: modelType, architectures });
       assert.equal(first === name, !seen.has(modelType), name);
     }
     seen.add(modelType);
   }
+});
+
+test("one class with several language models: text_config tells, and OPT where it does not", () => {
+  const json = { model_type: "blip-2", architectures: ["Blip2ForConditionalGeneration"] };
+  for (const text_config of [undefined, null, {}, { model_type: "opt" }]) {
+    assert.equal(familyOf("m", { ...json, text_config }), "blip-2-opt");
+  }
+  for (const architectures of [json.architectures, undefined]) {
+    assert.equal(familyOf("m", { ...json, architectures, text_config: { model_type: "t5" } }), "blip-2-t5");
+  }
+  assert.throws(() => familyOf("m", { ...json, text_config: { model_type: "llama" } }), {
+    name: "UnsupportedModelError",
+    message:
+      'm: expected Blip2ForConditionalGeneration with the language model opt or t5, got "llama"; others come later',
+  });
+  // Retrieval checkpoints name a language model that is not there.
+  const retrieval = { ...json, architectures: ["Blip2ForImageTextRetrieval"], text_config: { model_type: "t5" } };
+  assert.equal(familyOf("m", retrieval), "blip-2-retrieval");
 });
 
 test("a kind that is not built is refused with those that are", () => {
@@ -30,8 +50,10 @@ test("a kind that is not built is refused with those that are", () => {
 });
 
 test("a family that does not serve a purpose is refused with the commands that fit", () => {
-  for (const [name, { modelType, architecture, does, commands, purposes: served }] of Object.entries(families)) {
-    const json = { model_type: modelType, architectures: [architecture] };
+  for (const [name, given] of Object.entries(families)) {
+    const { modelType, architecture, does, commands, purposes: served } = given;
+    const text = "textModel" in given ? { text_config: { model_type: given.textModel } } : {};
+    const json = { model_type: modelType, architectures: [architecture], ...text };
     assert.ok(served.length > 0, name);
     for (const [purpose, wanted] of Object.entries(purposes) as [Purpose, string][]) {
       if ((served as readonly Purpose[]).includes(purpose)) {

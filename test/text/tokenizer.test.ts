@@ -3,6 +3,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
+import { precompiledNormalizer } from "../../src/text/precompiled.ts";
 import { questionPrompt } from "../../src/text/prompts.ts";
 import { maxTextLength, openTokenizer } from "../../src/text/tokenizer.ts";
 import { TokenizerError } from "../../src/text/tokenizer-error.ts";
@@ -13,10 +14,19 @@ interface TextCases {
   readonly models: Record<string, { readonly ids: number[][]; readonly decodes: [number[], string][] }>;
 }
 
+/** What a map of strings in front of blip2-t5-half's tokenizer makes of the texts. */
+interface Mapped {
+  readonly charsmap: string;
+  /** Texts and what they become. */
+  readonly changed: [string, string][];
+  readonly ids: number[][];
+}
+
 const { texts, models } = await readJson<TextCases>("text/expected.json");
+const unigram = await readJson<Pick<TextCases, "models"> & { readonly mapped: Mapped }>("text/unigram.json");
 const folderOf = (model: string) => path.join(fixtures, "models", model);
 
-for (const [model, expected] of Object.entries(models)) {
+for (const [model, expected] of Object.entries({ ...models, ...unigram.models })) {
   test(`${model} encodes ${texts.length} texts as transformers`, async () => {
     const tokenizer = await openTokenizer(folderOf(model));
     assert.ok(texts.length > 250 && expected.ids.length === texts.length);
@@ -31,7 +41,7 @@ for (const [model, expected] of Object.entries(models)) {
 
   test(`${model} decodes ${expected.decodes.length} id lists as transformers`, async () => {
     const tokenizer = await openTokenizer(folderOf(model));
-    assert.ok(expected.decodes.length > 200);
+    assert.ok(expected.decodes.length > 100);
     const wrong = expected.decodes.flatMap(([ids, wanted]) => {
       const text = tokenizer.detokenize(ids);
       return text === wanted ? [] : [{ ids, text, wanted }];
@@ -159,11 +169,15 @@ test("a text of a million characters is encoded in seconds, with or without spac
   }
 });
 
-async function withCopy(change: (folder: string) => Promise<void>, check: (folder: string) => Promise<void>) {
+async function withCopy(
+  change: (folder: string) => Promise<void>,
+  check: (folder: string) => Promise<void>,
+  model = "blip2-opt-tiny",
+) {
   const folder = await mkdtemp(path.join(os.tmpdir(), "tokenizer-"));
   try {
     for (const file of ["tokenizer.json", "tokenizer_config.json", "config.json"]) {
-      await cp(path.join(folderOf("blip2-opt-tiny"), file), path.join(folder, file));
+      await cp(path.join(folderOf(model), file), path.join(folder, file));
     }
     await change(folder);
     await check(folder);
@@ -260,4 +274,51 @@ test("clean-up follows tokenizer_config.json and is off where it says nothing", 
       async (folder) => assert.equal((await openTokenizer(folder)).detokenize(ids), wanted),
     );
   }
+});
+
+test("a compiled map of strings as the normaliser", async () => {
+  const { charsmap, changed, ids } = unigram.mapped;
+  const normalize = precompiledNormalizer(charsmap);
+  assert.ok(changed.length > 20);
+  for (const [text, wanted] of changed) assert.equal(normalize(text), wanted);
+  await withCopy(
+    async (folder) => {
+      const file = path.join(folder, "tokenizer.json");
+      const content = JSON.parse(await readFile(file, "utf8"));
+      const normalizer = { type: "Precompiled", precompiled_charsmap: charsmap };
+      await writeFile(file, JSON.stringify({ ...content, normalizer }));
+    },
+    async (folder) => {
+      const tokenizer = await openTokenizer(folder);
+      assert.deepEqual(
+        texts.map((text) => tokenizer.tokenize(text)),
+        ids,
+      );
+    },
+    "blip2-t5-half",
+  );
+  for (const bad of ["", "AAAA", "BQAAAAAAAAA=", "CAAAAAAAAAA="]) {
+    assert.throws(() => precompiledNormalizer(bad), {
+      name: "TokenizerError",
+      message: /expected precompiled_charsmap/,
+    });
+  }
+});
+
+test("without a prompt T5 reads what its configuration names, and says so where it names nothing", async () => {
+  assert.deepEqual((await openTokenizer(folderOf("blip2-t5-tiny"))).tokenize(null), [1]);
+  assert.deepEqual((await openTokenizer(folderOf("blip2-t5-half"))).tokenize(null), [4]);
+  await withCopy(
+    async (folder) => {
+      const file = path.join(folder, "config.json");
+      const { text_config, ...rest } = JSON.parse(await readFile(file, "utf8"));
+      await writeFile(file, JSON.stringify({ ...rest, text_config: { ...text_config, bos_token_id: undefined } }));
+    },
+    async (folder) => {
+      const tokenizer = await openTokenizer(folder);
+      assert.throws(() => tokenizer.tokenize(null), { name: "TokenizerError", message: /got none; give a prompt/ });
+      assert.deepEqual(tokenizer.tokenize(""), [1]);
+    },
+    "blip2-t5-tiny",
+  );
 });

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
-import { blip2Config, blip2RetrievalConfig } from "../../src/models/blip-2-config.ts";
+import { blip2Config, blip2RetrievalConfig, blip2T5Config } from "../../src/models/blip-2-config.ts";
 import { clipConfig } from "../../src/models/clip-config.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
+import { blip2T5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { clipNames } from "../../src/weights/names/clip.ts";
 import type { NamedTensor } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
@@ -63,6 +64,62 @@ for (const { name, width, total } of [
     assert.ok(!shapes.has("vision_model.encoder.layers.39.mlp.fc1.weight"));
   });
 }
+
+/** What config.json of the published checkpoints with flan-t5 says beyond the class defaults. */
+function publishedT5(text: Record<string, unknown>): Record<string, unknown> {
+  return {
+    model_type: "blip-2",
+    image_token_index: 32100,
+    text_config: {
+      model_type: "t5",
+      num_layers: 24,
+      feed_forward_proj: "gated-gelu",
+      dense_act_fn: "gelu",
+      tie_word_embeddings: false,
+      decoder_start_token_id: 0,
+      bos_token_id: 1,
+      ...text,
+    },
+  };
+}
+
+for (const { name, text, total } of [
+  { name: "blip2-flan-t5-xl", text: { d_model: 2048, d_ff: 5120, num_heads: 32 }, total: 3_942_446_592 },
+  { name: "blip2-flan-t5-xxl", text: { d_model: 4096, d_ff: 10240, num_heads: 64 }, total: 12_229_596_672 },
+]) {
+  test(`${name}: names, shapes, 1291 tensors, ${total} parameters`, () => {
+    const { required, tied } = blip2T5Names(blip2T5Config(name, publishedT5(text)));
+    assert.equal(required.length + tied.length, 1291);
+    assert.equal(new Set([...required, ...tied].map((each) => each.name)).size, 1291, "no name twice");
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const { d_model: width, d_ff: ffn, num_heads: heads } = text;
+    const inner = heads * 64;
+    const expected: [string, number[]][] = [
+      ["language_projection.weight", [width, 768]],
+      ["language_model.shared.weight", [32128, width]],
+      ["language_model.lm_head.weight", [32128, width]],
+      ["language_model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", [32, heads]],
+      ["language_model.decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", [32, heads]],
+      ["language_model.encoder.block.23.layer.0.SelfAttention.q.weight", [inner, width]],
+      ["language_model.encoder.block.23.layer.1.DenseReluDense.wi_1.weight", [ffn, width]],
+      ["language_model.encoder.block.23.layer.1.layer_norm.weight", [width]],
+      ["language_model.encoder.final_layer_norm.weight", [width]],
+      ["language_model.decoder.block.23.layer.1.EncDecAttention.o.weight", [width, inner]],
+      ["language_model.decoder.block.23.layer.2.DenseReluDense.wo.weight", [width, ffn]],
+      ["language_model.decoder.block.23.layer.2.layer_norm.weight", [width]],
+    ];
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    assert.ok(!shapes.has("language_model.encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"));
+  });
+}
+
+test("T5 with a tied head: no head is needed, and one that is there is the embeddings' copy", () => {
+  const sizes = blip2T5Config("m", publishedT5({ tie_word_embeddings: true }));
+  const { required, tied } = blip2T5Names(sizes);
+  assert.ok(!required.some(({ name }) => name.includes("lm_head")));
+  assert.deepEqual(tied.at(-1), { name: "language_model.lm_head.weight", shape: [32128, 512] });
+});
 
 test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () => {
   const config = blip2RetrievalConfig("model", {
@@ -148,6 +205,15 @@ for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+for (const name of ["blip2-t5-tiny", "blip2-t5-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
+    const names = blip2T5Names(blip2T5Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
     expectTensors(checkpoint, names);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });

@@ -125,6 +125,7 @@ export async function loadModel(gpu: Gpu, request: ModelRequest, { onProgress }:
       dtype: request.dtype,
       image: { height: 2, width: 2, resample: "bicubic", rescale: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1] },
       features: [1, size],
+      handsOver: "prompt",
       prompt: [1, size],
       maxPositions: 4096,
     },

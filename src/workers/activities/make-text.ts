@@ -18,7 +18,7 @@ export interface Generated {
  * @param prompt key in the store
  * @param own the item's own question or prompt; it goes before the job's
  * @returns the text, or why the prompt is not to be had
- * @throws QuestionError, TokenizerError, PromptStoreUnavailableError
+ * @throws QuestionError, TokenizerError, UnsupportedModelError, PromptStoreUnavailableError
  */
 export async function generateText(
   serving: Serving,
@@ -33,7 +33,7 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const read = modelText(stages.card.family, asked.task, questionOf(asked, own));
+  const read = modelText(stages.card, asked.task, questionOf(asked, own));
   const { text, tokenIds } = await answerFrom(stages, activation, read, asked.generation, row);
   return { text, token_ids: tokenIds };
 }
