@@ -14,6 +14,9 @@ import { embedTokens } from "./embed-tokens.ts";
 import { greedyScores } from "./greedy-scores.ts";
 import { greedyStep } from "./greedy-step.ts";
 import { logSumExp } from "./log-sum-exp.ts";
+import { sampleBest } from "./sample-best.ts";
+import { sampleLimits } from "./sample-limits.ts";
+import { sampleScores } from "./sample-scores.ts";
 import { selectRows } from "./select-rows.ts";
 import type { Given, Question } from "./self-test.ts";
 
@@ -28,6 +31,7 @@ export function decodingQuestions(k: Recorder, given: Given): Question[] {
       expected: [7, 5],
     },
     ...askGreedy(k, given),
+    askSample(k, given),
     ...askBeams(k, given),
   ];
 }
@@ -111,6 +115,25 @@ function askGreedy(k: Recorder, given: Given): Question[] {
     { kernel: "greedy-scores and greedy-step", answer: state.ended, expected: asFloats([1, floatBits(4), 1, 1, 0]) },
     { kernel: "advance of one", answer: state.cursors, expected: asFloats([1, 1, 10, 0]) },
   ];
+}
+
+/**
+ * Scores 4, 2 and 3.5; 3 may not end yet. The noise of these ids is -0.878, 3.162 and 0.359, so that 1 would win if
+ * top-k did not leave it out, and 2 does.
+ */
+function askSample(k: Recorder, given: Given): Question {
+  const state = stateOf(given, 1, [2, 1, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
+  const sampling = u32(given, [1, 8], [floatBits(2), 2, floatBits(0.99), 2, 0, 5, 6, 0]);
+  const cut = { chunk: 4, chunks: 1 };
+  const made = sampleScores(k, given([1, 4], [8, 4, 7, 18]), state, sampling, cut);
+  const limits = sampleLimits(k, made, sampling);
+  greedyStep(k, sampleBest(k, made.scores, limits, state, sampling, cut), state);
+  advance(k, state);
+  return {
+    kernel: "sample-scores, sample-limits and sample-best",
+    answer: state.cursors,
+    expected: asFloats([2, 1, 10, 0]),
+  };
 }
 
 /** Probabilities 1/2, 1/4, 1/8 and, for the id that ends, 1/8: two run on; the end is below the first two. */
