@@ -1,6 +1,7 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
-import type { Activation, Generation, RowOptions, Stages } from "./stages.ts";
+import { sha256 } from "./jobs/store.ts";
+import type { Activation, Generation, RowOptions, Stages, TextOptions } from "./stages.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -19,9 +20,10 @@ export async function answer(
   image: Uint8Array,
   text: string | null,
   generation: Generation,
-  options: RowOptions = {},
+  options: TextOptions = {},
 ): Promise<Answer> {
-  return answerFrom(stages, await promptOf(stages, image, options), text, generation, options);
+  const prompt = await promptOf(stages, image, options);
+  return answerFrom(stages, prompt, text, generation, { ...options, image: sha256(image) });
 }
 
 /** The first half: what depends on the image alone, and serves every text about it. */
@@ -36,7 +38,7 @@ export async function answerFrom(
   prompt: Activation,
   text: string | null,
   generation: Generation,
-  options: RowOptions = {},
+  options: TextOptions = {},
 ): Promise<Answer> {
   const textIds = await stages.tokenize(text); //                                  specials included
   const tokenIds = await stages.generate(prompt, textIds, generation, options); // new ids

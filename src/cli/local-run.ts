@@ -2,6 +2,7 @@
 // once however many questions there are, and results come out in the order of the input.
 
 import { answerFrom, promptOf } from "../answer.ts";
+import { sha256 } from "../jobs/store.ts";
 import type { Generation, Stages } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
@@ -89,12 +90,14 @@ async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal):
   const { image } = item;
   signal.throwIfAborted();
   try {
-    const prompt = await promptOf(stages, await readImageFile(image), { signal });
+    const bytes = await readImageFile(image);
+    const digest = sha256(bytes);
+    const prompt = await promptOf(stages, bytes, { signal });
     return await Promise.all(
       item.asked.map(async ({ task, text: asked, generation }): Promise<LocalResult> => {
         try {
           const text = modelText(stages.card.family, task, asked);
-          return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal })) };
+          return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal, image: digest })) };
         } catch (error) {
           signal.throwIfAborted();
           return { image, asked, error: describeError(error) };

@@ -9,10 +9,13 @@ import type { LayerCache } from "../kernels/append-cache.ts";
 import { beamCandidates } from "../kernels/beam-candidates.ts";
 import { beamScores } from "../kernels/beam-scores.ts";
 import { beamStep } from "../kernels/beam-step.ts";
-import { type DecodeState, endedHead, none, settingsHead } from "../kernels/decode-state.ts";
+import { type DecodeState, endedHead, none, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
 import { greedyScores } from "../kernels/greedy-scores.ts";
 import { greedyStep } from "../kernels/greedy-step.ts";
 import { logSumExp } from "../kernels/log-sum-exp.ts";
+import { sampleBest } from "../kernels/sample-best.ts";
+import { sampleLimits } from "../kernels/sample-limits.ts";
+import { sampleScores } from "../kernels/sample-scores.ts";
 import { vocabularyChunks } from "../kernels/vocabulary-chunks.ts";
 import {
   cacheSlots,
@@ -23,6 +26,7 @@ import {
   promptLength,
 } from "./generate-row.ts";
 import type { LanguageModel, ModelPart } from "./language-model.ts";
+import { samplingWords } from "./sampling-words.ts";
 import { operationsPerSubmit, submits } from "./staged-program.ts";
 
 export interface DecodeMachine {
@@ -85,8 +89,10 @@ export async function makeDecodeMachine(
     history: alloc("history", [rows, newRows]),
     ended: alloc("ended", [rows, endedHead + newRows]),
   };
+  const sampling = buckets.sampled ? alloc("sampling", [items, samplingWidth]) : null;
   const choose = (k: Recorder, logits: Tensor) => {
-    if (beams === 1) chooseGreedily(k, state, logits);
+    if (sampling) chooseByChance(k, state, sampling, logits);
+    else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
   const { table } = state;
@@ -124,7 +130,7 @@ export async function makeDecodeMachine(
       lastRows,
     });
     const next = await recordAll(model.tokenParts, rows, { cursors: state.cursors, table, cache });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride };
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, sampling };
     return {
       items,
       buckets,
@@ -146,6 +152,15 @@ function chooseGreedily(k: Recorder, state: DecodeState, logits: Tensor): void {
   advance(k, state);
 }
 
+/** logits (items, vocabulary) -> an id of each row drawn, and everything moved on by one */
+function chooseByChance(k: Recorder, state: DecodeState, sampling: Tensor, logits: Tensor): void {
+  const cut = vocabularyChunks(state.vocabulary, 1);
+  const made = sampleScores(k, logits, state, sampling, cut);
+  const limits = sampleLimits(k, made, sampling);
+  greedyStep(k, sampleBest(k, made.scores, limits, state, sampling, cut), state);
+  advance(k, state);
+}
+
 /** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
 function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
   const cut = vocabularyChunks(state.vocabulary, state.beams);
@@ -160,6 +175,8 @@ interface PromptTensors {
   readonly lastRows: Tensor;
   readonly tokens: number;
   readonly itemStride: number;
+  /** Where ids are drawn. */
+  readonly sampling: Tensor | null;
 }
 
 /** What a beam that does not exist yet scores, and an end that nobody reached. */
@@ -169,7 +186,7 @@ async function loadRows(
   gpu: Gpu,
   model: LanguageModel,
   state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride }: PromptTensors,
+  { prompt, promptCursors, lastRows, tokens, itemStride, sampling }: PromptTensors,
   given: readonly GenerateRow[],
 ): Promise<void> {
   const { items, beams, newRows } = state;
@@ -197,7 +214,7 @@ async function loadRows(
     for (let beam = 0; beam < beams; beam++) {
       const at = item * beams + beam;
       for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
-      for (const id of row ? [model.imageId, ...row.textIds] : []) {
+      for (const id of row?.generation.repetitionPenaltyScope === "all" ? [model.imageId, ...row.textIds] : []) {
         const word = at * width(state.seen) + (id >> 5);
         seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
       }
@@ -215,6 +232,11 @@ async function loadRows(
     [state.seen, seen],
     [state.ended, ended],
   ];
+  if (sampling) {
+    const words = sized(sampling);
+    for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
+    uploads.push([sampling, words]);
+  }
   for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
 }
 

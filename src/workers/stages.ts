@@ -15,6 +15,7 @@ import type {
   RetrievalStages,
   RowOptions,
   Stages,
+  TextOptions,
   Vectors,
 } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
@@ -22,6 +23,7 @@ import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
 import type { IoTask, IoTasks } from "./io-thread.ts";
 import { type ErrorRecord, fromRecord } from "./thread-error.ts";
+import { untilStopped } from "./until-stopped.ts";
 
 /** A call for a stage that this process does not serve. */
 export class StageError extends Error {
@@ -199,7 +201,20 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     return this.#io.run("detokenize", { folder: this.#model.folder, ids });
   }
 
-  protected row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
+  protected lengthAtStop(
+    ids: readonly number[],
+    stopStrings: readonly string[],
+    checked: number,
+  ): Promise<number | null> {
+    return this.#io.run("stopLength", { folder: this.#model.folder, ids, stopStrings, checked });
+  }
+
+  protected row(
+    program: ProgramName,
+    input: unknown,
+    options: RowOptions | undefined,
+    onPartial?: (value: unknown) => void,
+  ): Promise<unknown> {
     const { model, programs } = this.#model;
     if (!programs.includes(program)) {
       const error = new StageError(
@@ -207,7 +222,7 @@ class ThreadedImageStages<Card extends CheckpointCard> {
       );
       return Promise.reject(error);
     }
-    return this.#host.run(model, program, input, options);
+    return this.#host.run(model, program, input, options, onPartial);
   }
 }
 
@@ -228,9 +243,18 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
     prompt: Activation,
     textIds: readonly number[],
     generation: Generation,
-    options?: RowOptions,
+    { image, onIds, ...options }: TextOptions = {},
   ): Promise<number[]> {
-    return this.row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
+    const input = { prompt, textIds, generation, ...(image !== undefined && { image }) };
+    const make = (tell: TextOptions["onIds"], row: RowOptions) =>
+      this.row("generate", input, row, tell as (ids: unknown) => void) as Promise<number[]>;
+    const { stopStrings } = generation;
+    if (stopStrings.length === 0) return make(onIds, options);
+    return untilStopped(
+      (tell, signal) => make(tell, { ...options, signal }),
+      (ids, checked) => this.lengthAtStop(ids, stopStrings, checked),
+      { signal: options.signal, onIds },
+    );
   }
 
   detokenize(ids: readonly number[]): Promise<string> {

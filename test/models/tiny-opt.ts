@@ -10,7 +10,7 @@ import type { GenerateRow } from "../../src/models/generate-row.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { type OptWeights, optLanguageModel } from "../../src/models/opt.ts";
 import { type OptConfig, optConfig } from "../../src/models/opt-config.ts";
-import type { Activation, Generation } from "../../src/stages.ts";
+import { type Activation, defaultGeneration, type Generation } from "../../src/stages.ts";
 import { packF16 } from "../kernels/harness.ts";
 
 const folder = join(packageRoot, "test", "fixtures", "beam-search");
@@ -160,6 +160,7 @@ export async function loadTinyOpt(
 /** A fixture case's settings in our spelling. */
 export function generationOf({ generation }: Case): Generation {
   return {
+    ...defaultGeneration,
     maxNewTokens: generation.max_new_tokens,
     minNewTokens: generation.min_new_tokens,
     numBeams: generation.num_beams,

@@ -11,11 +11,14 @@ const preprocessingVersion = 1;
 export interface PromptNames {
   readonly prompt: PromptKey;
   readonly features: PromptKey;
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly image: string;
 }
 
 export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
+  const imageSha256 = sha256(image);
   const shared = {
-    imageSha256: sha256(image),
+    imageSha256,
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
@@ -25,6 +28,7 @@ export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
   return {
     prompt: promptKey({ ...shared, kind: "prompt" }),
     features: promptKey({ ...shared, kind: "features" }),
+    image: imageSha256,
   };
 }
 
