@@ -11,6 +11,7 @@ import { cachedAttention } from "./cached-attention.ts";
 import { type DecodeState, none } from "./decode-state.ts";
 import { embedPrompt } from "./embed-prompt.ts";
 import { embedTokens } from "./embed-tokens.ts";
+import { givenStep } from "./given-step.ts";
 import { greedyScores } from "./greedy-scores.ts";
 import { greedyStep } from "./greedy-step.ts";
 import { logSumExp } from "./log-sum-exp.ts";
@@ -33,6 +34,7 @@ export function decodingQuestions(k: Recorder, given: Given): Question[] {
     ...askGreedy(k, given),
     askSample(k, given),
     ...askBeams(k, given),
+    askGiven(k, given),
   ];
 }
 
@@ -154,4 +156,17 @@ function askBeams(k: Recorder, given: Given): Question[] {
     { kernel: "beam-candidates and advance", answer: state.cursors, expected: asFloats([0, 1, 10, 0, 1, 1, 12, 1]) },
     { kernel: "advance of two", answer: state.table, expected: asFloats([5, 10, 5, 5, 12, 5]) },
   ];
+}
+
+/** The probabilities of askBeams; the sequences begin with ids of 1/4 and 1/8, and the second one has one id. */
+function askGiven(k: Recorder, given: Given): Question {
+  const state = stateOf(given, 2, [2, 0, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
+  const logits = given([1, 4], [5 + Math.log(4), 5 + Math.log(2), 5, 5]);
+  const partials = logSumExp(k, logits, { chunk: 2, chunks: 2 });
+  givenStep(k, logits, partials, u32(given, [2, 2], [1, 0, 2, none]), state);
+  return {
+    kernel: "given-step",
+    answer: state.progress,
+    expected: [...asFloats([1, 0]), -Math.log(4), -1e9 - Math.log(8)],
+  };
 }

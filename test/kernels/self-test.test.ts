@@ -61,6 +61,7 @@ const faults = [
   ["beam-scores", "- high) - logSum", "- high) + logSum", "log-sum-exp, beam-scores and beam-step"],
   ["beam-candidates", "value > otherValue", "value < otherValue", "log-sum-exp, beam-scores and beam-step"],
   ["beam-step", "open[k] > open[pick]", "open[k] < open[pick]", "log-sum-exp, beam-scores and beam-step"],
+  ["given-step", "- high) - log(sum)", "- high) + log(sum)", "given-step"],
   ["advance", "let slot = params.slotBase + row", "let slot = row", "advance of two"],
 ] as const;
 
