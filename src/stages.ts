@@ -170,6 +170,16 @@ export interface Stages extends ImageStages {
     generation: Generation,
     options?: TextOptions,
   ): Promise<number[]>;
+  /**
+   * For each of some texts that may follow, by its ids: the sum of their log-probabilities and that of the id that ends
+   * the text.
+   */
+  rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
+    options?: RowOptions,
+  ): Promise<number[]>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */
   detokenize(ids: readonly number[]): Promise<string>;
 }

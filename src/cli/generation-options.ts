@@ -7,6 +7,9 @@ import { UsageError } from "./errors.ts";
 /** Longest generation that is taken for a wish and not a slip; the model's positions decide in the end. */
 const mostNewTokens = 100_000;
 
+/** The heading of these flags in a command's help. */
+const generationGroup = "Generation:";
+
 /** A parser of whole numbers from `low` to `high`, for commander. @throws UsageError */
 export function wholeNumber(flag: string, low: number, high: number): (text: string) => number {
   return (text) => {
@@ -87,7 +90,7 @@ const samplingOptions = [
 export function addGenerationOptions(command: Command): Command {
   const { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty } = defaultGeneration;
   const add = (flags: string, text: string, parse: (value: string) => number, standard: number) =>
-    command.addOption(new Option(flags, text).argParser(parse).default(standard).helpGroup("Generation:"));
+    command.addOption(new Option(flags, text).argParser(parse).default(standard).helpGroup(generationGroup));
   add(
     "--max-new-tokens <count>",
     "most new ids, the final end-of-text id included",
@@ -113,7 +116,7 @@ export function addGenerationOptions(command: Command): Command {
     finiteNumber("--repetition-penalty", true),
     repetitionPenalty,
   );
-  const group = (option: Option) => command.addOption(option.helpGroup("Generation:"));
+  const group = (option: Option) => command.addOption(option.helpGroup(generationGroup));
   group(
     new Option(
       "--repetition-penalty-scope <scope>",
@@ -130,6 +133,14 @@ export function addGenerationOptions(command: Command): Command {
   group(new Option("--do-sample", "draw each id by its probability"));
   for (const { flags, text, parse } of samplingOptions) group(new Option(flags, text).argParser(parse));
   return command;
+}
+
+/** The generation flags that the command line gives, e.g. "--num-beams". */
+export function givenGenerationFlags(command: Command): string[] {
+  return command.options
+    .filter(({ helpGroupHeading }) => helpGroupHeading === generationGroup)
+    .filter((option) => command.getOptionValueSource(option.attributeName()) === "cli")
+    .map(({ long, flags }) => long ?? flags);
 }
 
 /** @throws UsageError when flags contradict each other. */

@@ -13,6 +13,7 @@ import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
 import { type OptWeights, optLanguageModel } from "./opt.ts";
 import type { QFormerWeights } from "./q-former.ts";
+import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -31,6 +32,8 @@ export interface Blip2Programs {
   /** The same bytes as encode and query: features are rounded in between here too. */
   readonly encodeAndQuery?: RowProgram<Pixels, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
+  /** Of the stage generate, too: log-probabilities of given texts. */
+  readonly rank?: RowProgram<RankRow, number[]>;
 }
 
 /** The programs that these weights can serve. @returns them, and how to free their recordings */
@@ -57,13 +60,12 @@ export function blip2Programs(
     closing.push(program);
     return program;
   };
-  const generate =
-    opt &&
-    generateProgram(
-      gpu,
-      optLanguageModel(opt, config.text, { queries: config.queries, imageId: config.imageId, cacheType: type }),
-    );
+  const language =
+    opt && optLanguageModel(opt, config.text, { queries: config.queries, imageId: config.imageId, cacheType: type });
+  const generate = language && generateProgram(gpu, language);
+  const rank = language && rankProgram(gpu, language);
   if (generate) closing.push(generate);
+  if (rank) closing.push(rank);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),
     ...(queryParts && {
@@ -87,6 +89,7 @@ export function blip2Programs(
         }),
       }),
     ...(generate && { generate }),
+    ...(rank && { rank }),
   };
   return {
     programs,

@@ -10,6 +10,7 @@ import { beamCandidates } from "../kernels/beam-candidates.ts";
 import { beamScores } from "../kernels/beam-scores.ts";
 import { beamStep } from "../kernels/beam-step.ts";
 import { type DecodeState, endedHead, none, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
+import { givenStep } from "../kernels/given-step.ts";
 import { greedyScores } from "../kernels/greedy-scores.ts";
 import { greedyStep } from "../kernels/greedy-step.ts";
 import { logSumExp } from "../kernels/log-sum-exp.ts";
@@ -89,9 +90,11 @@ export async function makeDecodeMachine(
     history: alloc("history", [rows, newRows]),
     ended: alloc("ended", [rows, endedHead + newRows]),
   };
-  const sampling = buckets.sampled ? alloc("sampling", [items, samplingWidth]) : null;
+  const sampling = buckets.ids === "drawn" ? alloc("sampling", [items, samplingWidth]) : null;
+  const givenIds = buckets.ids === "given" ? alloc("given ids", [rows, newRows]) : null;
   const choose = (k: Recorder, logits: Tensor) => {
     if (sampling) chooseByChance(k, state, sampling, logits);
+    else if (givenIds) followGiven(k, state, givenIds, logits);
     else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
@@ -130,7 +133,7 @@ export async function makeDecodeMachine(
       lastRows,
     });
     const next = await recordAll(model.tokenParts, rows, { cursors: state.cursors, table, cache });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, sampling };
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, sampling, givenIds };
     return {
       items,
       buckets,
@@ -161,6 +164,13 @@ function chooseByChance(k: Recorder, state: DecodeState, sampling: Tensor, logit
   advance(k, state);
 }
 
+/** logits (rows or items, vocabulary) -> the given ids' log-probabilities summed, and everything moved on by one */
+function followGiven(k: Recorder, state: DecodeState, givenIds: Tensor, logits: Tensor): void {
+  const partials = logSumExp(k, logits, vocabularyChunks(state.vocabulary, state.beams));
+  givenStep(k, logits, partials, givenIds, state);
+  advance(k, state);
+}
+
 /** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
 function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
   const cut = vocabularyChunks(state.vocabulary, state.beams);
@@ -177,6 +187,8 @@ interface PromptTensors {
   readonly itemStride: number;
   /** Where ids are drawn. */
   readonly sampling: Tensor | null;
+  /** Where ids are given. */
+  readonly givenIds: Tensor | null;
 }
 
 /** What a beam that does not exist yet scores, and an end that nobody reached. */
@@ -186,7 +198,7 @@ async function loadRows(
   gpu: Gpu,
   model: LanguageModel,
   state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride, sampling }: PromptTensors,
+  { prompt, promptCursors, lastRows, tokens, itemStride, sampling, givenIds }: PromptTensors,
   given: readonly GenerateRow[],
 ): Promise<void> {
   const { items, beams, newRows } = state;
@@ -210,7 +222,10 @@ async function loadRows(
     }
     last[item] = item * tokens + Math.max(0, length - 1);
     settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
-    progress.set([0, row ? 0 : 1, ...runningAtStart(beams)], item * (2 + beams));
+    progress.set(
+      [0, row ? 0 : 1, ...(givenIds ? new Array(beams).fill(0) : runningAtStart(beams))],
+      item * (2 + beams),
+    );
     for (let beam = 0; beam < beams; beam++) {
       const at = item * beams + beam;
       for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
@@ -236,6 +251,13 @@ async function loadRows(
     const words = sized(sampling);
     for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
     uploads.push([sampling, words]);
+  }
+  if (givenIds) {
+    const words = sized(givenIds).fill(none);
+    for (const [item, row] of given.entries()) {
+      for (const [beam, ids] of (row.given ?? []).entries()) words.set(ids, (item * beams + beam) * newRows);
+    }
+    uploads.push([givenIds, words]);
   }
   for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
 }

@@ -14,13 +14,15 @@ export interface GenerateRow {
   readonly generation: Generation;
   /** Hex SHA-256 of the image file's bytes; doSample needs it. */
   readonly image?: string;
+  /** Ids to follow, one list per beam, where they are given; see rank.ts. */
+  readonly given?: readonly (readonly number[])[];
 }
 
 /** Sizes that a recording is made for; true lengths are at most these and lie in GPU buffers. */
 export interface GenerateBuckets {
   readonly beams: number;
-  /** Ids are drawn. */
-  readonly sampled: boolean;
+  /** Of greedy and beam search, of sampling, or given with the row. */
+  readonly ids: "searched" | "drawn" | "given";
   readonly textRows: number;
   readonly newRows: number;
   readonly promptType: "f32" | "f16";
@@ -130,7 +132,7 @@ function bucket(count: number, least: number): number {
 export function bucketsOf(row: GenerateRow): GenerateBuckets {
   return {
     beams: row.generation.numBeams,
-    sampled: row.generation.doSample,
+    ids: row.generation.doSample ? "drawn" : "searched",
     textRows: bucket(row.textIds.length, leastTextRows),
     newRows: bucket(row.generation.maxNewTokens, leastNewRows),
     promptType: row.prompt.type,
@@ -139,19 +141,24 @@ export function bucketsOf(row: GenerateRow): GenerateBuckets {
 
 /** Rows of equal keys may share a batch; everything else about a row lies in GPU buffers. */
 export function generateKey(row: GenerateRow): string {
-  const { beams, sampled, textRows, newRows, promptType } = bucketsOf(row);
-  return `${sampled ? "sampled" : `beams ${beams}`}, text ${textRows}, new ${newRows}, ${promptType}`;
+  return keyOfBuckets(bucketsOf(row));
+}
+
+const keyWords = { searched: "beams", drawn: "drawn", given: "given" } as const;
+
+export function keyOfBuckets({ beams, ids, textRows, newRows, promptType }: GenerateBuckets): string {
+  return `${keyWords[ids]} ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
 }
 
 /** The buckets that a key was made of. */
 export function bucketsOfKey(key: string): GenerateBuckets {
-  const [, beams, textRows, newRows, promptType] =
-    /^(?:sampled|beams (\d+)), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
+  const [, word, beams, textRows, newRows, promptType] =
+    /^(beams|drawn|given) (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
   if (promptType !== "f32" && promptType !== "f16") {
     throw new GenerationError(`generate: expected a key of generateKey(), got ${JSON.stringify(key)}`);
   }
-  const sampled = beams === undefined;
-  return { beams: Number(beams ?? 1), sampled, textRows: Number(textRows), newRows: Number(newRows), promptType };
+  const ids = word === "given" ? word : word === "drawn" ? word : "searched";
+  return { beams: Number(beams), ids, textRows: Number(textRows), newRows: Number(newRows), promptType };
 }
 
 /** Cache rows that a batch of `items` needs: one per prompt position and item, one per new position and row. */

@@ -4,19 +4,20 @@ import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { MemoryPlan } from "../models/load-model.ts";
-import type {
-  Activation,
-  CheckpointCard,
-  Generation,
-  MatchLogits,
-  ModelCard,
-  Pixels,
-  RetrievalCard,
-  RetrievalStages,
-  RowOptions,
-  Stages,
-  TextOptions,
-  Vectors,
+import {
+  type Activation,
+  type CheckpointCard,
+  type Generation,
+  type MatchLogits,
+  type ModelCard,
+  mostBeams,
+  type Pixels,
+  type RetrievalCard,
+  type RetrievalStages,
+  type RowOptions,
+  type Stages,
+  type TextOptions,
+  type Vectors,
 } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
@@ -255,6 +256,22 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
       (ids, checked) => this.lengthAtStop(ids, stopStrings, checked),
       { signal: options.signal, onIds },
     );
+  }
+
+  async rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
+    options?: RowOptions,
+  ): Promise<number[]> {
+    const groups = Array.from({ length: Math.ceil(answers.length / mostBeams) }, (_, group) =>
+      this.row(
+        "rank",
+        { prompt, textIds, answers: answers.slice(group * mostBeams, (group + 1) * mostBeams) },
+        options,
+      ),
+    );
+    return ((await Promise.all(groups)) as number[][]).flat();
   }
 
   detokenize(ids: readonly number[]): Promise<string> {

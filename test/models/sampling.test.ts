@@ -10,9 +10,8 @@ import { checkGenerateRow, type GenerateRow } from "../../src/models/generate-ro
 import { samplingWords } from "../../src/models/sampling-words.ts";
 import { defaultGeneration, type Generation } from "../../src/stages.ts";
 import { lowest, penalised, ranked } from "../reference/decoding.ts";
-import { optLogits } from "../reference/opt.ts";
 import { drawn, keptIds, probabilities } from "../reference/sampling.ts";
-import { loadTinyOpt, type TinyOpt } from "./tiny-opt.ts";
+import { loadTinyOpt, logitsBehind, type TinyOpt } from "./tiny-opt.ts";
 
 const gpu: Gpu = await openGpu({ nap: true });
 process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
@@ -71,24 +70,14 @@ async function idsOf(
   return ids;
 }
 
-/** Scores of the next id, in f64: the whole sequence anew, penalties, temperature. */
-function nextScores(tiny: TinyOpt, { prompt, textIds, generation }: GenerateRow, ids: readonly number[]): number[] {
-  const { config, cases, model } = tiny;
-  const values = [...new Float32Array(Uint8Array.from(prompt.bytes).buffer)];
-  const image = Array.from({ length: cases.queries }, (_, q) => values.slice(q * config.width, (q + 1) * config.width));
-  const reference = {
-    heads: config.heads,
-    layers: config.layers,
-    eps: config.normEps,
-    tensor: (name: string) => tiny.tensors.get(name) ?? assert.fail(name),
-    round: (value: number) => value,
-    roundPosition: (value: number) => value,
-  };
-  const logits = optLogits(reference, image, [...textIds, ...ids]).at(-1) ?? [];
-  const { minNewTokens, repetitionPenalty, repetitionPenaltyScope, temperature } = generation;
+/** Scores of the next id, in f64: penalties, temperature. */
+function nextScores(tiny: TinyOpt, row: GenerateRow, ids: readonly number[]): number[] {
+  const { model } = tiny;
+  const { textIds } = row;
+  const { minNewTokens, repetitionPenalty, repetitionPenaltyScope, temperature } = row.generation;
   const seen = new Set(repetitionPenaltyScope === "all" ? [model.imageId, ...textIds, ...ids] : ids);
   const settings = { maxNew: 0, minNew: minNewTokens, penalty: repetitionPenalty, lengthPenalty: 1 };
-  const scores = penalised(logits, seen, ids.length, settings, model.stopIds);
+  const scores = penalised(logitsBehind(tiny, row, ids).at(-1) ?? [], seen, ids.length, settings, model.stopIds);
   return Array.from(scores, (score) => (score === lowest ? lowest : score / temperature));
 }
 

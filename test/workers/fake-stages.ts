@@ -77,6 +77,9 @@ export function fakeStages(rowMs = 0, onRow: (stage: string) => Promise<void> = 
       const seed = createHash("sha256").update(prompt.bytes).update(Uint8Array.from(textIds)).digest();
       return [...seed.subarray(0, Math.min(6, generation.maxNewTokens))];
     },
+    async rank(_prompt, _textIds, answers) {
+      return answers.map((ids) => -ids.length);
+    },
     async detokenize(ids) {
       return Buffer.from(ids).toString("hex");
     },
