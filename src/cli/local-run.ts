@@ -45,8 +45,7 @@ export function ofEvery(images: readonly string[], asked: readonly Asked[]): Loc
 export type LocalResult = {
   readonly image: string;
   readonly asked: string | null;
-} & /** `ranked`: of given answers all, the likeliest first; `text` is the first of them. */
-(
+} /** `ranked`: of given answers all, the likeliest first; `text` is the first of them. */ & (
   | (Answer & { readonly ranked?: readonly RankedAnswer[] })
   | { readonly error: { readonly type: string; readonly message: string } }
 );
