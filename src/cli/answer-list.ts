@@ -1,6 +1,6 @@
 // --answers FILE: the answers that `ask` chooses from, one a line.
 
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { UsageError } from "./errors.ts";
 
@@ -20,10 +20,10 @@ export function addAnswersOptions(command: Command): Command {
  * @param generationFlags those that were given: they have no part in it
  * @throws UsageError
  */
-export async function readAnswers(
+export function readAnswers(
   { answers: file, allScores }: AnswersFlags,
   generationFlags: readonly string[],
-): Promise<readonly string[] | null> {
+): readonly string[] | null {
   if (file === undefined) {
     if (allScores) throw new UsageError("--all-scores: expected --answers beside it, got none");
     return null;
@@ -32,15 +32,19 @@ export async function readAnswers(
   if (flag !== undefined) {
     throw new UsageError(`${flag}: expected no flags of generation beside --answers, which generates nothing`);
   }
-  const text = await readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) => {
-    throw new UsageError(
-      `--answers: expected a text file, got ${JSON.stringify(file)} (${cause.code ?? cause.message})`,
-    );
-  });
-  const lines = text
+  const lines = textOf(file)
     .split("\n")
     .map((line) => line.trim())
     .filter((line) => line !== "");
   if (lines.length === 0) throw new UsageError(`--answers: expected an answer a line in ${file}, got none`);
   return lines;
+}
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    throw new UsageError(`--answers: expected a text file, got ${JSON.stringify(file)} (${code ?? message})`);
+  }
 }

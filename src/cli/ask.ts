@@ -53,7 +53,7 @@ Examples:
   command.action(async (image: string, questions: string[], flags: Flags) => {
     const generation = generationFrom(flags);
     const line = streamedLine(flags, flags.format, generation);
-    const answers = await readAnswers(flags, givenGenerationFlags(command));
+    const answers = readAnswers(flags, givenGenerationFlags(command));
     if (line && answers)
       throw new UsageError("--stream: expected no --answers beside it, which has no text that comes");
     const { ofEvery, runLocally } = await import("./local-run.ts");

@@ -27,7 +27,7 @@ test("a text is written word by word, and ends as if written at once", () => {
 });
 
 test("words that later ids change are not written before; control characters never", () => {
-  assert.deepEqual(written("it '", "it 's red", "it's red"), ["x\t", "it", "'s red", "\n"].toSpliced(2, 1, "'s red"));
+  assert.deepEqual(written("it '", "it's", "it's red"), ["x\t", "it", "'s red", "\n"]);
   assert.equal(written("a \ufffd", "a \u732b b", "a \u732b b").join(""), "x\ta \u732b b\n");
   assert.equal(
     written("one\ntwo\n", "one\ntwo\n\u001b[31m three", "one\ntwo\n\u001b[31m three").join(""),

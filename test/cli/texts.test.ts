@@ -57,7 +57,8 @@ test("--stop ends texts with the id that completes one; --stream writes what is 
   // The text of the first few ids; trimmed, so that it is part of the untrimmed text that is looked at.
   const stop = whole.text.slice(1, 4);
   const [ended] = await linesOf("ask", shapes ?? "", question, ...flags, "--stop", "zebra", "--stop", stop);
-  assert.ok(ended && ended.text.includes(stop) && ended.token_ids.length < whole.token_ids.length);
+  assert.ok(ended);
+  assert.ok(ended.text.includes(stop) && ended.token_ids.length < whole.token_ids.length);
   assert.deepEqual(whole.token_ids.slice(0, ended.token_ids.length), ended.token_ids);
   const plain = ["ask", shapes ?? "", question, "", ...flags, ...tiny];
   const streamed = await runCli([...plain, "--stream"]);
