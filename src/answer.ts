@@ -29,6 +29,7 @@ export async function answer(
 /** The first half: what depends on the image alone, and serves every text about it. */
 export async function promptOf(stages: Stages, image: Uint8Array, options: RowOptions = {}): Promise<Activation> {
   const pixels = await stages.toPixels(image); //                                  (3, height, width)
+  if (stages.card.handsOver === "features") return stages.encode(pixels, options);
   return stages.encodeAndQuery(pixels, options); //                                features, then prompt (queries, llmWidth)
 }
 

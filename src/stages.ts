@@ -36,7 +36,7 @@ export interface Vectors {
   readonly bytes: Uint8Array;
 }
 
-/** What the matching head says of an image and a text, averaged over the queries: [no match, match]. */
+/** What the matching head says of an image and a text, averaged over queries where there are some: [no match, match]. */
 export type MatchLogits = readonly [number, number];
 
 /** Generation settings, with the names and defaults of Hugging Face's generate(). */
@@ -117,13 +117,16 @@ export interface CheckpointCard {
 
 /** Of a model that writes texts. */
 export interface ModelCard extends CheckpointCard {
+  /** What generate takes: the prompt of a Q-Former, or, of a model that has none, the features. */
+  readonly handsOver: Activation["kind"];
+  /** Shape of that. */
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
   readonly maxPositions: number;
 }
 
 /** Of a model that compares images with texts. */
-export interface RetrievalCard extends CheckpointCard {
+export interface ContrastCard extends CheckpointCard {
   /** The vectors of an image: (queries, width). A text has one of this width. */
   readonly vectors: readonly [number, number];
   /** Most ids of a text, specials included. */
@@ -157,11 +160,11 @@ export interface ImageStages {
 /** The stages of one loaded model that writes texts. */
 export interface Stages extends ImageStages {
   readonly card: ModelCard;
-  /** Q-Former and language projection. */
+  /** Q-Former and language projection; only of a model that hands over a prompt. */
   query(features: Activation, options?: RowOptions): Promise<Activation>;
-  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. */
+  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is. */
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
-  /** Text ids for the language model, specials included, image slots excluded. @throws TokenizerError */
+  /** Text ids for the language model or its encoder, specials included, image slots excluded. @throws TokenizerError */
   tokenize(text: string | null): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(
@@ -184,15 +187,19 @@ export interface Stages extends ImageStages {
   detokenize(ids: readonly number[]): Promise<string>;
 }
 
-/** The stages of one loaded model that compares images with texts; `query` is the Q-Former, in three forms. */
-export interface RetrievalStages extends ImageStages {
-  readonly card: RetrievalCard;
+/** The stages of one loaded model that compares images with texts; `query` makes the vectors of either. */
+export interface ContrastStages extends ImageStages {
+  readonly card: ContrastCard;
   /** Ids of a text, specials included; nothing is cut off. @throws TokenizerError */
   tokenize(text: string): Promise<number[]>;
-  /** Q-Former over the image alone -> (queries, width). */
+  /** The image alone -> (queries, width). */
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over the text alone -> (1, width). @throws TextError */
+  /** The text alone -> (1, width). @throws TextError */
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over image and text together, then the matching head. @throws TextError */
+}
+
+/** The stages of one that has a matching head as well. */
+export interface RetrievalStages extends ContrastStages {
+  /** Image and text together, then the matching head. @throws TextError */
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits>;
 }

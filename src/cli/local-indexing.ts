@@ -15,11 +15,11 @@ import {
   type IndexModel,
   openImageIndex,
 } from "../search/vector-file.ts";
-import type { RetrievalCard } from "../stages.ts";
+import type { ContrastCard } from "../stages.ts";
 import { describeError, InterruptedError, UsageError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
-import { chooseLocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
+import { chooseLocalModel, type ModelRun, withModel } from "./local-model.ts";
 import { imagesInFlight } from "./local-run.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
@@ -56,8 +56,8 @@ export async function indexLocally(
 ): Promise<IndexCounts> {
   const old = await openImageIndex(file);
   const images = await listed(sources);
-  const chosen = await chooseLocalModel(model, "retrieval");
-  return withRetrieval(chosen, { interrupted: "stopped before all images were done" }, async (run) => {
+  const chosen = await chooseLocalModel(model, "vectors");
+  return withModel(chosen, "stopped before all images were done", async (run) => {
     const wanted = indexModel(chosen.ref, run.stages.card);
     if (old !== null) expectModel(old, wanted);
     const update = await Update.begin(file, old, wanted);
@@ -90,7 +90,7 @@ export async function indexLocally(
 }
 
 /** Whose vectors this run makes. */
-export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: RetrievalCard): IndexModel {
+export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: ContrastCard): IndexModel {
   return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
 }
 
@@ -113,7 +113,7 @@ async function listed(sources: readonly string[]): Promise<string[]> {
 }
 
 /** Read an image, and encode it unless its bytes are known. */
-async function look({ stages, signal, fatal }: RetrievalRun, image: string, update: Update): Promise<Looked> {
+async function look({ stages, signal, fatal }: ModelRun<"vectors">, image: string, update: Update): Promise<Looked> {
   signal.throwIfAborted();
   try {
     const problem = fatal();

@@ -4,7 +4,7 @@
 import { type Answer, answerFrom, promptOf, type RankedAnswer, rankAnswers } from "../answer.ts";
 import { sha256 } from "../jobs/store.ts";
 import type { Activation, Generation, Stages } from "../stages.ts";
-import { modelText } from "../workers/activities/model-text.ts";
+import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
@@ -66,42 +66,45 @@ export async function runLocally(
   run: LocalRun,
   emit: (result: LocalResult, progress: Progress) => void,
 ): Promise<number> {
-  const model = await chooseLocalModel(run.model, "texts");
-  const interrupted = "stopped before all images were done";
-  return withModel(
-    (group, report) => group.open(model, report),
-    interrupted,
-    async ({ stages, signal, fatal }) => {
-      let failures = 0;
-      const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
-      const progress = new Progress(units, { noun: run.noun ?? "images" });
-      const work = async (item: LocalItem) => {
-        const problem = fatal();
-        return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
-      };
-      const take = (results: readonly LocalResult[]) => {
-        for (const result of results) {
-          if ("error" in result) failures += 1;
-          emit(result, progress);
-          progress.add("error" in result);
-        }
-      };
-      const { onText } = run;
-      if (onText === undefined) {
-        await inOrder(run.items, imagesInFlight, work, take);
-      } else {
-        for (const item of run.items) {
-          const image = await readAndEncode(stages, item.image, signal);
-          for (const asked of item.asked) {
-            const tell = (text: string) => onText(item.image, asked.text, text, progress);
-            take([await oneText(stages, image, asked, signal, tell)]);
-          }
+  const model = await chooseLocalModel(run.model, purposeOf(run.items));
+  return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
+    let failures = 0;
+    const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
+    const progress = new Progress(units, { noun: run.noun ?? "images" });
+    const work = async (item: LocalItem) => {
+      const problem = fatal();
+      return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
+    };
+    const take = (results: readonly LocalResult[]) => {
+      for (const result of results) {
+        if ("error" in result) failures += 1;
+        emit(result, progress);
+        progress.add("error" in result);
+      }
+    };
+    const { onText } = run;
+    if (onText === undefined) {
+      await inOrder(run.items, imagesInFlight, work, take);
+    } else {
+      for (const item of run.items) {
+        const image = await readAndEncode(stages, item.image, signal);
+        for (const asked of item.asked) {
+          const tell = (text: string) => onText(item.image, asked.text, text, progress);
+          take([await oneText(stages, image, asked, signal, tell)]);
         }
       }
-      progress.finish();
-      return failures;
-    },
+    }
+    progress.finish();
+    return failures;
+  });
+}
+
+/** What the model is wanted for; one that is of no use for some of the items fails only those. */
+function purposeOf(items: readonly LocalItem[]): "texts" | "captions" | "answers" {
+  const [purpose = "texts", ...others] = new Set(
+    items.flatMap(({ asked }) => asked.map(({ task }) => purposeOfTask[task])),
   );
+  return others.length > 0 ? "texts" : purpose;
 }
 
 /** All texts about one image at once; an image that cannot be read or decoded fails each of them. */
@@ -139,7 +142,7 @@ async function oneText(
   if ("problem" in encoded) return { image, asked, error: describeError(encoded.problem) };
   const { prompt, digest } = encoded;
   try {
-    const text = modelText(stages.card.family, task, asked);
+    const text = modelText(stages.card, task, asked);
     if (answers !== undefined) {
       const ranked = await rankAnswers(stages, prompt, text ?? "", answers, { signal });
       return { image, asked, ...best(ranked), ranked };

@@ -11,7 +11,7 @@ import { expectModel, type ImageIndex, type IndexedImage, openImageIndex } from 
 import type { Activation } from "../stages.ts";
 import { describeError, UsageError } from "./errors.ts";
 import { indexModel } from "./local-indexing.ts";
-import { chooseLocalModel, type LocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
+import { chooseLocalModel, type LocalModel, type ModelRun, withModel } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
 
@@ -55,7 +55,7 @@ export async function searchLocally(
   }
   const model = await modelFor(search.model, index);
   const stages = search.rerank === 0 ? (["query"] as const) : (["encode", "query"] as const);
-  return withRetrieval(model, { stages, interrupted: "stopped before all texts were done" }, async (run) => {
+  return withModel({ ...model, stages }, "stopped before all texts were done", async (run) => {
     expectModel(index, indexModel(model.ref, run.stages.card));
     const ids = await Promise.all(search.texts.map((text) => run.stages.tokenize(text)));
     const found = await nearest(run, index, ids, Math.max(search.top, search.rerank));
@@ -74,12 +74,12 @@ export async function searchLocally(
 }
 
 /** The model that made the index, or what --model and --dtype say it is. @throws UsageError */
-async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<LocalModel> {
+async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<LocalModel<"matches">> {
   if (flags.dtype !== "auto" && flags.dtype !== model.dtype) {
     throw new UsageError(`--dtype: expected ${model.dtype}, the type that ${file} was made with, got ${flags.dtype}`);
   }
-  if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype };
-  return chooseLocalModel({ ...flags, dtype: model.dtype }, "retrieval");
+  if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype, purpose: "matches" };
+  return chooseLocalModel({ ...flags, dtype: model.dtype }, "matches");
 }
 
 interface Found {
@@ -89,7 +89,7 @@ interface Found {
 
 /** The images with the largest cosines of each text, the largest first. */
 async function nearest(
-  { stages, signal }: RetrievalRun,
+  { stages, signal }: ModelRun<"matches">,
   index: ImageIndex,
   ids: readonly (readonly number[])[],
   most: number,
@@ -110,7 +110,7 @@ async function nearest(
 
 /** The results of one text: those that were matched first. */
 async function ordered(
-  { stages, signal }: RetrievalRun,
+  { stages, signal }: ModelRun<"matches">,
   images: IndexedImages,
   search: LocalSearch,
   { text, ids, found }: { readonly text: string; readonly ids: readonly number[]; readonly found: readonly Found[] },
@@ -132,12 +132,12 @@ async function ordered(
 
 /** The images of an index, read again where they are to be matched. */
 class IndexedImages {
-  readonly #run: RetrievalRun;
+  readonly #run: ModelRun<"matches">;
   readonly #index: ImageIndex;
   /** By place; least recently used first. */
   readonly #features = new Map<number, Promise<Activation>>();
 
-  constructor(run: RetrievalRun, index: ImageIndex) {
+  constructor(run: ModelRun<"matches">, index: ImageIndex) {
     this.#run = run;
     this.#index = index;
   }

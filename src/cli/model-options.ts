@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
+import { familyFor, type Purpose, purposes } from "../models/families.ts";
 import { NotAvailableError, UsageError } from "./errors.ts";
 import { fromHere } from "./output.ts";
 
@@ -59,21 +60,30 @@ export interface ChosenModel {
 /** The random-weight checkpoint that the tests use; its captions are nonsense. */
 const fixtureModel = join(packageRoot, "test", "fixtures", "models", "blip2-opt-demo");
 
-/** What a command wants of a model; src/models/blip-2-config.ts says which class each is. */
-export type ModelPurpose = "texts" | "retrieval";
-
 /** The first folder of `folder` that holds a checkpoint for this purpose. */
-function trainedModel(purpose: ModelPurpose, folder: string): string | null {
+function trainedModel(purpose: Purpose, folder: string): string | null {
   if (!existsSync(folder)) return null;
   for (const name of readdirSync(folder).sort()) {
     const config = join(folder, name, "config.json");
     if (!existsSync(config)) continue;
-    const { model_type, architectures } = JSON.parse(readFileSync(config, "utf8"));
-    const compares = Array.isArray(architectures) && architectures.includes("Blip2ForImageTextRetrieval");
-    if (model_type === "blip-2" && compares === (purpose === "retrieval")) return join(folder, name);
+    if (isFor(purpose, JSON.parse(readFileSync(config, "utf8")))) return join(folder, name);
   }
   return null;
 }
+
+function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
+  try {
+    return familyFor("", config, purpose) !== null;
+  } catch {
+    return false;
+  }
+}
+
+/** What --model may name where no demo model fits and no fixture stands in: the class, and a checkpoint of it. */
+const examples: { readonly [P in Purpose]?: readonly [string, string] } = {
+  matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+  vectors: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+};
 
 /**
  * The model to use: --model, else the demo model that fits the command.
@@ -82,7 +92,7 @@ function trainedModel(purpose: ModelPurpose, folder: string): string | null {
  */
 export function chooseModel(
   model: string | undefined,
-  purpose: ModelPurpose = "texts",
+  purpose: Purpose = "texts",
   demoModels: string = join(packageRoot, "models"),
 ): ChosenModel {
   if (model !== undefined) {
@@ -92,10 +102,12 @@ export function chooseModel(
   const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
-  if (purpose === "retrieval") {
+  const named = examples[purpose];
+  if (named !== undefined) {
+    const [architecture, example] = named;
     throw new UsageError(
-      "--model: expected a Hugging Face id or a directory of a Blip2ForImageTextRetrieval checkpoint, got none, and no demo " +
-        "model that compares images with texts is there; name one, as --model Salesforce/blip2-itm-vit-g",
+      `--model: expected a Hugging Face id or a directory of a ${architecture} checkpoint, got none, and no demo ` +
+        `model that ${purposes[purpose]} is there; name one, as --model ${example}`,
     );
   }
   if (existsSync(join(fixtureModel, "config.json"))) {

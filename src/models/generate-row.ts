@@ -7,9 +7,9 @@ import { GenerationError } from "./errors.ts";
 import type { LanguageModel } from "./language-model.ts";
 
 export interface GenerateRow {
-  /** (queries, width) of the Q-Former. */
+  /** What the model's `prompt` says. */
   readonly prompt: Activation;
-  /** Specials included, image slots excluded. */
+  /** Specials included, image slots excluded: what the sequence begins with, or what the model's encoder reads. */
   readonly textIds: readonly number[];
   readonly generation: Generation;
   /** Hex SHA-256 of the image file's bytes; doSample needs it. */
@@ -41,9 +41,32 @@ export function keptPerBeam(model: LanguageModel): number {
   return Math.max(2, 1 + model.stopIds.length);
 }
 
-/** Image slots and text. */
+/** The ids that a row's sequence begins with, after the image slots. */
+export function firstIds(model: LanguageModel, row: GenerateRow): readonly number[] {
+  return model.memory?.encoder?.start ?? row.textIds;
+}
+
+/** Image slots and the ids behind them. */
 export function promptLength(model: LanguageModel, row: GenerateRow): number {
-  return model.queries + row.textIds.length;
+  return model.queries + firstIds(model, row).length;
+}
+
+/** Rows of one item under these buckets, padding included. */
+export interface ItemRows {
+  /** Image slots and the ids that the sequence begins with. */
+  readonly sequence: number;
+  /** Of text that an encoder reads. */
+  readonly encoder: number;
+  readonly memory: number;
+}
+
+export function itemRows({ queries, memory }: LanguageModel, { textRows }: GenerateBuckets): ItemRows {
+  const encoder = memory?.encoder;
+  return {
+    sequence: queries + (encoder ? encoder.start.length : textRows),
+    encoder: encoder ? textRows : 0,
+    memory: memory ? memory.rows(textRows) : 0,
+  };
 }
 
 /**
@@ -56,14 +79,15 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
   const expect: Expect = (holds, what, expected, got) => {
     if (!holds) throw new GenerationError(`${what}: expected ${expected}, got ${got}`);
   };
+  const { kind, shape } = model.prompt;
   expect(
-    prompt.kind === "prompt" && prompt.shape[0] === model.queries && prompt.shape[1] === model.width,
+    prompt.kind === kind && prompt.shape[0] === shape[0] && prompt.shape[1] === shape[1],
     "generate",
-    `a prompt (${model.queries}, ${model.width})`,
+    `${kind} (${shape.join(", ")})`,
     `${prompt.kind} (${prompt.shape.join(", ")})`,
   );
-  const bytes = model.queries * model.width * (prompt.type === "f16" ? 2 : 4);
-  expect(prompt.bytes.length === bytes, "generate", `${bytes} bytes of ${prompt.type} prompt`, prompt.bytes.length);
+  const bytes = shape[0] * shape[1] * (prompt.type === "f16" ? 2 : 4);
+  expect(prompt.bytes.length === bytes, "generate", `${bytes} bytes of ${prompt.type} ${kind}`, prompt.bytes.length);
   const badId = textIds.find((id) => !Number.isInteger(id) || id < 0 || id >= model.vocabulary);
   expect(badId === undefined, "generate", `text ids below the vocabulary's ${model.vocabulary}`, badId);
   expect(
@@ -94,12 +118,23 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
     generation.repetitionPenaltyScope,
   );
   checkSampling(row, expect);
+  const encoder = model.memory?.encoder;
+  if (encoder) {
+    expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);
+    expect(
+      textIds.length <= encoder.maxTextIds,
+      "generate",
+      `at most ${encoder.maxTextIds} ids of text`,
+      `${textIds.length}; shorten the text`,
+    );
+  }
   const positions = promptLength(model, row) + maxNewTokens;
   expect(
     positions <= model.maxPositions,
     "generate",
     `at most ${model.maxPositions} positions of image slots, text and new ids`,
-    `${positions} (${model.queries} + ${textIds.length} + ${maxNewTokens}); lower --max-new-tokens or shorten the prompt`,
+    `${positions} (${model.queries} + ${firstIds(model, row).length} + ${maxNewTokens}); ` +
+      `lower --max-new-tokens${encoder ? "" : " or shorten the prompt"}`,
   );
 }
 
@@ -163,7 +198,7 @@ export function bucketsOfKey(key: string): GenerateBuckets {
 
 /** Cache rows that a batch of `items` needs: one per prompt position and item, one per new position and row. */
 export function cacheSlots(model: LanguageModel, items: number, buckets: GenerateBuckets): number {
-  return items * (model.queries + buckets.textRows) + items * buckets.beams * buckets.newRows;
+  return items * itemRows(model, buckets).sequence + items * buckets.beams * buckets.newRows;
 }
 
 /** Elements from one cache row to the next: whole words under f16. */
@@ -174,20 +209,22 @@ export function cacheStride(model: LanguageModel): number {
 /** Most items of one batch where memory allows; more does not make a step cheaper per item on CPU drivers. */
 const mostItems = { software: 8, gpu: 16 } as const;
 
-/** Most rows (a power of two, at least 1) whose logits, caches and activations each fit one binding. */
+/** Most rows (a power of two, at least 1) whose logits, prompts, caches, memory and activations each fit one binding. */
 export function maxGenerateRows(
   gpu: Pick<Gpu, "bindingLimit" | "softwareAdapter">,
   model: LanguageModel,
   key: string,
 ): number {
   const buckets = bucketsOfKey(key);
+  const { sequence, encoder, memory } = itemRows(model, buckets);
+  const itemMost = Math.max(sequence, encoder, memory, model.prompt.shape[0]);
   const fits = (items: number) => {
     const rows = items * buckets.beams;
-    const promptRows = items * (model.queries + buckets.textRows);
+    const cacheRows = Math.max(cacheSlots(model, items, buckets), items * memory);
     return [
       byteLength([rows, model.vocabulary], "f32"),
-      byteLength([cacheSlots(model, items, buckets), cacheStride(model)], model.cache.type),
-      byteLength([Math.max(rows, promptRows), model.widest], "f32"),
+      byteLength([cacheRows, cacheStride(model)], model.cache.type),
+      byteLength([Math.max(rows, items * itemMost), model.widest], "f32"),
     ].every((bytes) => bytes <= gpu.bindingLimit);
   };
   let items: number = gpu.softwareAdapter ? mostItems.software : mostItems.gpu;

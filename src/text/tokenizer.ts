@@ -15,7 +15,8 @@ export const maxTextLength = 2 ** 20;
 export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
-   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text.
+   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
+   * continues a prompt, whose ids begin with bos and have no end.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
@@ -60,7 +61,8 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
-  const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
+  const bos = bosOf(model);
+  const continues = writesCaptions(model);
   const image = idOf(model.image_token_index ?? model.image_token_id);
 
   const isText = (id: number) => {
@@ -80,7 +82,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
           `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
         );
       }
-      return ids;
+      return continues ? [bos, ...ids.slice(1, -1)] : ids;
     },
     detokenize(ids) {
       const kept = ids.filter(isText);
@@ -95,6 +97,24 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
 
 /** Some text in front, as transformers' StopStringCriteria has it, because decoders treat the first token differently. */
 const anyText = "abcdef";
+
+/** The id that starts a text where none is given, with the configuration classes' defaults. */
+function bosOf({ model_type, text_config }: Fields): number {
+  return idOf(asObject(text_config)?.bos_token_id) ?? (model_type === "blip" ? 30522 : 2);
+}
+
+/**
+ * BLIP's captioner, which continues its prompt: what the tokenizer puts first, [CLS], gives way to bos, [DEC], and what it puts
+ * last, [SEP], is left out. The other kinds of BLIP read a text as it is.
+ */
+function writesCaptions({ model_type, architectures }: Fields): boolean {
+  if (model_type !== "blip") return false;
+  return (
+    !Array.isArray(architectures) ||
+    architectures.length === 0 ||
+    architectures.includes("BlipForConditionalGeneration")
+  );
+}
 
 function check(text: string): void {
   if (text.length > maxTextLength) {

@@ -9,7 +9,6 @@ import type {
   GpuStats,
   GpuThreadData,
   GpuThreadOptions,
-  ModelKind,
   ModelRequest,
   OpenedGpu,
   ProgramName,
@@ -121,15 +120,11 @@ export class GpuHost {
   }
 
   /** Read a checkpoint and upload its weights. @throws what loadModel throws */
-  load(
-    request: ModelRequest,
-    kind: ModelKind,
-    onProgress: (progress: WeightsProgress) => void = () => {},
-  ): Promise<ThreadModel> {
+  load(request: ModelRequest, onProgress: (progress: WeightsProgress) => void = () => {}): Promise<ThreadModel> {
     let id = 0;
     const loaded = this.#call((given) => {
       id = given;
-      return { type: "load", id, request, kind };
+      return { type: "load", id, request };
     });
     this.#progress.set(id, onProgress);
     return loaded.finally(() => this.#progress.delete(id)) as Promise<ThreadModel>;

@@ -50,7 +50,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
     switch (message.type) {
       case "load":
         return answer(message.id, async () => {
-          const loaded = await loadModel(gpu, message.request, message.kind, {
+          const loaded = await loadModel(gpu, message.request, {
             cacheFolder: options.cacheFolder,
             onProgress: (progress) => say({ type: "progress", id: message.id, progress }),
           });

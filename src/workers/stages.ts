@@ -3,16 +3,18 @@
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
-import type { MemoryPlan } from "../models/load-model.ts";
+import type { MemoryPlan } from "../models/checked-model.ts";
+import type { Purpose } from "../models/families.ts";
 import {
   type Activation,
   type CheckpointCard,
+  type ContrastCard,
+  type ContrastStages,
   type Generation,
   type MatchLogits,
   type ModelCard,
   mostBeams,
   type Pixels,
-  type RetrievalCard,
   type RetrievalStages,
   type RowOptions,
   type Stages,
@@ -49,9 +51,24 @@ export interface OpenedStages extends Stages {
 }
 
 /** A model that compares images with texts, served by this process. */
+export interface OpenedContrastStages extends ContrastStages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
+/** The same of one that has a matching head. */
 export interface OpenedRetrievalStages extends RetrievalStages {
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
+}
+
+/** The stages of a model by what it is opened for. */
+export interface OpenedFor {
+  texts: OpenedStages;
+  captions: OpenedStages;
+  answers: OpenedStages;
+  matches: OpenedRetrievalStages;
+  vectors: OpenedContrastStages;
 }
 
 /** All models of one process: one GPU thread, one pool of io threads. */
@@ -60,13 +77,14 @@ export interface StagesGroup {
   readonly selfTest: "passed" | "remembered";
   /** Resolves with the error after which nothing works; the process should end with it as its last line. */
   readonly fatal: Promise<Error>;
-  /** Load a model. Closing the returned Stages does not free it; close the group. @throws what loadModel throws, TokenizerError */
-  open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<OpenedStages>;
-  /** The same for a model that compares images with texts. */
-  openRetrieval(
-    request: ModelRequest,
+  /**
+   * Load a model, by default one that writes texts. Closing the returned stages does not free it; close the group.
+   * @throws what loadModel throws, TokenizerError
+   */
+  open<P extends Purpose = "texts">(
+    request: ModelRequest<P>,
     onProgress?: (progress: WeightsProgress) => void,
-  ): Promise<OpenedRetrievalStages>;
+  ): Promise<OpenedFor[P]>;
   stats(): Promise<GpuStats>;
   /** `drain` finishes what was asked, `reject` gives it up at the next submit boundary. */
   close(how?: "drain" | "reject"): Promise<void>;
@@ -90,16 +108,18 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
     report,
     selfTest,
     fatal: host.fatal,
-    async open(request, onProgress) {
-      const model = await host.load(request, "generation", onProgress);
+    async open<P extends Purpose = "texts">(
+      request: ModelRequest<P>,
+      onProgress?: (progress: WeightsProgress) => void,
+    ): Promise<OpenedFor[P]> {
+      const model = await host.load(request, onProgress);
+      const { programs, folder } = model;
       // A checkpoint whose tokenizer cannot be used fails here, not at every item.
-      if (model.programs.includes("generate")) await io.run("tokenize", { folder: model.folder, text: null });
-      return new ThreadedStages(host, io, model, async () => {});
-    },
-    async openRetrieval(request, onProgress) {
-      const model = await host.load(request, "retrieval", onProgress);
-      if (model.programs.includes("queryText")) await io.run("tokenize", { folder: model.folder, text: "" });
-      return new ThreadedRetrievalStages(host, io, model, async () => {});
+      if (programs.includes("generate") || programs.includes("queryText")) {
+        await io.run("tokenize", { folder, text: "" });
+      }
+      const make: ThreadedFor[P] = threaded[(request.purpose ?? "texts") as P];
+      return make(host, io, model, async () => {});
     },
     stats: () => host.stats(),
     async close(how = "drain") {
@@ -108,25 +128,18 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
   };
 }
 
-/** The stages of one model alone in its process. Closing them closes the threads. */
-export async function openStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedStages> {
+/** The stages of one model, by default one that writes texts, alone in its process. Closing them closes the threads. */
+export async function openStages<P extends Purpose = "texts">(
+  options: StagesGroupOptions & ModelRequest<P>,
+): Promise<OpenedFor[P]> {
   const group = await openStagesGroup(options);
   try {
-    const { ref, dtype, stages } = options;
-    const opened = await group.open({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
-    return Object.assign(opened, { close: () => group.close() });
-  } catch (error) {
-    await group.close("reject");
-    throw error;
-  }
-}
-
-/** The stages of one model that compares images with texts, alone in its process. Closing them closes the threads. */
-export async function openRetrievalStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedRetrievalStages> {
-  const group = await openStagesGroup(options);
-  try {
-    const { ref, dtype, stages } = options;
-    const opened = await group.openRetrieval({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
+    const { ref, dtype, stages, purpose } = options;
+    const opened = await group.open<P>({
+      ...{ ref, dtype },
+      ...(stages === undefined ? {} : { stages }),
+      ...(purpose === undefined ? {} : { purpose }),
+    });
     return Object.assign(opened, { close: () => group.close() });
   } catch (error) {
     await group.close("reject");
@@ -279,7 +292,7 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
   }
 }
 
-class ThreadedRetrievalStages extends ThreadedImageStages<RetrievalCard> implements OpenedRetrievalStages {
+class ThreadedContrastStages extends ThreadedImageStages<ContrastCard> implements OpenedContrastStages {
   tokenize(text: string): Promise<number[]> {
     return this.idsOf(text);
   }
@@ -291,8 +304,23 @@ class ThreadedRetrievalStages extends ThreadedImageStages<RetrievalCard> impleme
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors> {
     return this.row("queryText", textIds, options) as Promise<Vectors>;
   }
+}
 
+class ThreadedRetrievalStages extends ThreadedContrastStages implements OpenedRetrievalStages {
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits> {
     return this.row("queryBoth", { features, textIds }, options) as Promise<MatchLogits>;
   }
 }
+
+type ThreadedFor = {
+  readonly [P in Purpose]: (...given: ConstructorParameters<typeof ThreadedImageStages>) => OpenedFor[P];
+};
+
+/** By what a model is opened for. */
+const threaded: ThreadedFor = {
+  texts: (...given) => new ThreadedStages(...given),
+  captions: (...given) => new ThreadedStages(...given),
+  answers: (...given) => new ThreadedStages(...given),
+  matches: (...given) => new ThreadedRetrievalStages(...given),
+  vectors: (...given) => new ThreadedContrastStages(...given),
+};

@@ -155,18 +155,18 @@ test("the demo model is one that fits the command", () => {
     mkdirSync(join(folder, name));
     writeFileSync(join(folder, name, "config.json"), JSON.stringify({ model_type: "blip-2", ...config }));
   };
-  assert.throws(() => chooseModel(undefined, "retrieval", folder), {
+  assert.throws(() => chooseModel(undefined, "matches", folder), {
     name: "UsageError",
-    message: /^--model: expected .*Blip2ForImageTextRetrieval.*, got none, and no demo model that compares images/,
+    message: /^--model: expected .*Blip2ForImageTextRetrieval.*, got none, and no demo model that has a matching head/,
   });
   put("a-compares", { architectures: ["Blip2ForImageTextRetrieval"] });
   put("b-other", { model_type: "clip", architectures: ["CLIPModel"] });
   assert.match(chooseModel(undefined, "texts", folder).ref, /fixtures/, "the one that compares writes no texts");
   put("c-writes", { architectures: ["Blip2ForConditionalGeneration"] });
   assert.equal(chooseModel(undefined, "texts", folder).ref, join(folder, "c-writes"));
-  const { ref, notice } = chooseModel(undefined, "retrieval", folder);
+  const { ref, notice } = chooseModel(undefined, "matches", folder);
   assert.equal(ref, join(folder, "a-compares"));
   assert.match(notice ?? "", /using the demo model .*a-compares; choose another with --model/);
-  assert.equal(chooseModel("org/name", "retrieval", folder).ref, "org/name");
+  assert.equal(chooseModel("org/name", "matches", folder).ref, "org/name");
   rmSync(folder, { recursive: true });
 });

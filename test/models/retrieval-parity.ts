@@ -12,13 +12,13 @@ import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { toPixels } from "../../src/image/pixels.ts";
 import { cosineOf, matchProbability } from "../../src/matching.ts";
+import { blip2RetrievalConfig } from "../../src/models/blip-2-config.ts";
 import { WeightLoader } from "../../src/models/load.ts";
-import { type LoadedRetrievalModel, loadRetrievalModel } from "../../src/models/load-model.ts";
-import { checkRetrievalModel } from "../../src/models/model-card.ts";
+import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { type QFormerSequence, qFormerBlock, queryEmbeddings, textEmbeddings } from "../../src/models/q-former.ts";
 import { vectorValues } from "../../src/search/similarity.ts";
-import type { Activation, Dtype, Pixels } from "../../src/stages.ts";
-import { openCheckpoint } from "../../src/weights/checkpoint.ts";
+import type { Activation, Pixels } from "../../src/stages.ts";
+import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { qFormerWithTextNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { fixtures } from "../fixture-files.ts";
 import { expectNear, readTensors } from "./parity.ts";
@@ -59,14 +59,14 @@ interface Computed {
   readonly logits: ReadonlyMap<string, readonly [number, number]>;
 }
 
-type Programs = Required<LoadedRetrievalModel["programs"]>;
+type Programs = Required<LoadedModel<"matches">["programs"]>;
 type InputOf<P> = P extends RowProgram<infer In, unknown> ? In : never;
 type OutputOf<P> =
   P extends RowProgram<never, infer Out> ? Out : P extends RowProgram<infer _, infer Out> ? Out : never;
 
 function run<Name extends keyof Programs>(
   scheduler: RowScheduler,
-  { programs }: LoadedRetrievalModel,
+  { programs }: LoadedModel<"matches">,
   name: Name,
   row: InputOf<Programs[Name]>,
 ): Promise<OutputOf<Programs[Name]>> {
@@ -92,7 +92,7 @@ export async function retrievalParityTests(name: string): Promise<void> {
 
   for (const dtype of ["f32", "f16"] as const) {
     test(`${name} ${dtype}: vectors, cosines, logits and probabilities, all at once`, async () => {
-      const model = await loadRetrievalModel(gpu, folder, { dtype });
+      const model = await loadModel(gpu, folder, { dtype, purpose: "matches" });
       const all = await everything(model, expected, "together");
       const alone = await everything(model, expected, "alone");
       assert.deepEqual(alone, all, "the same bits, whatever they are batched with");
@@ -135,7 +135,7 @@ export async function retrievalParityTests(name: string): Promise<void> {
   }
 
   test(`${name}: texts that the model cannot read are refused`, async () => {
-    const model = await loadRetrievalModel(gpu, folder, { dtype: "f32" });
+    const model = await loadModel(gpu, folder, { dtype: "f32", purpose: "matches" });
     const scheduler = new RowScheduler();
     const most = model.card.maxPositions;
     const longest =
@@ -155,13 +155,13 @@ export async function retrievalParityTests(name: string): Promise<void> {
   });
 }
 
-async function pixelsOf(model: LoadedRetrievalModel, picture: string): Promise<Pixels> {
+async function pixelsOf(model: LoadedModel<"matches">, picture: string): Promise<Pixels> {
   return toPixels(await readFile(path.join(fixtures, "images", picture)), model.card.image);
 }
 
 /** @param how all rows of a program at once, so that they share batches, or one after the other */
 async function everything(
-  model: LoadedRetrievalModel,
+  model: LoadedModel<"matches">,
   { cases, texts }: ExpectedMatches,
   how: "together" | "alone",
 ): Promise<Computed> {
@@ -202,12 +202,12 @@ async function layersOf(
   name: string,
   { layers_of, texts }: ExpectedMatches,
 ): Promise<Map<string, Float32Array>> {
-  const model = await loadRetrievalModel(gpu, retrievalFolder(name), { dtype: "f32", stages: ["encode"] });
+  const model = await loadModel(gpu, retrievalFolder(name), { dtype: "f32", purpose: "matches", stages: ["encode"] });
   const scheduler = new RowScheduler();
   const features = await run(scheduler, model, "encode", await pixelsOf(model, layers_of.image));
   const found = new Map([["features", new Float32Array(features.bytes.slice().buffer)]]);
   const checkpoint = await openCheckpoint(retrievalFolder(name));
-  const { config } = await checkRetrievalModel(checkpoint, "f32" satisfies Dtype);
+  const config = blip2RetrievalConfig(name, (await readSettings(checkpoint, "config.json")) ?? {});
   const loader = new WeightLoader(gpu, checkpoint, "f32");
   const weights = await loader.load(qFormerWithTextNames(config));
   const ids = texts[layers_of.text]?.ids ?? assert.fail("the text of the layers");

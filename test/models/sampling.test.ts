@@ -75,7 +75,7 @@ function nextScores(tiny: TinyOpt, row: GenerateRow, ids: readonly number[]): nu
   const { model } = tiny;
   const { textIds } = row;
   const { minNewTokens, repetitionPenalty, repetitionPenaltyScope, temperature } = row.generation;
-  const seen = new Set(repetitionPenaltyScope === "all" ? [model.imageId, ...textIds, ...ids] : ids);
+  const seen = new Set(repetitionPenaltyScope === "all" ? [model.imageId ?? -1, ...textIds, ...ids] : ids);
   const settings = { maxNew: 0, minNew: minNewTokens, penalty: repetitionPenalty, lengthPenalty: 1 };
   const scores = penalised(logitsBehind(tiny, row, ids).at(-1) ?? [], seen, ids.length, settings, model.stopIds);
   return Array.from(scores, (score) => (score === lowest ? lowest : score / temperature));

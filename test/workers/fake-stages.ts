@@ -21,8 +21,17 @@ export const fakeCard: ModelCard = {
     std: [0.5, 0.5, 0.5],
   },
   features: [4, 8],
+  handsOver: "prompt",
   prompt: [2, 4],
   maxPositions: 64,
+};
+
+/** Of a model without a query stage. */
+export const featuresCard: ModelCard = {
+  ...fakeCard,
+  family: "blip-caption",
+  handsOver: "features",
+  prompt: fakeCard.features,
 };
 
 export interface FakeStages extends Stages {
@@ -31,7 +40,11 @@ export interface FakeStages extends Stages {
 }
 
 /** @param rowMs how long a row of any stage takes */
-export function fakeStages(rowMs = 0, onRow: (stage: string) => Promise<void> = async () => {}): FakeStages {
+export function fakeStages(
+  rowMs = 0,
+  onRow: (stage: string) => Promise<void> = async () => {},
+  card: ModelCard = fakeCard,
+): FakeStages {
   const rows: FakeStages["rows"] = [];
   const row = async (stage: FakeStages["rows"][number]["stage"], options: RowOptions = {}) => {
     rows.push({ stage, priority: options.priority ?? "batch" });
@@ -39,10 +52,13 @@ export function fakeStages(rowMs = 0, onRow: (stage: string) => Promise<void> = 
     if (rowMs > 0) await delay(rowMs, undefined, options.signal ? { signal: options.signal } : {});
     options.signal?.throwIfAborted();
   };
-  const encode = (pixels: Pixels) => activation("features", fakeCard.features, bytesOf(pixels.data));
-  const query = (features: Activation) => activation("prompt", fakeCard.prompt, features.bytes);
+  const encode = (pixels: Pixels) => activation("features", card.features, bytesOf(pixels.data));
+  const query = (features: Activation) => {
+    if (card.handsOver === "features") throw new Error("expected no query of a model that has none, got one");
+    return activation("prompt", card.prompt, features.bytes);
+  };
   return {
-    card: fakeCard,
+    card,
     rows,
     async toPixels(image) {
       const text = Buffer.from(image).toString("latin1");

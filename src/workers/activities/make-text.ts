@@ -24,7 +24,7 @@ export interface Prompted {
  * @param prompted key in the store, and the digest of the image, which sampling needs
  * @param own the item's own question or prompt; it goes before the job's
  * @returns the text, or why the prompt is not to be had
- * @throws QuestionError, TokenizerError, PromptStoreUnavailableError
+ * @throws QuestionError, TokenizerError, UnsupportedModelError, PromptStoreUnavailableError
  */
 export async function generateText(
   serving: Serving,
@@ -39,7 +39,7 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const read = modelText(stages.card.family, asked.task, questionOf(asked, own));
+  const read = modelText(stages.card, asked.task, questionOf(asked, own));
   const generation = { ...defaultGeneration, ...asked.generation };
   const options = { ...row, ...(image !== undefined && { image }) };
   const { text, tokenIds } = await answerFrom(stages, activation, read, generation, options);

@@ -1,0 +1,124 @@
+// The kinds of checkpoints: how config.json names each, and what it is for. How each is checked and loaded is in
+// model-card.ts and the files that it names.
+
+import type { CheckpointCard } from "../stages.ts";
+import { UnsupportedModelError } from "./errors.ts";
+
+/** What a command may want of a model, as the end of a sentence that begins "a model that". */
+export const purposes = {
+  texts: "writes texts",
+  captions: "captions images",
+  answers: "answers questions",
+  matches: "has a matching head for an image and a text",
+  vectors: "compares images with texts",
+} as const;
+export type Purpose = keyof typeof purposes;
+
+interface FamilyFacts {
+  /** config.json's `model_type`. */
+  readonly modelType: string;
+  /** One of config.json's `architectures`; the first family of a model type is meant where a file names none. */
+  readonly architecture: string;
+  /** The end of a sentence that begins with the architecture and "which". */
+  readonly does: string;
+  readonly purposes: readonly Purpose[];
+  /** The commands that fit. */
+  readonly commands: string;
+}
+
+/** By ModelCard.family. */
+export const families = {
+  "blip-2-opt": {
+    modelType: "blip-2",
+    architecture: "Blip2ForConditionalGeneration",
+    does: "writes texts",
+    purposes: ["texts", "captions", "answers"],
+    commands: "caption, ask and job submit",
+  },
+  "blip-2-retrieval": {
+    modelType: "blip-2",
+    architecture: "Blip2ForImageTextRetrieval",
+    does: "compares images with texts",
+    purposes: ["matches", "vectors"],
+    commands: "match, index and search",
+  },
+  "blip-caption": {
+    modelType: "blip",
+    architecture: "BlipForConditionalGeneration",
+    does: "captions images",
+    purposes: ["texts", "captions"],
+    commands: "caption and job submit --task caption",
+  },
+  "blip-vqa": {
+    modelType: "blip",
+    architecture: "BlipForQuestionAnswering",
+    does: "answers questions",
+    purposes: ["texts", "answers"],
+    commands: "ask and job submit --task ask",
+  },
+  "blip-retrieval": {
+    modelType: "blip",
+    architecture: "BlipForImageTextRetrieval",
+    does: "compares images with texts",
+    purposes: ["matches", "vectors"],
+    commands: "match, index and search",
+  },
+} as const satisfies Readonly<Record<string, FamilyFacts>>;
+
+export type Family = keyof typeof families;
+/** The families that serve a purpose. */
+export type FamilyFor<P extends Purpose> = {
+  [F in Family]: P extends (typeof families)[F]["purposes"][number] ? F : never;
+}[Family];
+
+const names = Object.keys(families) as Family[];
+
+export function serves(family: Family, purpose: Purpose): boolean {
+  return (families[family].purposes as readonly Purpose[]).includes(purpose);
+}
+
+/**
+ * The family of a checkpoint by its config.json.
+ * @param ref names the checkpoint in errors
+ * @throws UnsupportedModelError
+ */
+export function familyOf(ref: string, { model_type, architectures }: Record<string, unknown>): Family {
+  const ofType = names.filter((name) => families[name].modelType === model_type);
+  const [first] = ofType;
+  if (first === undefined) {
+    const supported = names.map((name) => `${families[name].modelType} (${families[name].architecture})`);
+    throw new UnsupportedModelError(
+      `${ref}: expected a supported model type, got ${JSON.stringify(model_type)}; supported: ${supported.join(", ")}`,
+    );
+  }
+  if (!Array.isArray(architectures) || architectures.length === 0) return first;
+  const found = ofType.find((name) => architectures.includes(families[name].architecture));
+  if (found !== undefined) return found;
+  const known = ofType.map((name) => families[name].architecture);
+  throw new UnsupportedModelError(
+    `${ref}: expected ${known.join(" or ")}, got ${architectures.join(", ")}; other heads of ${model_type} come later`,
+  );
+}
+
+/**
+ * The family of a checkpoint that is wanted for something; one that is of no use for it is refused with what it is for.
+ * @throws UnsupportedModelError
+ */
+export function familyFor<P extends Purpose>(ref: string, json: Record<string, unknown>, purpose: P): FamilyFor<P> {
+  const family = familyOf(ref, json);
+  expectServes({ ref, family }, purpose);
+  return family as FamilyFor<P>;
+}
+
+/**
+ * Refuse a model of no use for something, with what it is for.
+ * @param card of a family of the list
+ * @throws UnsupportedModelError
+ */
+export function expectServes({ ref, family }: Pick<CheckpointCard, "ref" | "family">, purpose: Purpose): void {
+  if (serves(family as Family, purpose)) return;
+  const { architecture, does, commands } = families[family as Family];
+  throw new UnsupportedModelError(
+    `${ref}: expected a model that ${purposes[purpose]}, got ${architecture}, which ${does}; use it with ${commands}`,
+  );
+}
