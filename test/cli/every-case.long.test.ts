@@ -10,7 +10,11 @@ interface CaseWithHalf extends Case {
   readonly f16?: Pick<Case, "text" | "token_ids">;
 }
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"]) {
+const names = [
+  ...["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-opt-demo"],
+  ...["blip-caption-tiny", "blip-caption-half", "blip-vqa-tiny", "blip-vqa-half"],
+];
+for (const name of names) {
   const { cases }: { cases: CaseWithHalf[] } = JSON.parse(readFileSync(join(model(name), "expected.json"), "utf8"));
   for (const each of cases) {
     for (const [dtype, expected] of [

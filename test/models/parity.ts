@@ -67,7 +67,7 @@ export async function pixelsOf(image: string, settings: ImageSettings): Promise<
   return toPixels(await readFile(path.join(fixtures, "images", image)), settings);
 }
 
-export function generationOf({ generation }: ExpectedCase): Generation {
+export function generationOf({ generation }: Pick<ExpectedCase, "generation">): Generation {
   return {
     ...defaultGeneration,
     maxNewTokens: generation.max_new_tokens,

@@ -87,6 +87,50 @@ for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "b
   });
 }
 
+for (const model of ["blip-caption-tiny", "blip-caption-half", "blip-vqa-tiny", "blip-vqa-half"]) {
+  test(`${model}: prompts or questions, and answers, of every case`, async () => {
+    const { cases } = await readJson<{
+      cases: { prompt: string | null; text_ids: number[]; token_ids: number[]; text: string }[];
+    }>(`blip/${model}/expected.json`);
+    const tokenizer = await openTokenizer(path.join(fixtures, "blip", model));
+    for (const { prompt, text_ids, token_ids, text } of cases) {
+      assert.deepEqual(tokenizer.tokenize(prompt), text_ids);
+      assert.equal(tokenizer.detokenize(token_ids), text);
+    }
+    assert.ok(cases.some(({ text }) => text.startsWith("##")) || cases.some(({ text }) => text.includes(" ")));
+  });
+}
+
+test("BLIP's captions begin with [DEC] in place of [CLS] and without [SEP]; its other kinds read both", async () => {
+  const captions = await openTokenizer(path.join(fixtures, "blip", "blip-caption-tiny"));
+  const config = await readJson<{ text_config: { bos_token_id: number; sep_token_id?: number } }>(
+    "blip/blip-caption-tiny/config.json",
+  );
+  const { bos_token_id: bos, sep_token_id: sep } = config.text_config;
+  assert.equal(sep, 3);
+  assert.deepEqual([captions.tokenize(null), captions.tokenize("")], [[bos], [bos]]);
+  const words = captions.tokenize("a photo").slice(1);
+  assert.ok(words.length > 1);
+  assert.equal(captions.tokenize("a photo")[0], bos);
+  for (const [config, expected] of [
+    [{ model_type: "blip" }, [30522, ...words]],
+    [{ model_type: "blip", architectures: ["BlipForQuestionAnswering"] }, [2, ...words, sep]],
+    [{ model_type: "blip", architectures: ["BlipForImageTextRetrieval"] }, [2, ...words, sep]],
+    [{ model_type: "another", architectures: ["BlipForConditionalGeneration"] }, [2, ...words, sep]],
+  ] as const) {
+    await withCopy(
+      (folder) => writeFile(path.join(folder, "config.json"), JSON.stringify(config)),
+      async (folder) => assert.deepEqual((await openTokenizer(folder)).tokenize("a photo"), expected),
+      path.join(fixtures, "blip", "blip-caption-tiny"),
+    );
+  }
+  await withCopy(
+    (folder) => writeFile(path.join(folder, "config.json"), JSON.stringify({ model_type: "blip" })),
+    async (folder) => assert.deepEqual((await openTokenizer(folder)).tokenize(null), [30522]),
+    path.join(fixtures, "blip", "blip-caption-tiny"),
+  );
+});
+
 test("no prompt is the configuration's bos, an empty one the tokenizer's", async () => {
   const tokenizer = await openTokenizer(folderOf("blip2-opt-bf16"));
   assert.deepEqual(tokenizer.tokenize(null), [7]);
@@ -127,11 +171,15 @@ test("a text of a million characters is encoded in seconds, with or without spac
   }
 });
 
-async function withCopy(change: (folder: string) => Promise<void>, check: (folder: string) => Promise<void>) {
+async function withCopy(
+  change: (folder: string) => Promise<void>,
+  check: (folder: string) => Promise<void>,
+  from = folderOf("blip2-opt-tiny"),
+) {
   const folder = await mkdtemp(path.join(os.tmpdir(), "tokenizer-"));
   try {
     for (const file of ["tokenizer.json", "tokenizer_config.json", "config.json"]) {
-      await cp(path.join(folderOf("blip2-opt-tiny"), file), path.join(folder, file));
+      await cp(path.join(from, file), path.join(folder, file));
     }
     await change(folder);
     await check(folder);
