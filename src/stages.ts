@@ -49,8 +49,22 @@ export interface Generation {
   readonly numBeams: number;
   /** Finished beams score sum(logp) / length^lengthPenalty. Default 1. */
   readonly lengthPenalty: number;
-  /** Seen ids, prompt and image ids included: score > 0 is divided by it, score < 0 multiplied. Default 1. */
+  /** Seen ids: score > 0 is divided by it, score < 0 multiplied. Default 1. */
   readonly repetitionPenalty: number;
+  /** Which ids were seen. "all": prompt and image ids too, as transformers counts for decoder-only models. Default "all". */
+  readonly repetitionPenaltyScope: "all" | "new";
+  /** Draw each id instead of taking the likeliest; numBeams must be 1. Default false. */
+  readonly doSample: boolean;
+  /** doSample: scores are divided by it. Default 1. */
+  readonly temperature: number;
+  /** doSample: only the k highest scores, and those equal to the last of them; 0: all. Default 50. */
+  readonly topK: number;
+  /** doSample: of those only the fewest whose probabilities sum to p; 1: all. Default 1. */
+  readonly topP: number;
+  /** doSample: ids are a function of (seed, image bytes, text ids, step); whole, from 0. Default 0. */
+  readonly seed: number;
+  /** The text ends with the id that completes one of these; numBeams must be 1. Default none. */
+  readonly stopStrings: readonly string[];
 }
 
 /** Most beams of beam search. */
@@ -62,6 +76,13 @@ export const defaultGeneration: Generation = {
   numBeams: 1,
   lengthPenalty: 1,
   repetitionPenalty: 1,
+  repetitionPenaltyScope: "all",
+  doSample: false,
+  temperature: 1,
+  topK: 50,
+  topP: 1,
+  seed: 0,
+  stopStrings: [],
 };
 
 /** How one call is scheduled on the GPU. */
@@ -70,6 +91,14 @@ export interface RowOptions {
   readonly priority?: "interactive" | "batch";
   /** Aborting gives the row up at the next submit boundary; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
+}
+
+/** How one text is made, beside its settings. */
+export interface TextOptions extends RowOptions {
+  /** Hex SHA-256 of the image file's bytes; doSample needs it. */
+  readonly image?: string;
+  /** Called with the new ids so far, whenever there are more of them; not with beams. */
+  readonly onIds?: (ids: readonly number[]) => void;
 }
 
 /** What is known of a loaded model without its weights; plain JSON, may cross threads and be logged. */
@@ -153,6 +182,16 @@ export interface Stages extends ImageStages {
     prompt: Activation,
     textIds: readonly number[],
     generation: Generation,
+    options?: TextOptions,
+  ): Promise<number[]>;
+  /**
+   * For each of some texts that may follow, by its ids: the sum of their log-probabilities and that of the id that ends
+   * the text.
+   */
+  rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
     options?: RowOptions,
   ): Promise<number[]>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */

@@ -13,6 +13,7 @@ import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
 import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
+import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -30,6 +31,8 @@ export interface Blip2Programs {
   /** The same bytes as encode and query: features are rounded in between here too. */
   readonly encodeAndQuery?: RowProgram<Pixels, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
+  /** Of the stage generate, too: log-probabilities of given texts. */
+  readonly rank?: RowProgram<RankRow, number[]>;
 }
 
 /** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
@@ -57,7 +60,10 @@ export function blip2Programs(
     return program;
   };
   const generate = language && generateProgram(gpu, language);
+  // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.
+  const rank = language && language.memory === undefined && rankProgram(gpu, language);
   if (generate) closing.push(generate);
+  if (rank) closing.push(rank);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),
     ...(queryParts && {
@@ -81,6 +87,7 @@ export function blip2Programs(
         }),
       }),
     ...(generate && { generate }),
+    ...(rank && { rank }),
   };
   return {
     programs,

@@ -9,10 +9,14 @@ import type { LayerCache } from "../kernels/append-cache.ts";
 import { beamCandidates } from "../kernels/beam-candidates.ts";
 import { beamScores } from "../kernels/beam-scores.ts";
 import { beamStep } from "../kernels/beam-step.ts";
-import { type DecodeState, endedHead, none, settingsHead } from "../kernels/decode-state.ts";
+import { type DecodeState, endedHead, none, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
+import { givenStep } from "../kernels/given-step.ts";
 import { greedyScores } from "../kernels/greedy-scores.ts";
 import { greedyStep } from "../kernels/greedy-step.ts";
 import { logSumExp } from "../kernels/log-sum-exp.ts";
+import { sampleBest } from "../kernels/sample-best.ts";
+import { sampleLimits } from "../kernels/sample-limits.ts";
+import { sampleScores } from "../kernels/sample-scores.ts";
 import { vocabularyChunks } from "../kernels/vocabulary-chunks.ts";
 import { type MemoryTensors, memoryTensors, memoryWords, wordsFor } from "./decode-memory.ts";
 import {
@@ -26,6 +30,7 @@ import {
   promptLength,
 } from "./generate-row.ts";
 import type { LanguageModel, ModelPart } from "./language-model.ts";
+import { samplingWords } from "./sampling-words.ts";
 import { operationsPerSubmit, submits } from "./staged-program.ts";
 
 export interface DecodeMachine {
@@ -92,8 +97,12 @@ export async function makeDecodeMachine(
     history: alloc("history", [rows, newRows]),
     ended: alloc("ended", [rows, endedHead + newRows]),
   };
+  const sampling = buckets.ids === "drawn" ? alloc("sampling", [items, samplingWidth]) : null;
+  const givenIds = buckets.ids === "given" ? alloc("given ids", [rows, newRows]) : null;
   const choose = (k: Recorder, logits: Tensor) => {
-    if (beams === 1) chooseGreedily(k, state, logits);
+    if (sampling) chooseByChance(k, state, sampling, logits);
+    else if (givenIds) followGiven(k, state, givenIds, logits);
+    else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
   const { table } = state;
@@ -138,7 +147,7 @@ export async function makeDecodeMachine(
       cache,
       ...(memory && { memory: memory.reading }),
     });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory };
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds };
     return {
       items,
       buckets,
@@ -160,6 +169,22 @@ function chooseGreedily(k: Recorder, state: DecodeState, logits: Tensor): void {
   advance(k, state);
 }
 
+/** logits (items, vocabulary) -> an id of each row drawn, and everything moved on by one */
+function chooseByChance(k: Recorder, state: DecodeState, sampling: Tensor, logits: Tensor): void {
+  const cut = vocabularyChunks(state.vocabulary, 1);
+  const made = sampleScores(k, logits, state, sampling, cut);
+  const limits = sampleLimits(k, made, sampling);
+  greedyStep(k, sampleBest(k, made.scores, limits, state, sampling, cut), state);
+  advance(k, state);
+}
+
+/** logits (rows or items, vocabulary) -> the given ids' log-probabilities summed, and everything moved on by one */
+function followGiven(k: Recorder, state: DecodeState, givenIds: Tensor, logits: Tensor): void {
+  const partials = logSumExp(k, logits, vocabularyChunks(state.vocabulary, state.beams));
+  givenStep(k, logits, partials, givenIds, state);
+  advance(k, state);
+}
+
 /** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
 function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
   const cut = vocabularyChunks(state.vocabulary, state.beams);
@@ -175,6 +200,10 @@ interface PromptTensors {
   readonly tokens: number;
   readonly itemStride: number;
   readonly memory: MemoryTensors | null;
+  /** Where ids are drawn. */
+  readonly sampling: Tensor | null;
+  /** Where ids are given. */
+  readonly givenIds: Tensor | null;
 }
 
 /** What a beam that does not exist yet scores, and an end that nobody reached. */
@@ -184,7 +213,7 @@ async function loadRows(
   gpu: Gpu,
   model: LanguageModel,
   state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride, memory }: PromptTensors,
+  { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds }: PromptTensors,
   given: readonly GenerateRow[],
 ): Promise<void> {
   const { items, beams, newRows } = state;
@@ -208,11 +237,14 @@ async function loadRows(
     }
     last[item] = item * tokens + Math.max(0, length - 1);
     settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
-    progress.set([0, row ? 0 : 1, ...runningAtStart(beams)], item * (2 + beams));
+    progress.set(
+      [0, row ? 0 : 1, ...(givenIds ? new Array(beams).fill(0) : runningAtStart(beams))],
+      item * (2 + beams),
+    );
     for (let beam = 0; beam < beams; beam++) {
       const at = item * beams + beam;
       for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
-      for (const id of row && model.imageId !== null ? [model.imageId, ...ids] : ids) {
+      for (const id of row ? seenBefore(model, row) : []) {
         const word = at * width(state.seen) + (id >> 5);
         seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
       }
@@ -231,7 +263,26 @@ async function loadRows(
     [state.ended, ended],
     ...(memory ? memoryWords(memory, model, given) : []),
   ];
+  if (sampling) {
+    const words = wordsFor(sampling);
+    for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
+    uploads.push([sampling, words]);
+  }
+  if (givenIds) {
+    const words = wordsFor(givenIds).fill(none);
+    for (const [item, row] of given.entries()) {
+      for (const [beam, ids] of (row.given ?? []).entries()) words.set(ids, (item * beams + beam) * newRows);
+    }
+    uploads.push([givenIds, words]);
+  }
   for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
+}
+
+/** The ids that count as seen before the first step. */
+function seenBefore(model: LanguageModel, row: GenerateRow): readonly number[] {
+  if (row.generation.repetitionPenaltyScope === "new") return [];
+  const ids = firstIds(model, row);
+  return model.imageId === null ? ids : [model.imageId, ...ids];
 }
 
 /** A row of `settings`: the divisors are powers in f64, rounded once to f32. */

@@ -12,11 +12,17 @@ export interface GenerateRow {
   /** Specials included, image slots excluded: what the sequence begins with, or what the model's encoder reads. */
   readonly textIds: readonly number[];
   readonly generation: Generation;
+  /** Hex SHA-256 of the image file's bytes; doSample needs it. */
+  readonly image?: string;
+  /** Ids to follow, one list per beam, where they are given; see rank.ts. */
+  readonly given?: readonly (readonly number[])[];
 }
 
 /** Sizes that a recording is made for; true lengths are at most these and lie in GPU buffers. */
 export interface GenerateBuckets {
   readonly beams: number;
+  /** Of greedy and beam search, of sampling, or given with the row. */
+  readonly ids: "searched" | "drawn" | "given";
   readonly textRows: number;
   readonly newRows: number;
   readonly promptType: "f32" | "f16";
@@ -24,6 +30,11 @@ export interface GenerateBuckets {
 
 const leastTextRows = 4;
 const leastNewRows = 8;
+
+/** Below it a score would not be a number of f32 that means anything; transformers takes every positive one. */
+const leastTemperature = 1e-6;
+/** What f32 counts exactly, and more than any vocabulary. */
+const mostTopK = 2 ** 24;
 
 /** Candidates per beam and step: enough for `beams` that go on when every beam offers each id that ends. */
 export function keptPerBeam(model: LanguageModel): number {
@@ -65,7 +76,7 @@ export function itemRows({ queries, memory }: LanguageModel, { textRows }: Gener
 export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
   const { prompt, textIds, generation } = row;
   const { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty } = generation;
-  const expect = (holds: boolean, what: string, expected: string, got: unknown) => {
+  const expect: Expect = (holds, what, expected, got) => {
     if (!holds) throw new GenerationError(`${what}: expected ${expected}, got ${got}`);
   };
   const { kind, shape } = model.prompt;
@@ -100,6 +111,13 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
     "a finite number above 0",
     repetitionPenalty,
   );
+  expect(
+    ["all", "new"].includes(generation.repetitionPenaltyScope),
+    "repetitionPenaltyScope",
+    '"all" or "new"',
+    generation.repetitionPenaltyScope,
+  );
+  checkSampling(row, expect);
   const encoder = model.memory?.encoder;
   if (encoder) {
     expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);
@@ -120,6 +138,27 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
   );
 }
 
+type Expect = (holds: boolean, what: string, expected: string, got: unknown) => void;
+
+function checkSampling({ generation, image }: GenerateRow, expect: Expect): void {
+  const { doSample, temperature, topK, topP, seed, numBeams, stopStrings } = generation;
+  const areTexts = Array.isArray(stopStrings) && stopStrings.every((text) => typeof text === "string" && text !== "");
+  expect(areTexts, "stopStrings", "a list of texts that are not empty", JSON.stringify(stopStrings));
+  expect(numBeams === 1 || stopStrings.length === 0, "stopStrings", "no beams (numBeams 1) beside them", numBeams);
+  if (!doSample) return;
+  expect(numBeams === 1, "doSample", "no beams (numBeams 1): there is no beam sampling", numBeams);
+  expect(
+    Number.isFinite(temperature) && temperature >= leastTemperature,
+    "temperature",
+    `a finite number of at least ${leastTemperature} (without doSample the likeliest id is taken)`,
+    temperature,
+  );
+  expect(Number.isInteger(topK) && topK >= 0 && topK <= mostTopK, "topK", `a whole number from 0 to ${mostTopK}`, topK);
+  expect(topP >= 0 && topP <= 1, "topP", "a number from 0 to 1", topP);
+  expect(Number.isSafeInteger(seed) && seed >= 0, "seed", "a whole number from 0 to 2^53 - 1", seed);
+  expect(image !== undefined, "doSample", "the digest of the image, which the draws depend on", image);
+}
+
 /** The smallest power of two that is at least `count` and `least`. */
 function bucket(count: number, least: number): number {
   return Math.max(least, 2 ** Math.ceil(Math.log2(Math.max(1, count))));
@@ -128,6 +167,7 @@ function bucket(count: number, least: number): number {
 export function bucketsOf(row: GenerateRow): GenerateBuckets {
   return {
     beams: row.generation.numBeams,
+    ids: row.generation.doSample ? "drawn" : "searched",
     textRows: bucket(row.textIds.length, leastTextRows),
     newRows: bucket(row.generation.maxNewTokens, leastNewRows),
     promptType: row.prompt.type,
@@ -136,17 +176,24 @@ export function bucketsOf(row: GenerateRow): GenerateBuckets {
 
 /** Rows of equal keys may share a batch; everything else about a row lies in GPU buffers. */
 export function generateKey(row: GenerateRow): string {
-  const { beams, textRows, newRows, promptType } = bucketsOf(row);
-  return `beams ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
+  return keyOfBuckets(bucketsOf(row));
+}
+
+const keyWords = { searched: "beams", drawn: "drawn", given: "given" } as const;
+
+export function keyOfBuckets({ beams, ids, textRows, newRows, promptType }: GenerateBuckets): string {
+  return `${keyWords[ids]} ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
 }
 
 /** The buckets that a key was made of. */
 export function bucketsOfKey(key: string): GenerateBuckets {
-  const [, beams, textRows, newRows, promptType] = /^beams (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
+  const [, word, beams, textRows, newRows, promptType] =
+    /^(beams|drawn|given) (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
   if (promptType !== "f32" && promptType !== "f16") {
     throw new GenerationError(`generate: expected a key of generateKey(), got ${JSON.stringify(key)}`);
   }
-  return { beams: Number(beams), textRows: Number(textRows), newRows: Number(newRows), promptType };
+  const ids = word === "given" ? word : word === "drawn" ? word : "searched";
+  return { beams: Number(beams), ids, textRows: Number(textRows), newRows: Number(newRows), promptType };
 }
 
 /** Cache rows that a batch of `items` needs: one per prompt position and item, one per new position and row. */

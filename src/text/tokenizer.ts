@@ -23,6 +23,8 @@ export interface Tokenizer {
   tokenize(text: string | null): number[];
   /** The text of exactly these ids: specials and unknown ids skipped, cleaned up as the file says, trimmed. */
   detokenize(ids: readonly number[]): string;
+  /** What these ids add to a text that they continue: specials and unknown ids skipped, nothing cleaned up or trimmed. */
+  continuation(ids: readonly number[]): string;
 }
 
 /** What is used of the package's tokenizer; its own declarations do not resolve under Node's module rules. */
@@ -66,6 +68,13 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const continues = writesCaptions(model);
   const image = idOf(model.image_token_index ?? model.image_token_id);
 
+  const isText = (id: number) => {
+    const token = engine.id_to_token(id);
+    return token !== undefined && !special.has(token);
+  };
+  const plainText = (ids: readonly number[]) => engine.decode(ids, { clean_up_tokenization_spaces: false });
+  const before = engine.encode(anyText).ids.filter(isText);
+
   return {
     tokenize(text) {
       if (text === null) {
@@ -86,15 +95,18 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
       return continues && bos !== null ? [bos, ...ids.slice(1, -1)] : ids;
     },
     detokenize(ids) {
-      const kept = ids.filter((id) => {
-        const token = engine.id_to_token(id);
-        return token !== undefined && !special.has(token);
-      });
+      const kept = ids.filter(isText);
       if (kept.length === 0) return "";
       return stripped(engine.decode(kept, { clean_up_tokenization_spaces: cleanUp }));
     },
+    continuation(ids) {
+      return plainText([...before, ...ids.filter(isText)]).slice(plainText(before).length);
+    },
   };
 }
+
+/** Some text in front, as transformers' StopStringCriteria has it, because decoders treat the first token differently. */
+const anyText = "abcdef";
 
 /** The id that starts a text where none is given, with the configuration classes' defaults. */
 function bosOf({ model_type, text_config }: Fields): number | null {

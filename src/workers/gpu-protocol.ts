@@ -74,6 +74,8 @@ export type ToGpuThread =
       readonly program: ProgramName;
       readonly input: unknown;
       readonly priority: Priority;
+      /** Tell what there is so far of the result. */
+      readonly partial: boolean;
     }
   | { readonly type: "abort"; readonly id: number }
   | { readonly type: "stats"; readonly id: number }
@@ -85,6 +87,8 @@ export type FromGpuThread =
   | ({ readonly type: "opened" } & OpenedGpu)
   /** Of a model that is being loaded. */
   | { readonly type: "progress"; readonly id: number; readonly progress: WeightsProgress }
+  /** Of a row that asked for it. */
+  | { readonly type: "partial"; readonly id: number; readonly value: unknown }
   | { readonly type: "done"; readonly id: number; readonly value: unknown }
   | { readonly type: "failed"; readonly id: number; readonly error: ErrorRecord }
   /** Nothing will work in this process any more. */

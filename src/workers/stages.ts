@@ -5,27 +5,30 @@ import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
-import type {
-  Activation,
-  CheckpointCard,
-  ContrastCard,
-  ContrastStages,
-  Generation,
-  LabelCard,
-  LabelStages,
-  MatchLogits,
-  ModelCard,
-  Pixels,
-  RetrievalStages,
-  RowOptions,
-  Stages,
-  Vectors,
+import {
+  type Activation,
+  type CheckpointCard,
+  type ContrastCard,
+  type ContrastStages,
+  type Generation,
+  type LabelCard,
+  type LabelStages,
+  type MatchLogits,
+  type ModelCard,
+  mostBeams,
+  type Pixels,
+  type RetrievalStages,
+  type RowOptions,
+  type Stages,
+  type TextOptions,
+  type Vectors,
 } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
 import type { IoTask, IoTasks } from "./io-thread.ts";
 import { type ErrorRecord, fromRecord } from "./thread-error.ts";
+import { untilStopped } from "./until-stopped.ts";
 
 /** A call for a stage that this process does not serve. */
 export class StageError extends Error {
@@ -221,7 +224,20 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     return this.#io.run("detokenize", { folder: this.#model.folder, ids });
   }
 
-  protected row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
+  protected lengthAtStop(
+    ids: readonly number[],
+    stopStrings: readonly string[],
+    checked: number,
+  ): Promise<number | null> {
+    return this.#io.run("stopLength", { folder: this.#model.folder, ids, stopStrings, checked });
+  }
+
+  protected row(
+    program: ProgramName,
+    input: unknown,
+    options: RowOptions | undefined,
+    onPartial?: (value: unknown) => void,
+  ): Promise<unknown> {
     const { model, programs } = this.#model;
     if (!programs.includes(program)) {
       const error = new StageError(
@@ -229,7 +245,7 @@ class ThreadedImageStages<Card extends CheckpointCard> {
       );
       return Promise.reject(error);
     }
-    return this.#host.run(model, program, input, options);
+    return this.#host.run(model, program, input, options, onPartial);
   }
 }
 
@@ -250,9 +266,34 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
     prompt: Activation,
     textIds: readonly number[],
     generation: Generation,
+    { image, onIds, ...options }: TextOptions = {},
+  ): Promise<number[]> {
+    const input = { prompt, textIds, generation, ...(image !== undefined && { image }) };
+    const make = (tell: TextOptions["onIds"], row: RowOptions) =>
+      this.row("generate", input, row, tell as (ids: unknown) => void) as Promise<number[]>;
+    const { stopStrings } = generation;
+    if (stopStrings.length === 0) return make(onIds, options);
+    return untilStopped(
+      (tell, signal) => make(tell, { ...options, signal }),
+      (ids, checked) => this.lengthAtStop(ids, stopStrings, checked),
+      { signal: options.signal, onIds },
+    );
+  }
+
+  async rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
     options?: RowOptions,
   ): Promise<number[]> {
-    return this.row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
+    const groups = Array.from({ length: Math.ceil(answers.length / mostBeams) }, (_, group) =>
+      this.row(
+        "rank",
+        { prompt, textIds, answers: answers.slice(group * mostBeams, (group + 1) * mostBeams) },
+        options,
+      ),
+    );
+    return ((await Promise.all(groups)) as number[][]).flat();
   }
 
   detokenize(ids: readonly number[]): Promise<string> {

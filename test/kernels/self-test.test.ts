@@ -62,10 +62,14 @@ const faults = [
     "ended[record + 2u] = generated",
     "greedy-scores and greedy-step",
   ],
+  ["sample-scores", "score / temperature", "score * temperature", "sample-scores, sample-limits and sample-best"],
+  ["sample-limits", "totals[d] >= aim", "totals[d] > aim", "sample-scores, sample-limits and sample-best"],
+  ["sample-best", "- log(exponential", "+ log(exponential", "sample-scores, sample-limits and sample-best"],
   ["log-sum-exp", "sum += exp(", "sum += 2.0 * exp(", "log-sum-exp, beam-scores and beam-step"],
   ["beam-scores", "- high) - logSum", "- high) + logSum", "log-sum-exp, beam-scores and beam-step"],
   ["beam-candidates", "value > otherValue", "value < otherValue", "log-sum-exp, beam-scores and beam-step"],
   ["beam-step", "open[k] > open[pick]", "open[k] < open[pick]", "log-sum-exp, beam-scores and beam-step"],
+  ["given-step", "- high) - log(sum)", "- high) + log(sum)", "given-step"],
   ["advance", "let slot = params.slotBase + row", "let slot = row", "advance of two"],
 ] as const;
 

@@ -56,7 +56,13 @@ for (const [name, type, numBeams] of [
     const { model, loader } = await loadBlipLanguage(gpu, name, type);
     const rows = mixedRows(model, type, numBeams);
     const make = (items: number, textRows: number, newRows: number, mostOperations?: number) =>
-      makeDecodeMachine(gpu, model, items, { beams: numBeams, promptType: type, textRows, newRows }, mostOperations);
+      makeDecodeMachine(
+        gpu,
+        model,
+        items,
+        { beams: numBeams, ids: "searched", promptType: type, textRows, newRows },
+        mostOperations,
+      );
     const single = await make(1, 8, 16);
     const expected: string[] = [];
     for (const each of rows) expected.push(...(await finalBits(gpu, single, [each], 1)));

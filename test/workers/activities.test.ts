@@ -11,11 +11,12 @@ import { DefaultLogger } from "@temporalio/worker";
 import { planManifest } from "../../src/jobs/manifest.ts";
 import { readResults, stageObjectName } from "../../src/jobs/results.ts";
 import { rootCheck } from "../../src/jobs/roots.ts";
-import { openStore } from "../../src/jobs/store.ts";
+import { openStore, sha256 } from "../../src/jobs/store.ts";
 import { PromptStoreError, PromptStoreUnavailableError } from "../../src/messages/errors.ts";
-import { type Asked, type ChunkIdentity, defaultGeneration, type GenerateInput } from "../../src/messages/job.ts";
+import type { Asked, ChunkIdentity, GenerateInput } from "../../src/messages/job.ts";
 import { type MemoryPromptStore, memoryPromptStore } from "../../src/messages/memory-prompt-store.ts";
-import { encodeOne } from "../../src/workers/activities/answer.ts";
+import { defaultGeneration } from "../../src/stages.ts";
+import { encodeOne, generateOne, queryOne } from "../../src/workers/activities/answer.ts";
 import { encode, query } from "../../src/workers/activities/encode.ts";
 import { generate } from "../../src/workers/activities/generate.ts";
 import { InFlight } from "../../src/workers/activities/in-flight.ts";
@@ -103,6 +104,32 @@ test("encode resumes by asking the prompt store", async () => {
   assert.equal(first.prompts.messages.size, 40);
   assert.deepEqual([outcome.made, outcome.reused], [40 - 10, 10]);
   assert.equal(rows(second.stages, "encodeAndQuery"), 30);
+});
+
+test("what samples is told which image it is about; settings that a job leaves out have their defaults", async () => {
+  for (const topology of ["fused", "split"] as const) {
+    const chunk = await aChunk();
+    const served = serving();
+    const sampled: Asked = { ...asked(topology), generation: { doSample: true, seed: 3 } };
+    const input = { ...chunk, asked: sampled, round: 0, missing: null };
+    const encoded = (await run(() => encode(served, input))).committed;
+    const prompts = topology === "fused" ? encoded : (await run(() => query(served, { ...input, encoded }))).committed;
+    await run(() => generate(served, { ...chunk, asked: sampled, round: 0, prompts: [prompts], last: false }));
+    const digests = Array.from({ length: 40 }, (_, i) => sha256(Buffer.from(`image ${i}`)));
+    assert.deepEqual(served.stages.texts.map(({ image }) => image).sort(), digests.sort(), topology);
+    const generation = { ...defaultGeneration, doSample: true, seed: 3 };
+    assert.deepEqual(served.stages.texts[0]?.generation, generation);
+
+    const image = pathToFileURL(join(images, "07.jpg")).href;
+    const ref = await run(() => encodeOne(served, { asked: sampled, image, overwrite: false }));
+    const queried =
+      topology === "fused"
+        ? ref
+        : await run(() => queryOne(served, { asked: sampled, encoded: ref, overwrite: false }));
+    assert.ok("prompt" in queried);
+    await run(() => generateOne(served, { asked: sampled, ...queried }));
+    assert.deepEqual(served.stages.texts.at(-1), { generation, image: sha256(Buffer.from("image 7")) });
+  }
 });
 
 test("two activities that want the same images encode each once", async () => {

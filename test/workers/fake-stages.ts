@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { ImageError } from "../../src/image/image-error.ts";
-import type { Activation, ModelCard, Pixels, RowOptions, Stages } from "../../src/stages.ts";
+import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../../src/stages.ts";
 
 export const fakeCard: ModelCard = {
   ref: "fake",
@@ -35,6 +35,8 @@ export const featuresCard: ModelCard = {
 };
 
 export interface FakeStages extends Stages {
+  /** What generate was asked for, in order. */
+  readonly texts: { readonly generation: Generation; readonly image: string | undefined }[];
   /** Rows by stage, in order of their start. */
   readonly rows: { readonly stage: "encode" | "query" | "encodeAndQuery" | "generate"; readonly priority: string }[];
 }
@@ -46,6 +48,7 @@ export function fakeStages(
   card: ModelCard = fakeCard,
 ): FakeStages {
   const rows: FakeStages["rows"] = [];
+  const texts: FakeStages["texts"] = [];
   const row = async (stage: FakeStages["rows"][number]["stage"], options: RowOptions = {}) => {
     rows.push({ stage, priority: options.priority ?? "batch" });
     await onRow(stage);
@@ -60,6 +63,7 @@ export function fakeStages(
   return {
     card,
     rows,
+    texts,
     async toPixels(image) {
       const text = Buffer.from(image).toString("latin1");
       if (text === "" || text.startsWith("not an image")) throw new ImageError("image: expected an image, got none");
@@ -90,8 +94,12 @@ export function fakeStages(
     },
     async generate(prompt, textIds, generation, options) {
       await row("generate", options);
+      texts.push({ generation, image: options?.image });
       const seed = createHash("sha256").update(prompt.bytes).update(Uint8Array.from(textIds)).digest();
       return [...seed.subarray(0, Math.min(6, generation.maxNewTokens))];
+    },
+    async rank(_prompt, _textIds, answers) {
+      return answers.map((ids) => -ids.length);
     },
     async detokenize(ids) {
       return Buffer.from(ids).toString("hex");

@@ -12,11 +12,14 @@ export interface PromptNames {
   /** Of what generate takes; the key of the features where it takes those. */
   readonly prompt: PromptKey;
   readonly features: PromptKey;
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly image: string;
 }
 
 export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
+  const imageSha256 = sha256(image);
   const shared = {
-    imageSha256: sha256(image),
+    imageSha256,
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
@@ -26,6 +29,7 @@ export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
   return {
     prompt: promptKey({ ...shared, kind: card.handsOver }),
     features: promptKey({ ...shared, kind: "features" }),
+    image: imageSha256,
   };
 }
 
