@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { cp, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
+import { heavy, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { KernelError, OutOfMemoryError, ShapeError } from "../../src/gpu/errors.ts";
-import { packageRoot } from "../../src/gpu/package-root.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { UnsupportedModelError } from "../../src/models/errors.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
@@ -198,10 +198,8 @@ test("parts share a submit as long as their cost allows", () => {
 });
 
 test("a forward pass in many submits gives the same bytes", async () => {
-  const model = await loadModel(gpu, path.join(packageRoot, "models", "blip2-opt-demo"), {
-    dtype: "f32",
-    stages: ["encode", "query"],
-  });
+  const checkpoint = await writeRandomCheckpoint(path.join(folder, "heavy"), heavy);
+  const model = await loadModel(gpu, checkpoint, { dtype: "f32", stages: ["encode", "query"] });
   const rows = (await pixelsFor(model)).slice(0, 4);
   const { encodeAndQuery } = model.programs;
   assert.ok(encodeAndQuery);
