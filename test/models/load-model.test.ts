@@ -121,7 +121,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   for (const [stage, programs] of [
     ["encode", ["encode"]],
     ["query", ["query"]],
-    ["generate", ["generate"]],
+    ["generate", ["generate", "rank"]],
   ] as const) {
     const at = gpu.allocatedBytes;
     const part = await loadModel(gpu, name, { dtype: "f32", stages: [stage] });

@@ -106,6 +106,7 @@ test("200 images, half of them repeated: local, fused and split runs give the sa
   const local = await runCommand(["caption", ...paths, ...paths, ...asked, "--format", "jsonl"]);
   assert.equal(local.status, 0, local.stderr);
 
+  await fleet.nats.restart({ empty: true });
   const all = await fleet.worker({ model });
   const fused = await runJob("fused", "fused");
   assert.deepEqual(await stored(), { prompt: distinct });
