@@ -1,27 +1,32 @@
-// Texts against an index, in this process: one pass over all vectors for all texts, then the best few images of each text
-// are read again and matched.
+// Texts and images against an index, in this process: the images with the largest scores, and for texts the best few of
+// them read again and matched.
 
-import { readFile } from "node:fs/promises";
-import { ImageError } from "../image/image-error.ts";
-import { sha256 } from "../jobs/store.ts";
-import { type Candidate, featuresOf, rerank } from "../matching.ts";
-import { Largest } from "../search/largest.ts";
-import { cosines, vectorValues } from "../search/similarity.ts";
-import { expectModel, type ImageIndex, type IndexedImage, openImageIndex } from "../search/vector-file.ts";
+import { type Candidate, encodeImage, featuresOf, rerank } from "../matching.ts";
+import { ImageSearch, type SearchAnswer } from "../search/image-search.ts";
+import type { Scored } from "../search/largest.ts";
+import { type SearchQuery, vectorRows } from "../search/similarity.ts";
+import { expectModel, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
+import type { IndexedImage } from "../search/vector-file-format.ts";
 import type { Activation } from "../stages.ts";
 import { describeError, UsageError } from "./errors.ts";
+import { readImageFile } from "./image-files.ts";
+import { bytesOf } from "./indexed-images.ts";
 import { indexModel } from "./local-indexing.ts";
 import { chooseLocalModel, type LocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
 
 /** One line of output. */
-export interface SearchResult {
-  readonly text: string;
+export type SearchResult = {
   /** From 1. */
   readonly rank: number;
   /** Absolute path. */
   readonly image: string;
+  readonly indexed: IndexedImage;
+} & (TextScores | ImageScore);
+
+export interface TextScores {
+  readonly text: string;
   readonly itc: number;
   /** null where the image was not matched with the text. */
   readonly itm: number | null;
@@ -29,47 +34,82 @@ export interface SearchResult {
   readonly error?: { readonly type: string; readonly message: string };
 }
 
+export interface ImageScore {
+  /** The image that was searched with, as it was named. */
+  readonly like: string;
+  /** imageScores() of both; the model defines none. */
+  readonly similarity: number;
+}
+
 export interface LocalSearch {
   readonly texts: readonly string[];
+  /** Image files, after the texts. */
+  readonly images: readonly string[];
   readonly file: string;
   readonly top: number;
   readonly rerank: number;
+  /** Compare all images, though there are codes. */
+  readonly exact: boolean;
   readonly model: ModelFlags;
+}
+
+export interface SearchSummary {
+  /** Images in the index. */
+  readonly images: number;
+  readonly by: SearchAnswer["by"];
+  /** Images that were compared exactly, of the query with the most. */
+  readonly compared: number;
+  /** Results with an error. */
+  readonly failures: number;
+  /** Whose vectors they are. */
+  readonly model: string;
 }
 
 /** Images whose features are kept from text to text: some hundred MB of the largest models. */
 const keptFeatures = 128;
 
 /**
- * Run, handing all results of each text to `emit`, in the order of the texts.
- * @returns how many results have an error
- * @throws UsageError, ImageIndexError, TextError, what keeps a model from being loaded; InterruptedError after Ctrl-C
+ * Run, handing all results of each query to `emit`, in the order of the queries, texts first.
+ * @throws UsageError, ImageIndexError, TextError, ImageError, what keeps a model from being loaded; InterruptedError after
+ * Ctrl-C
  */
 export async function searchLocally(
   search: LocalSearch,
   emit: (results: readonly SearchResult[]) => void,
-): Promise<number> {
+): Promise<SearchSummary> {
   const index = await openImageIndex(search.file);
   if (index === null) {
     throw new UsageError(`--index: expected a file made by \`blipfleet index\`, got no such file ${search.file}`);
   }
+  const { texts, images: examples } = search;
+  const files = await Promise.all(examples.map(readImageFile));
   const model = await modelFor(search.model, index);
-  const stages = search.rerank === 0 ? (["query"] as const) : (["encode", "query"] as const);
-  return withRetrieval(model, { stages, interrupted: "stopped before all texts were done" }, async (run) => {
+  const isEncoding = examples.length > 0 || (texts.length > 0 && search.rerank > 0);
+  const stages = isEncoding ? (["encode", "query"] as const) : (["query"] as const);
+  return withRetrieval(model, { stages, interrupted: "stopped before all was searched for" }, async (run) => {
     expectModel(index, indexModel(model.ref, run.stages.card));
-    const ids = await Promise.all(search.texts.map((text) => run.stages.tokenize(text)));
-    const found = await nearest(run, index, ids, Math.max(search.top, search.rerank));
+    const ids = await Promise.all(texts.map((text) => run.stages.tokenize(text)));
+    const queries = await Promise.all([
+      ...ids.map((textIds) => run.stages.queryText(textIds, { signal: run.signal })),
+      ...files.map(async (bytes) => (await encodeImage(run.stages, bytes, { signal: run.signal })).vectors),
+    ]);
+    const { found, compared, by } = await nearest(run, index, queries.map(vectorRows), search);
     const images = new IndexedImages(run, index);
-    const progress = new Progress(search.texts.length, { noun: "texts" });
+    const progress = new Progress(texts.length, { noun: "texts" });
     let failures = 0;
-    for (const [i, text] of search.texts.entries()) {
+    for (const [i, text] of texts.entries()) {
       const results = await ordered(run, images, search, { text, ids: ids[i] ?? [], found: found[i] ?? [] });
       failures += results.filter(({ error }) => error !== undefined).length;
       emit(results);
       progress.add(false);
     }
     progress.finish();
-    return failures;
+    for (const [i, like] of examples.entries()) {
+      const places = found[texts.length + i]?.slice(0, search.top) ?? [];
+      emit(places.map(({ score, place }, rank) => ({ like, similarity: score, ...images.result(place, rank) })));
+    }
+    const { ref } = index.model;
+    return { images: index.images.length, by, compared: Math.max(0, ...compared), failures, model: ref };
   });
 }
 
@@ -82,30 +122,19 @@ async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise
   return chooseLocalModel({ ...flags, dtype: model.dtype }, "retrieval");
 }
 
-interface Found {
-  readonly place: number;
-  readonly itc: number;
-}
-
-/** The images with the largest cosines of each text, the largest first. */
+/** The images with the largest scores of each query. */
 async function nearest(
-  { stages, signal }: RetrievalRun,
+  { signal }: RetrievalRun,
   index: ImageIndex,
-  ids: readonly (readonly number[])[],
-  most: number,
-): Promise<Found[][]> {
-  const vectors = await Promise.all(ids.map((textIds) => stages.queryText(textIds, { signal })));
-  const texts = vectors.map(vectorValues);
-  const best = texts.map(() => new Largest(most));
-  const { queries, width } = index.model;
-  for await (const { first, images, values } of index.blocks()) {
-    signal.throwIfAborted();
-    const scores = cosines(values, { images, queries, width }, texts);
-    for (const [t, largest] of best.entries()) {
-      for (let i = 0; i < images; i++) largest.add(scores[t * images + i] ?? Number.NaN, first + i);
-    }
+  queries: readonly SearchQuery[],
+  { top, rerank: matched, exact }: LocalSearch,
+): Promise<SearchAnswer> {
+  const threads = new ImageSearch(index);
+  try {
+    return await threads.search(queries, { most: Math.max(top, matched), exact, signal });
+  } finally {
+    await threads.close();
   }
-  return best.map(({ inOrder }) => inOrder.map(({ score, place }) => ({ place, itc: score })));
 }
 
 /** The results of one text: those that were matched first. */
@@ -113,21 +142,21 @@ async function ordered(
   { stages, signal }: RetrievalRun,
   images: IndexedImages,
   search: LocalSearch,
-  { text, ids, found }: { readonly text: string; readonly ids: readonly number[]; readonly found: readonly Found[] },
-): Promise<SearchResult[]> {
-  const candidates = found.slice(0, search.rerank).map((each): Found & Candidate => ({
-    ...each,
-    features: () => images.features(each.place),
+  { text, ids, found }: { readonly text: string; readonly ids: readonly number[]; readonly found: readonly Scored[] },
+): Promise<(SearchResult & TextScores)[]> {
+  const candidates = found.slice(0, search.rerank).map(({ score: itc, place }): Candidate & { place: number } => ({
+    ...{ itc, place },
+    features: () => images.features(place),
   }));
   const matched = (await rerank(stages, candidates, ids, { signal })).map((each) => {
     const { place, itc } = each.candidate;
     const outcome = "error" in each ? { itm: null, error: describeError(each.error) } : { itm: each.itm };
     return { place, itc, ...outcome };
   });
-  const rest = found.slice(search.rerank).map((each) => ({ ...each, itm: null }));
+  const rest = found.slice(search.rerank).map(({ score: itc, place }) => ({ place, itc, itm: null }));
   return [...matched, ...rest]
     .slice(0, search.top)
-    .map(({ place, ...scores }, i) => ({ text, rank: i + 1, image: images.pathOf(place), ...scores }));
+    .map(({ place, ...scores }, rank) => ({ text, ...scores, ...images.result(place, rank) }));
 }
 
 /** The images of an index, read again where they are to be matched. */
@@ -142,14 +171,16 @@ class IndexedImages {
     this.#index = index;
   }
 
-  pathOf(place: number): string {
-    return this.#index.images[place]?.images[0] ?? "";
+  /** What every result says of its image. @param rank from 0 */
+  result(place: number, rank: number): Pick<SearchResult, "rank" | "image" | "indexed"> {
+    const indexed = this.#index.images.at(place);
+    return { rank: rank + 1, image: indexed.images[0] ?? "", indexed };
   }
 
   /** @throws ImageError when no file has these bytes any more */
   features(place: number): Promise<Activation> {
     const known = this.#features.get(place);
-    const made = known ?? this.#encode(this.#index.images[place] as IndexedImage);
+    const made = known ?? this.#encode(place);
     this.#features.delete(place);
     this.#features.set(place, made);
     for (const oldest of this.#features.keys()) {
@@ -159,26 +190,8 @@ class IndexedImages {
     return made;
   }
 
-  async #encode(image: IndexedImage): Promise<Activation> {
+  async #encode(place: number): Promise<Activation> {
     const { stages, signal } = this.#run;
-    return featuresOf(stages, await bytesOf(image), { signal });
+    return featuresOf(stages, await bytesOf(this.#index.images.at(place)), { signal });
   }
-}
-
-/** The bytes of an image, from the first of its paths that still has them. @throws ImageError */
-async function bytesOf({ digest, images }: IndexedImage): Promise<Uint8Array> {
-  const problems: string[] = [];
-  for (const image of images) {
-    try {
-      const bytes = await readFile(image);
-      if (sha256(bytes) === digest) return bytes;
-      problems.push(`${image} has other bytes`);
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      problems.push(`${image}: ${code === "ENOENT" ? "no such file" : code}`);
-    }
-  }
-  throw new ImageError(
-    `expected the image as it was indexed, got ${problems.join("; ")}; index it again, or use --rerank 0`,
-  );
 }

@@ -19,7 +19,8 @@ export class Largest {
     const kept = this.#kept;
     const last = kept.at(-1);
     if (kept.length === this.#most) {
-      if (last === undefined || !isBefore({ score, place }, last)) return;
+      // Most scores end here, and make no object.
+      if (last === undefined || score < last.score || !isBefore({ score, place }, last)) return;
       kept.pop();
     }
     let at = kept.length;

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageRoot } from "../../src/gpu/package-root.ts";
 import { sha256 } from "../../src/jobs/store.ts";
-import { ImageIndexWriter, openImageIndex } from "../../src/search/vector-file.ts";
+import { openImageIndex } from "../../src/search/vector-file.ts";
+import { ImageIndexWriter } from "../../src/search/vector-file-writer.ts";
 import { images, runCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "blipfleet-search-"));
