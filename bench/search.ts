@@ -204,6 +204,7 @@ async function measure(file: string, images: number, set: VectorSet): Promise<Be
     return [
       row("query-median", "ms", median(byCodes.times), exactOne.seconds * 1000),
       row("query-slowest", "ms", Math.max(...byCodes.times)),
+      row("query-processor-time-median", "ms", median(byCodes.processor), exactOne.processor * 1000),
       row("first-query", "ms", first.seconds * 1000),
       row("recall-at-10", "", recallOf(byCodes.found, exact.found)),
       row("compared-median", "images", median(byCodes.compared), images),
@@ -301,21 +302,37 @@ function recallOf(found: Places, wanted: Places): number {
 async function eachTimed(
   queries: readonly SearchQuery[],
   work: (query: SearchQuery) => Promise<SearchAnswer>,
-): Promise<{ readonly times: number[]; readonly found: Places; readonly compared: number[] }> {
-  const [times, found, compared]: [number[], Places[number][], number[]] = [[], [], []];
+): Promise<{
+  readonly times: number[];
+  readonly processor: number[];
+  readonly found: Places;
+  readonly compared: number[];
+}> {
+  const [times, processor, compared]: [number[], number[], number[]] = [[], [], []];
+  const found: Places[number][] = [];
   for (const query of queries) {
-    const { result, seconds } = await timed(() => work(query));
+    const { result, seconds, processor: used } = await timed(() => work(query));
     times.push(seconds * 1000);
+    processor.push(used * 1000);
     found.push(...result.found);
     compared.push(...result.compared);
   }
-  return { times, found, compared };
+  return { times, processor, found, compared };
 }
 
-async function timed<T>(work: () => Promise<T>): Promise<{ readonly result: T; readonly seconds: number }> {
+interface Timed<T> {
+  readonly result: T;
+  readonly seconds: number;
+  /** Seconds of all threads together: hardly longer where other work is on the machine. */
+  readonly processor: number;
+}
+
+async function timed<T>(work: () => Promise<T>): Promise<Timed<T>> {
   const started = performance.now();
+  const before = process.cpuUsage();
   const result = await work();
-  return { result, seconds: (performance.now() - started) / 1000 };
+  const { user, system } = process.cpuUsage(before);
+  return { result, seconds: (performance.now() - started) / 1000, processor: (user + system) / 1e6 };
 }
 
 function median(values: readonly number[]): number {

@@ -15,14 +15,15 @@
 import { laneOfSlot, lanes, type Products, products } from "./code-programs.ts";
 import { eigenvectors, randomRotation } from "./spectrum.ts";
 import { type WasmMemory, wasmMemory } from "./wasm.ts";
+import { mostSteps, toWholeNumbers } from "./whole-numbers.ts";
 
 export type CodeBits = 1 | 2;
 
 /** Of normally distributed values: Max, "Quantizing for minimum distortion", 1960. */
 const quantizers = {
-  1: { levels: [-0.7979, 0.7979], bounds: [0], alignment: 0.7979 },
-  2: { levels: [-1.51, -0.4528, 0.4528, 1.51], bounds: [-0.9816, 0, 0.9816], alignment: 0.9396 },
-} as const satisfies Record<CodeBits, { levels: readonly number[]; bounds: readonly number[]; alignment: number }>;
+  1: { inner: 0.7979, outer: 0.7979, bound: 0, levels: [-0.7979, 0.7979], alignment: 0.7979 },
+  2: { inner: 0.4528, outer: 1.51, bound: 0.9816, levels: [-1.51, -0.4528, 0.4528, 1.51], alignment: 0.9396 },
+} as const;
 
 /** How vectors of one index are coded. */
 export interface CodeBasis {
@@ -112,10 +113,9 @@ export class Encoder {
   readonly #memory: WasmMemory;
   readonly #multiply: (product: Products) => void;
   readonly #product: Products;
-  /** The largest whole number, of vectors and of E: sums of `width` products fit 31 bits. */
   readonly #steps: number;
-  /** What one in a column of the product stands for. */
-  readonly #unit: number;
+  /** What one stands for in each row of E. */
+  readonly #units: Float64Array;
   readonly #residuals: Float64Array;
   readonly #values: Float64Array;
 
@@ -128,14 +128,11 @@ export class Encoder {
     this.#memory = wasmMemory(out + queries * codeWidth * 4);
     this.#multiply = products(this.#memory);
     this.#product = { rows: 0, columns, out, rowCount: queries, columnCount: codeWidth, width: padded };
-    this.#steps = Math.min(32767, Math.floor(Math.sqrt((2 ** 31 - 1) / width)));
-    this.#unit = encoder.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / this.#steps;
+    this.#steps = mostSteps(width);
     const whole = new Int16Array(this.#memory.buffer, columns, codeWidth * padded);
-    for (let row = 0; row < codeWidth; row++) {
-      for (let i = 0; i < width; i++) {
-        whole[row * padded + i] = Math.round((encoder[row * width + i] as number) / this.#unit);
-      }
-    }
+    this.#units = Float64Array.from({ length: codeWidth }, (_, row) =>
+      toWholeNumbers(encoder, row * width, width, this.#steps, whole, row * padded),
+    );
     this.#residuals = new Float64Array(width);
     this.#values = new Float64Array(codeWidth);
   }
@@ -157,47 +154,52 @@ export class Encoder {
     factors.fill(0);
     for (let slot = 0; slot < queries; slot++) {
       const unit = units[slot] as number;
-      for (let i = 0; i < codeWidth; i++) this.#values[i] = (sums[slot * codeWidth + i] as number) * unit;
+      for (let i = 0; i < codeWidth; i++) {
+        this.#values[i] = (sums[slot * codeWidth + i] as number) * unit * (this.#units[i] as number);
+      }
       factors[slot] = upperHalf(this.#encodeSlot(slot, codes));
     }
   }
 
-  /** r of a slot as whole numbers. @returns what one in its products with E stands for */
+  /** r of a slot as whole numbers. @returns what one stands for */
   #residual(image: Float32Array, slot: number, whole: Int16Array): number {
     const { width, centres } = this.#basis;
-    let largest = 0;
-    for (let i = 0; i < width; i++) {
-      const value = (image[slot * width + i] as number) - (centres[slot * width + i] as number);
-      this.#residuals[i] = value;
-      largest = Math.max(largest, Math.abs(value));
-    }
-    const scale = largest === 0 ? 0 : this.#steps / largest;
-    for (let i = 0; i < width; i++) whole[i] = Math.round((this.#residuals[i] as number) * scale);
-    return (this.#unit * largest) / this.#steps;
+    const from = slot * width;
+    for (let i = 0; i < width; i++) this.#residuals[i] = (image[from + i] as number) - (centres[from + i] as number);
+    return toWholeNumbers(this.#residuals, 0, width, this.#steps, whole, 0);
   }
 
   /** ŷ of a slot, from y. @returns f */
   #encodeSlot(slot: number, codes: Uint8Array): number {
     const { bits, codeWidth } = this.#basis;
-    const { levels, bounds } = quantizers[bits];
-    const block = Math.floor(slot / lanes) * codeSizes(this.#basis).codeBytes;
-    const lane = laneOfSlot[slot % lanes] as number;
+    const { inner, outer, bound } = quantizers[bits];
     const y = this.#values;
     let squares = 0;
-    for (let i = 0; i < codeWidth; i++) squares += (y[i] as number) ** 2;
-    const unit = Math.sqrt(squares / codeWidth);
+    for (let i = 0; i < codeWidth; i++) squares += (y[i] as number) * (y[i] as number);
+    const border = bound * Math.sqrt(squares / codeWidth);
+    const inByte = 8 / bits;
+    let at = Math.floor(slot / lanes) * codeSizes(this.#basis).codeBytes * lanes + (laneOfSlot[slot % lanes] as number);
     let along = 0;
-    for (let i = 0; i < codeWidth; i++) {
-      const value = y[i] as number;
-      let code = 0;
-      for (const bound of bounds) if (value > bound * unit) code += 1;
-      along += value * (levels[code] as number);
-      const bit = i * bits;
-      const at = (block + (bit >> 3)) * lanes + lane;
-      codes[at] = (codes[at] as number) | (code << (bit & 7));
+    for (let first = 0; first < codeWidth; first += inByte) {
+      let byte = 0;
+      for (let k = 0; k < inByte; k++) {
+        const value = y[first + k] as number;
+        const size = Math.abs(value);
+        const isOuter = size > border;
+        along += size * (isOuter ? outer : inner);
+        byte |= levelOf(bits, value > 0, isOuter) << (k * bits);
+      }
+      codes[at] = byte;
+      at += lanes;
     }
     return along === 0 ? 0 : squares / along;
   }
+}
+
+/** The place in `levels`. */
+function levelOf(bits: CodeBits, isPositive: boolean, isOuter: boolean): number {
+  if (bits === 1) return isPositive ? 1 : 0;
+  return isPositive ? (isOuter ? 3 : 2) : isOuter ? 0 : 1;
 }
 
 const oneFloat = new Float32Array(1);

@@ -3,6 +3,8 @@
 // A stored vector stands for its direction, because the length is known to be 1: v = q / |q|, where q is v times 127 over
 // its largest value, rounded. No scale is stored.
 
+import { toWholeNumbers } from "./whole-numbers.ts";
+
 /** The largest magnitude. */
 const most = 127;
 
@@ -12,12 +14,7 @@ const most = 127;
  */
 export function quantizeVectors(values: Float32Array, width: number): Int8Array {
   const quantized = new Int8Array(values.length);
-  for (let from = 0; from < values.length; from += width) {
-    let largest = 0;
-    for (let i = from; i < from + width; i++) largest = Math.max(largest, Math.abs(values[i] as number));
-    const scale = largest === 0 ? 0 : most / largest;
-    for (let i = from; i < from + width; i++) quantized[i] = Math.round((values[i] as number) * scale);
-  }
+  for (let from = 0; from < values.length; from += width) toWholeNumbers(values, from, width, most, quantized, from);
   return quantized;
 }
 
@@ -25,7 +22,7 @@ export function quantizeVectors(values: Float32Array, width: number): Int8Array 
 export function unitVectors(quantized: Int8Array, width: number, into: Float32Array): void {
   for (let from = 0; from < quantized.length; from += width) {
     let squares = 0;
-    for (let i = from; i < from + width; i++) squares += (quantized[i] as number) ** 2;
+    for (let i = from; i < from + width; i++) squares += (quantized[i] as number) * (quantized[i] as number);
     const scale = squares === 0 ? 0 : 1 / Math.sqrt(squares);
     for (let i = from; i < from + width; i++) into[i] = (quantized[i] as number) * scale;
   }

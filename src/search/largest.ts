@@ -28,6 +28,13 @@ export class Largest {
     kept.splice(at, 0, { score, place });
   }
 
+  /** What a score must reach to be kept. */
+  get least(): number {
+    return this.#kept.length < this.#most
+      ? Number.NEGATIVE_INFINITY
+      : (this.#kept.at(-1)?.score ?? Number.POSITIVE_INFINITY);
+  }
+
   /** Largest first. */
   get inOrder(): readonly Scored[] {
     return this.#kept;

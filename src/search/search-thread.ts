@@ -5,6 +5,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { type CodeScan, codeScan } from "./code-programs.ts";
 import { codeSizes, Encoder } from "./codes.ts";
 import { Largest } from "./largest.ts";
+import { NearScores } from "./near-scores.ts";
 import {
   type BoundTask,
   type CompareTask,
@@ -141,13 +142,20 @@ function compare(vectors: StoredVectors, { queries, most }: CompareTask, pieces:
   const { images: all, queries: slots, width } = vectors.stored;
   const largest = queries.map(() => new Largest(most));
   const values = new Float32Array(imagesAtOnce * slots * width);
+  const near = new NearScores(sizesOf(vectors.stored, imagesAtOnce), queries);
+  const one = sizesOf(vectors.stored, 1);
   for (const piece of pieces) {
     const first = piece * imagesAtOnce;
     const images = Math.min(imagesAtOnce, all - first);
     vectors.read(first, images, values);
-    const scores = imageScores(values, sizesOf(vectors.stored, images), queries);
+    const scores = near.of(values, images);
     for (const [q, each] of largest.entries()) {
-      for (let i = 0; i < images; i++) each.add(scores[q * images + i] as number, first + i);
+      for (let i = 0; i < images; i++) {
+        if ((scores[q * images + i] as number) + near.error < each.least) continue;
+        const image = values.subarray(i * slots * width, (i + 1) * slots * width);
+        const [score = Number.NaN] = imageScores(image, one, queries.slice(q, q + 1));
+        each.add(score, first + i);
+      }
     }
   }
   return largest.map(({ inOrder }) => inOrder);
