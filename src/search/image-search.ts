@@ -17,7 +17,7 @@ import type { StoredIndex } from "./vector-file-format.ts";
 /** Errors of an estimate are normally distributed; beyond three deviations, one of 740 lies on the wrong side. */
 const deviations = 3;
 /** Images that give the threshold, for each that is wanted. */
-const firstForEach = 16;
+const firstForEach = 4;
 /** Results wanted are at most this part of all images, else codes leave too little out. */
 const leastPart = 1 / 64;
 /** Bytes of bounds that are in memory at once. */
