@@ -54,7 +54,7 @@ export function addBenchCommand(program: Command): void {
       "images of the index that `search` generates",
       wholeNumber("--images", 1000, 100_000_000),
     )
-    .option("--json <file>", "also write {rows: [{name, ours, peer, unit, ratio}]} to a file")
+    .option("--json <file>", "also write {command, rows: [{name, ours, peer, unit, ratio}]} to a file")
     .addHelpText(
       "after",
       `
@@ -85,7 +85,8 @@ async function bench({ only, json, ...options }: Flags): Promise<void> {
     rows.push(...(await module.rows(options)));
   }
   for (const line of table(rows)) writeLine(line);
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify({ rows }, null, 2)}\n`);
+  const command = ["npm", "run", "bench", "--", ...process.argv.slice(3)].join(" ");
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify({ command, rows }, null, 2)}\n`);
 }
 
 /** Columns as wide as their widest cell, numbers to the right. */
