@@ -183,8 +183,8 @@ test("images like one: the mean of the largest cosines, the image itself first, 
   );
   const made = (await openImageIndex(file)) ?? assert.fail("an index");
   const { model } = made;
-  const { value } = await made.blocks().next();
-  const values: Float32Array = value?.values ?? assert.fail("vectors");
+  let values: Float32Array = new Float32Array();
+  for await (const block of made.blocks()) values = block.values;
   const sizes = { images: made.images.length, queries: model.queries, width: model.width };
   const own = [...made.images].findIndex(({ digest }) => digest === sha256(readFileSync(path)));
   const vector = (q: number) => values.slice((own * model.queries + q) * model.width).subarray(0, model.width);
