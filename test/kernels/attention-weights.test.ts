@@ -25,7 +25,17 @@ async function compare(given: WeightsCase, softwareAdapter: boolean, firstItem =
   const lengths = given.lengths && { keyLengths: await rig.tensor("lengths", [batch], given.lengths, "u32") };
   const { reach, values } = given.biasByDistance ?? { reach: 0, values: [] };
   const bias = given.biasByDistance && { positionBias: await rig.tensor("bias", [2 * reach + 1, heads], values) };
-  const sizes = { batch, queryTokens, keyTokens, heads, headWidth, scale, ...lengths, ...bias, causal: given.causal ?? false };
+  const sizes = {
+    batch,
+    queryTokens,
+    keyTokens,
+    heads,
+    headWidth,
+    scale,
+    ...lengths,
+    ...bias,
+    causal: given.causal ?? false,
+  };
   const [weights, totals] = await rig.run((k) => {
     const made = attentionWeights(asFamily(k, softwareAdapter), q, key, sizes, { firstItem, items });
     return [made.weights, made.totals];
