@@ -6,7 +6,6 @@ import { join } from "node:path";
 import type { BenchRow } from "../src/cli/bench.ts";
 import { inOrder } from "../src/cli/in-order.ts";
 import { imagesInFlight } from "../src/cli/local-run.ts";
-import { packageRoot } from "../src/gpu/package-root.ts";
 import { cacheFolder } from "../src/jobs/roots.ts";
 import { jobWorkflowId } from "../src/messages/queues.ts";
 import { defaultGeneration, type Stages } from "../src/stages.ts";
@@ -14,23 +13,8 @@ import { connectJobs } from "../src/workers/job-client.ts";
 import { openStagesGroup } from "../src/workers/stages.ts";
 import { Fleet } from "../test/whole/fleet.ts";
 import { writeManifest, writePictures } from "../test/whole/pictures.ts";
-import { type RandomCheckpoint, writeRandomCheckpoint } from "./random-checkpoint.ts";
+import { heavy, writeRandomCheckpoint } from "./random-checkpoint.ts";
 
-/** Heavy enough to time a pipeline: 401 tokens, about 1.2 GFLOP an image. */
-const sizes: RandomCheckpoint = {
-  like: join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny"),
-  imageSize: 280,
-  vision: { hidden_size: 176, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 256 },
-  qFormer: { hidden_size: 48, num_attention_heads: 4, num_hidden_layers: 3, intermediate_size: 96 },
-  text: {
-    hidden_size: 48,
-    num_attention_heads: 4,
-    num_hidden_layers: 2,
-    ffn_dim: 96,
-    max_position_embeddings: 128,
-  },
-  queries: 16,
-};
 const dtype = "f32";
 const images = 500;
 const rounds = 5;
@@ -39,8 +23,8 @@ const warmUp = 64;
 
 export async function rows(): Promise<readonly BenchRow[]> {
   const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
-  const model = await writeRandomCheckpoint(join(folder, "model"), sizes);
-  const paths = await writePictures(folder, images, sizes.imageSize);
+  const model = await writeRandomCheckpoint(join(folder, "model"), heavy);
+  const paths = await writePictures(folder, images, heavy.imageSize);
   const manifest = await writeManifest(folder, paths);
   const fleet = await Fleet.open(folder);
   const distributed: number[] = [];

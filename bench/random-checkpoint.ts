@@ -2,6 +2,7 @@
 
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { packageRoot } from "../src/gpu/package-root.ts";
 import { blip2Config } from "../src/models/blip-2-config.ts";
 import { optNames, projectionNames, qFormerNames, vitNames } from "../src/weights/names/blip-2-opt.ts";
 import { leavesOf, type NamedTensor, type NameLeaf } from "../src/weights/names/tensor-names.ts";
@@ -18,6 +19,22 @@ export interface RandomCheckpoint {
   readonly text: Settings;
   readonly queries: number;
 }
+
+/** Heavy enough to time a pipeline, and to need several submits on a CPU driver: 401 tokens, about 1.2 GFLOP an image. */
+export const heavy: RandomCheckpoint = {
+  like: join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny"),
+  imageSize: 280,
+  vision: { hidden_size: 176, num_attention_heads: 2, num_hidden_layers: 4, intermediate_size: 256 },
+  qFormer: { hidden_size: 48, num_attention_heads: 4, num_hidden_layers: 3, intermediate_size: 96 },
+  text: {
+    hidden_size: 48,
+    num_attention_heads: 4,
+    num_hidden_layers: 2,
+    ffn_dim: 96,
+    max_position_embeddings: 128,
+  },
+  queries: 16,
+};
 
 /** Write it, weights in f32. @returns `folder` */
 export async function writeRandomCheckpoint(folder: string, sizes: RandomCheckpoint): Promise<string> {
@@ -67,6 +84,8 @@ function randomWeights(leaves: readonly NameLeaf[]): Buffer {
     } else if (leaf.kind === "norm") {
       add(leaf.gain, () => 1);
       add(leaf.bias, () => 0);
+    } else if (leaf.kind === "rms-norm") {
+      add(leaf.gain, () => 1);
     } else {
       add(leaf.stored, within(1));
     }

@@ -3,7 +3,7 @@
 
 import { readFile } from "node:fs/promises";
 import { inOrder } from "../src/cli/in-order.ts";
-import { withRetrieval } from "../src/cli/local-model.ts";
+import { withModel } from "../src/cli/local-model.ts";
 import { Progress } from "../src/cli/progress.ts";
 import { encodeImage, rankingScore } from "../src/matching.ts";
 import { Largest, type Scored } from "../src/search/largest.ts";
@@ -35,8 +35,8 @@ const inFlight = 64;
  * @throws what keeps a model from being loaded, ImageError, InterruptedError after Ctrl-C
  */
 export async function findPartners(model: string, dtype: Dtype, items: readonly SceneItem[]): Promise<PartnerPlaces> {
-  const run = { interrupted: "stopped before all searches were done" };
-  return withRetrieval({ ref: model, dtype }, run, async ({ stages, signal, fatal }) => {
+  const request = { ref: model, dtype, purpose: "matches" } as const;
+  return withModel(request, "stopped before all searches were done", async ({ stages, signal, fatal }) => {
     const options = { signal };
     const each = async <In, Out>(noun: string, given: readonly In[], work: (input: In) => Promise<Out>) => {
       const progress = new Progress(given.length, { noun });

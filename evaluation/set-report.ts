@@ -141,15 +141,16 @@ export function isAllEqual({ equalities }: SetReport): boolean {
 /** The report as lines for people. */
 export function reportLines(report: SetReport, about: string): string[] {
   const cells = [
-    [`${report.set}, ${report.scenes} scenes`, "ours", "blind", "reference"],
+    [`${report.set}, ${report.scenes} scenes`, "of", "ours", "blind", "reference"],
     ...report.figures.map(({ name, ours, blind, reference }) => [
       `  ${name}`,
+      String(ours.of),
       percent(ours),
       percent(blind),
       reference === null ? "" : percent(reference),
     ]),
   ];
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...cells.map((row) => row[column]?.length ?? 0)));
+  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(...cells.map((row) => row[column]?.length ?? 0)));
   const table = cells.map((row) =>
     row
       .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
@@ -164,7 +165,8 @@ function percent({ right, of }: Share): string {
 }
 
 function equalityLine({ equalities }: SetReport): string {
-  if (equalities === null || equalities.length === 0) return "not compared with the reference";
+  if (equalities === null) return "not compared with the reference";
+  if (equalities.length === 0) return "not compared with the reference, which looked at all scenes of the set";
   const parts = equalities.map(({ what, equal, of }) => `${equal} of ${of} ${what}`);
   return `${parts.join(" and ")} equal the reference's`;
 }

@@ -9,7 +9,7 @@
 // QUERIES times COLUMNS sums in registers and walks over the keys, so that each loaded v serves QUERIES sums; the
 // weights are the same for all invocations. No workgroup memory, no barriers.
 //
-// With HAS_LENGTHS only the first lengths[item] keys of an item count, at least one. lengths: (all items) u32.
+// With CAUSAL a query token sees the key tokens up to its own. With HAS_LENGTHS only the first lengths[item] keys of an item count, at least one. lengths: (all items) u32.
 //
 // Numerical choice: a sum is one chain of fma over the keys in f32, divided once at the end.
 
@@ -17,6 +17,7 @@ const WORKGROUP = 8u;
 const QUERIES = 8u;
 const COLUMNS = 8u;
 const HAS_LENGTHS = false;
+const CAUSAL = false;
 
 struct Params {
   heads: u32,
@@ -47,6 +48,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
   if (HAS_LENGTHS) {
     keyCount = min(lengths[item], params.keyTokens);
   }
+  if (CAUSAL) {
+    keyCount = min(keyCount, firstQuery + QUERIES);
+  }
 
   var weightStart: array<u32, QUERIES>;
   for (var i = 0u; i < QUERIES; i++) {
@@ -66,6 +70,9 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
       values[j] = v[start + column[j]];
     }
     for (var i = 0u; i < QUERIES; i++) {
+      if (CAUSAL && t > firstQuery + i) {
+        continue;
+      }
       let weight = weights[weightStart[i] + t];
       for (var j = 0u; j < COLUMNS; j++) {
         sums[i][j] = fma(weight, values[j], sums[i][j]);

@@ -1,10 +1,13 @@
-// attended[r, h, :] = sum_p softmax_p(scale * query[r, h, :] . key[place(p), h, :]) * value[place(p), h, :]
+// attended[r, h, :] = sum_p softmax_p(score_rhp) * value[place(p), h, :]
+// with score_rhp = scale * query[r, h, :] . key[place(p), h, :]
 // over the positions p = 0 .. position[r], so a row sees itself and what came before it.
 //
 // queries, attended: (rows, heads, headDim) f32. cursors: (rows) of (token, position, slot, sequence).
 // table: (sequences, positions): place(p) = table[sequence[r], p] is the cache row that holds position p.
 // keyCache, valueCache: (slots, stride): f32 words, or with `half` packed f16 pairs, low half first; stride in elements.
 // A row without position becomes zeros.
+// With `hasPositionBias` score_rhp gets positionBias[max(p - position[r], -reach) + reach, h] on top; positionBias:
+// (2 * reach + 1, heads) f32, of which only the first reach + 1 rows can be asked for here.
 // One workgroup per (head, row). It walks the positions in tiles: each lane takes whole dot products, then each lane
 // owns some of the head's elements and adds the tile's values. The softmax is f32, with a running maximum, so that
 // sums do not depend on how long the cache could be. Tiles start at position 0 for every row: the order of every sum
@@ -13,6 +16,7 @@ const lanes = 64u;
 const headDim = 8u;
 const tile = 64u;
 const half = false;
+const hasPositionBias = false;
 const none = 0xffffffffu;
 const owned = (headDim + lanes - 1u) / lanes;
 
@@ -21,6 +25,7 @@ struct Params {
   positions: u32,
   stride: u32,
   scale: f32,
+  reach: u32,
 }
 
 @group(0) @binding(0) var<storage, read> queries: array<f32>;
@@ -28,8 +33,9 @@ struct Params {
 @group(0) @binding(2) var<storage, read> valueCache: array<u32>;
 @group(0) @binding(3) var<storage, read> table: array<u32>;
 @group(0) @binding(4) var<storage, read> cursors: array<vec4<u32>>;
-@group(0) @binding(5) var<storage, read_write> attended: array<f32>;
-@group(0) @binding(6) var<uniform> params: Params;
+@group(0) @binding(5) var<storage, read> positionBias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> attended: array<f32>;
+@group(0) @binding(7) var<uniform> params: Params;
 
 var<workgroup> query: array<f32, headDim>;
 var<workgroup> places: array<u32, tile>;
@@ -75,6 +81,11 @@ fn cachedAttention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
       var score = 0.0;
       for (var d = 0u; d < headDim; d++) {
         score += query[d] * keyAt(base + d);
+      }
+      if (hasPositionBias) {
+        // How far the key lies before the query, at most `reach`.
+        let distance = min(visible - 1u - start - i, params.reach);
+        score += positionBias[(params.reach - distance) * params.heads + head];
       }
       places[i] = slot;
       scores[i] = score;

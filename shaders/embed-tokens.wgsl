@@ -2,12 +2,14 @@
 //
 // weight: (width, stride), one segment of the tied head: column c is the embedding of id `firstId + c`; `count` ids lie
 // in this segment. positions: (table rows, width). cursors: (rows) of (token, position, slot, sequence). x: (rows, width).
+// Without `hasPositions` nothing is added.
 // Launched once per segment: a row whose id lies elsewhere is left alone, so the segments together write every row.
 // A row without position is padding; with `pads` = 1 it becomes zeros. A row with a position and no token is an image
 // slot and belongs to embed-prompt.
 // One invocation per element; f16 values are read from packed pairs, low half first, and added in f32.
 const lanes = 64u;
 const weightHalf = false;
+const hasPositions = true;
 const positionsHalf = false;
 const none = 0xffffffffu;
 
@@ -61,5 +63,9 @@ fn embedTokens(@builtin(global_invocation_id) at: vec3<u32>) {
   if (token == none || column >= params.count) {
     return;
   }
-  x[place] = weightAt(d * params.stride + column) + positionAt((position + params.offset) * params.width + d);
+  var value = weightAt(d * params.stride + column);
+  if (hasPositions) {
+    value += positionAt((position + params.offset) * params.width + d);
+  }
+  x[place] = value;
 }

@@ -1,7 +1,7 @@
-// y[r, firstColumn + c] = activation(sum_k x[r, k] * weight[k, c] + bias[firstColumn + c]) + residual[r, firstColumn + c]
+// y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + residual[r, j]     with j = firstColumn + c
 //
 // x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
-// bias: (columns)   residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
+// bias: (columns)   factor, residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
 //
 // One invocation keeps ROWS rows times VECS groups of four columns in registers and walks down k, so that each loaded
 // weight serves ROWS rows and each x, the same for all invocations of a workgroup, serves its 4 * VECS columns.
@@ -13,8 +13,9 @@
 // pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 const F16 = false;
-const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu
+const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu
 const HAS_BIAS = true;
+const HAS_FACTOR = false;
 const HAS_RESIDUAL = false;
 const WORKGROUP = 8u;
 const ROWS = 8u;
@@ -32,9 +33,10 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read> residual: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
-@group(0) @binding(5) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read> factor: array<f32>;
+@group(0) @binding(4) var<storage, read> residual: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<uniform> params: Params;
 
 /// Four neighbouring weights; `group` counts fours from the start of the matrix.
 fn fourWeights(group: u32) -> vec4f {
@@ -84,6 +86,20 @@ fn gelu(v: f32) -> f32 {
   return max(v, 0.0) - 0.5 * size * complement;
 }
 
+/// v / 2 * (1 + tanh(u)) with u = sqrt(2 / pi) * (v + 0.044715 * v^3), written as max(v, 0) - |v| / (1 + exp(2 * |u|)),
+/// so that nothing cancels; the exponent is kept where exp is finite.
+fn tanhGelu(v: f32) -> f32 {
+  let size = abs(v);
+  let twice = 1.5957691f * size * fma(0.044715f * size, size, 1.0);
+  return max(v, 0.0) - size / (1.0 + exp(min(twice, 80.0)));
+}
+
+/// v * sigmoid(1.702 * v), from exp of what is never positive, so that nothing overflows.
+fn quickGelu(v: f32) -> f32 {
+  let e = exp(-1.702 * abs(v));
+  return v * select(1.0, e, v < 0.0) / (1.0 + e);
+}
+
 fn finish(sum: f32, row: u32, column: u32) -> f32 {
   var value = sum;
   if (HAS_BIAS) {
@@ -94,6 +110,15 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
   }
   if (ACTIVATION == 2u) {
     value = max(value, 0.0);
+  }
+  if (ACTIVATION == 3u) {
+    value = quickGelu(value);
+  }
+  if (ACTIVATION == 4u) {
+    value = tanhGelu(value);
+  }
+  if (HAS_FACTOR) {
+    value *= factor[row * params.columns + column];
   }
   if (HAS_RESIDUAL) {
     value += residual[row * params.columns + column];

@@ -1,11 +1,12 @@
-// y[i, :] = x[picks[i], :]
+// y[i, :] = x[i * itemRows + picks[i], :]
 //
-// x: (rows, width), y: (items, width) f32. picks: (items) u32, row numbers of x.
+// x: (rows, width), y: (items, width) f32. picks: (items) u32: row numbers of x, or with itemRows those within each item.
 // One invocation per element.
 const lanes = 64u;
 
 struct Params {
   width: u32,
+  itemRows: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -20,5 +21,5 @@ fn selectRows(@builtin(global_invocation_id) at: vec3<u32>) {
   if (d >= params.width) {
     return;
   }
-  y[item * params.width + d] = x[picks[item] * params.width + d];
+  y[item * params.width + d] = x[(item * params.itemRows + picks[item]) * params.width + d];
 }

@@ -1,6 +1,7 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
-import type { Activation, Generation, RowOptions, Stages } from "./stages.ts";
+import { sha256 } from "./jobs/store.ts";
+import type { Activation, Generation, RowOptions, Stages, TextOptions } from "./stages.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -19,14 +20,16 @@ export async function answer(
   image: Uint8Array,
   text: string | null,
   generation: Generation,
-  options: RowOptions = {},
+  options: TextOptions = {},
 ): Promise<Answer> {
-  return answerFrom(stages, await promptOf(stages, image, options), text, generation, options);
+  const prompt = await promptOf(stages, image, options);
+  return answerFrom(stages, prompt, text, generation, { ...options, image: sha256(image) });
 }
 
 /** The first half: what depends on the image alone, and serves every text about it. */
 export async function promptOf(stages: Stages, image: Uint8Array, options: RowOptions = {}): Promise<Activation> {
   const pixels = await stages.toPixels(image); //                                  (3, height, width)
+  if (stages.card.handsOver === "features") return stages.encode(pixels, options);
   return stages.encodeAndQuery(pixels, options); //                                features, then prompt (queries, llmWidth)
 }
 
@@ -36,9 +39,48 @@ export async function answerFrom(
   prompt: Activation,
   text: string | null,
   generation: Generation,
-  options: RowOptions = {},
+  options: TextOptions = {},
 ): Promise<Answer> {
   const textIds = await stages.tokenize(text); //                                  specials included
   const tokenIds = await stages.generate(prompt, textIds, generation, options); // new ids
   return { text: await stages.detokenize(tokenIds), tokenIds };
+}
+
+/** One of some given answers, and how likely it is. */
+export interface RankedAnswer extends Answer {
+  /** Sum of the log-probabilities of tokenIds and of the id that ends a text. */
+  readonly score: number;
+}
+
+/**
+ * Given answers to a text, the likeliest first; of equal ones the earlier.
+ * @param answers each goes on behind the text after one space, as a generated word would
+ * @throws TokenizerError, GenerationError
+ */
+export async function rankAnswers(
+  stages: Stages,
+  prompt: Activation,
+  text: string,
+  answers: readonly string[],
+  options: RowOptions = {},
+): Promise<RankedAnswer[]> {
+  const textIds = await stages.tokenize(text); //                                  specials included
+  const ids = await Promise.all(answers.map((answer) => idsBehind(stages, text, textIds, answer)));
+  const scores = await stages.rank(prompt, textIds, ids, options);
+  const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? Number.NaN }));
+  return ranked.sort((a, b) => b.score - a.score);
+}
+
+/** What the ids of text and answer have more than those of the text. */
+async function idsBehind(stages: Stages, text: string, textIds: readonly number[], answer: string): Promise<number[]> {
+  const both = await stages.tokenize(`${text} ${answer}`);
+  if (both.length > textIds.length && textIds.every((id, i) => both[i] === id)) return both.slice(textIds.length);
+  throw new RankError(
+    `rank: expected ${JSON.stringify(answer)} to add ids behind those of ${JSON.stringify(text)}, got others; end the text with a whole word`,
+  );
+}
+
+/** An answer that cannot be told from the text in front of it. */
+export class RankError extends Error {
+  override name = "RankError";
 }

@@ -6,7 +6,15 @@
 //     features and ids ─────── logits ────────────── probability (itm)
 
 import { cosines, vectorValues } from "./search/similarity.ts";
-import type { Activation, MatchLogits, RetrievalStages, RowOptions, Vectors } from "./stages.ts";
+import type {
+  Activation,
+  ContrastStages,
+  ImageStages,
+  MatchLogits,
+  RetrievalStages,
+  RowOptions,
+  Vectors,
+} from "./stages.ts";
 
 /** What depends on the image alone, and serves every text. */
 export interface EncodedImage {
@@ -24,7 +32,7 @@ export interface Match {
 
 /** An image file -> what is compared with texts. @throws ImageError */
 export async function encodeImage(
-  stages: RetrievalStages,
+  stages: ContrastStages,
   image: Uint8Array,
   options: RowOptions = {},
 ): Promise<EncodedImage> {
@@ -34,7 +42,7 @@ export async function encodeImage(
 
 /** An image file -> features (tokens, width). @throws ImageError */
 export async function featuresOf(
-  stages: RetrievalStages,
+  stages: ImageStages,
   image: Uint8Array,
   options: RowOptions = {},
 ): Promise<Activation> {

@@ -36,7 +36,7 @@ export interface Vectors {
   readonly bytes: Uint8Array;
 }
 
-/** What the matching head says of an image and a text, averaged over the queries: [no match, match]. */
+/** What the matching head says of an image and a text, averaged over queries where there are some: [no match, match]. */
 export type MatchLogits = readonly [number, number];
 
 /** Generation settings, with the names and defaults of Hugging Face's generate(). */
@@ -49,8 +49,22 @@ export interface Generation {
   readonly numBeams: number;
   /** Finished beams score sum(logp) / length^lengthPenalty. Default 1. */
   readonly lengthPenalty: number;
-  /** Seen ids, prompt and image ids included: score > 0 is divided by it, score < 0 multiplied. Default 1. */
+  /** Seen ids: score > 0 is divided by it, score < 0 multiplied. Default 1. */
   readonly repetitionPenalty: number;
+  /** Which ids were seen. "all": prompt and image ids too, as transformers counts for decoder-only models. Default "all". */
+  readonly repetitionPenaltyScope: "all" | "new";
+  /** Draw each id instead of taking the likeliest; numBeams must be 1. Default false. */
+  readonly doSample: boolean;
+  /** doSample: scores are divided by it. Default 1. */
+  readonly temperature: number;
+  /** doSample: only the k highest scores, and those equal to the last of them; 0: all. Default 50. */
+  readonly topK: number;
+  /** doSample: of those only the fewest whose probabilities sum to p; 1: all. Default 1. */
+  readonly topP: number;
+  /** doSample: ids are a function of (seed, image bytes, text ids, step); whole, from 0. Default 0. */
+  readonly seed: number;
+  /** The text ends with the id that completes one of these; numBeams must be 1. Default none. */
+  readonly stopStrings: readonly string[];
 }
 
 /** Most beams of beam search. */
@@ -62,6 +76,13 @@ export const defaultGeneration: Generation = {
   numBeams: 1,
   lengthPenalty: 1,
   repetitionPenalty: 1,
+  repetitionPenaltyScope: "all",
+  doSample: false,
+  temperature: 1,
+  topK: 50,
+  topP: 1,
+  seed: 0,
+  stopStrings: [],
 };
 
 /** How one call is scheduled on the GPU. */
@@ -70,6 +91,14 @@ export interface RowOptions {
   readonly priority?: "interactive" | "batch";
   /** Aborting gives the row up at the next submit boundary; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
+}
+
+/** How one text is made, beside its settings. */
+export interface TextOptions extends RowOptions {
+  /** Hex SHA-256 of the image file's bytes; doSample needs it. */
+  readonly image?: string;
+  /** Called with the new ids so far, whenever there are more of them; not with beams. */
+  readonly onIds?: (ids: readonly number[]) => void;
 }
 
 /** What is known of a loaded model without its weights; plain JSON, may cross threads and be logged. */
@@ -88,21 +117,35 @@ export interface CheckpointCard {
 
 /** Of a model that writes texts. */
 export interface ModelCard extends CheckpointCard {
+  /** What generate takes: the prompt of a Q-Former, or, of a model that has none, the features. */
+  readonly handsOver: Activation["kind"];
+  /** Shape of that. */
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
   readonly maxPositions: number;
 }
 
 /** Of a model that compares images with texts. */
-export interface RetrievalCard extends CheckpointCard {
+export interface ContrastCard extends CheckpointCard {
   /** The vectors of an image: (queries, width). A text has one of this width. */
   readonly vectors: readonly [number, number];
   /** Most ids of a text, specials included. */
   readonly maxPositions: number;
 }
 
+/** Of a model that classifies images by labels. */
+export interface LabelCard extends ContrastCard {
+  /** Cosines times it are logits. */
+  readonly logitScale: number;
+}
+
 /** Preprocessing as the checkpoint's preprocessor_config.json says. */
 export interface ImageSettings {
+  /**
+   * The shorter side is resized to it, the aspect ratio kept, and height x width are cut from the middle; at least as long
+   * as both. Left out: resized to height x width whatever the aspect ratio.
+   */
+  readonly shortestEdge?: number;
   readonly height: number;
   readonly width: number;
   /** PIL's BICUBIC; others are refused at load. */
@@ -128,32 +171,51 @@ export interface ImageStages {
 /** The stages of one loaded model that writes texts. */
 export interface Stages extends ImageStages {
   readonly card: ModelCard;
-  /** Q-Former and language projection. */
+  /** Q-Former and language projection; only of a model that hands over a prompt. */
   query(features: Activation, options?: RowOptions): Promise<Activation>;
-  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. */
+  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is. */
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
-  /** Text ids for the language model, specials included, image slots excluded. @throws TokenizerError */
+  /** Text ids for the language model or its encoder, specials included, image slots excluded. @throws TokenizerError */
   tokenize(text: string | null): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(
     prompt: Activation,
     textIds: readonly number[],
     generation: Generation,
+    options?: TextOptions,
+  ): Promise<number[]>;
+  /**
+   * For each of some texts that may follow, by its ids: the sum of their log-probabilities and that of the id that ends
+   * the text.
+   */
+  rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
     options?: RowOptions,
   ): Promise<number[]>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */
   detokenize(ids: readonly number[]): Promise<string>;
 }
 
-/** The stages of one loaded model that compares images with texts; `query` is the Q-Former, in three forms. */
-export interface RetrievalStages extends ImageStages {
-  readonly card: RetrievalCard;
+/** The stages of one loaded model that compares images with texts; `query` makes the vectors of either. */
+export interface ContrastStages extends ImageStages {
+  readonly card: ContrastCard;
   /** Ids of a text, specials included; nothing is cut off. @throws TokenizerError */
   tokenize(text: string): Promise<number[]>;
-  /** Q-Former over the image alone -> (queries, width). */
+  /** The image alone -> (queries, width). */
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over the text alone -> (1, width). @throws TextError */
+  /** The text alone -> (1, width). @throws TextError */
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors>;
-  /** Q-Former over image and text together, then the matching head. @throws TextError */
+}
+
+/** The stages of one that classifies: CLIP. */
+export interface LabelStages extends ContrastStages {
+  readonly card: LabelCard;
+}
+
+/** The stages of one that has a matching head as well. */
+export interface RetrievalStages extends ContrastStages {
+  /** Image and text together, then the matching head. @throws TextError */
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits>;
 }

@@ -39,7 +39,9 @@ async function stagesOf({ card, programs }: LoadedModel): Promise<Stages> {
     query: (features) => run(programs.query, features),
     encodeAndQuery: (pixels) => run(programs.encodeAndQuery, pixels),
     tokenize: async (text) => tokenizer.tokenize(text),
-    generate: (prompt, textIds, generation) => run(programs.generate, { prompt, textIds, generation }),
+    generate: (prompt, textIds, generation, { image } = {}) =>
+      run(programs.generate, { prompt, textIds, generation, ...(image !== undefined && { image }) }),
+    rank: (prompt, textIds, answers) => run(programs.rank, { prompt, textIds, answers }),
     detokenize: async (ids) => tokenizer.detokenize(ids),
     close: async () => scheduler.close("drain"),
   };

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import signal
@@ -51,8 +52,12 @@ def losses(out: Path) -> list[tuple[int, float]]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        run(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?", help="one of the runs that are compared, into this folder")
+    parser.add_argument("killed_at", type=int, nargs="?", help="the step before which it is killed")
+    options = parser.parse_args()
+    if options.run is not None:
+        run(options.run, options.killed_at)
         return
     with tempfile.TemporaryDirectory() as folder:
         whole, cut = Path(folder, "whole"), Path(folder, "cut")

@@ -164,7 +164,10 @@ def sprite(kind: int) -> Image.Image:
     """The kind's emoji as RGBA, cropped to what is drawn and padded to a square."""
     if not FONT.exists():
         raise SystemExit(f"{FONT} is missing: install Debian's package fonts-noto-color-emoji")
-    font = ImageFont.truetype(str(FONT), FONT_PIXELS)
+    try:
+        font = ImageFont.truetype(str(FONT), FONT_PIXELS)
+    except OSError as error:
+        raise SystemExit(f"{FONT}: expected a font of colour emoji, got {error}; Debian's package fonts-noto-color-emoji has one")
     canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((12, 12), KINDS[KIND_NAMES[kind]][0], font=font, embedded_color=True)
     drawn = canvas.crop(canvas.getbbox())

@@ -1,7 +1,15 @@
 // blipfleet ask IMAGE QUESTION...
 
 import type { Command } from "commander";
-import { addGenerationOptions, type GenerationFlags, generationFrom } from "./generation-options.ts";
+import type { RankedAnswer } from "../answer.ts";
+import { type AnswersFlags, addAnswersOptions, readAnswers } from "./answer-list.ts";
+import { UsageError } from "./errors.ts";
+import {
+  addGenerationOptions,
+  type GenerationFlags,
+  generationFrom,
+  givenGenerationFlags,
+} from "./generation-options.ts";
 import type { LocalResult } from "./local-run.ts";
 import {
   addFormatOption,
@@ -10,10 +18,11 @@ import {
   type ModelFlags,
   type OutputFormat,
 } from "./model-options.ts";
-import { oneLine, tell, writeJson, writeLine } from "./output.ts";
+import { oneLine, score, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
+import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
-type Flags = ModelFlags & FormatFlag & GenerationFlags;
+type Flags = ModelFlags & FormatFlag & StreamFlag & AnswersFlags & GenerationFlags;
 
 export function addAskCommand(program: Command): void {
   const command = program
@@ -23,6 +32,8 @@ export function addAskCommand(program: Command): void {
     .argument("<question...>", "one or more questions; the image is encoded once for all of them");
   addModelOptions(command);
   addFormatOption(command);
+  addStreamOption(command);
+  addAnswersOptions(command);
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -30,32 +41,65 @@ export function addAskCommand(program: Command): void {
 Output with --format jsonl, one line per question in the order given:
   {"image": PATH, "question": QUESTION, "text": ANSWER, "token_ids": [...]}
   or, in place of text and token_ids, "error": {"type", "message"}
+With --answers the text is the likeliest line of the file, and "score" the sum of the log-probabilities of its ids and of
+the id that ends a text; with --all-scores one line per answer.
 
 Examples:
   blipfleet ask photo.jpg "What is in the picture?"
   blipfleet ask photo.jpg "How many dogs are there?" "What colour are they?" --format jsonl
+  blipfleet ask photo.jpg "What animal is it?" --answers animals.txt
 `,
   );
   command.action(async (image: string, questions: string[], flags: Flags) => {
-    const { ofEvery, runLocally } = await import("./local-run.ts");
     const generation = generationFrom(flags);
-    const asked = questions.map((text) => ({ task: "ask", text, generation }) as const);
-    const failures = await runLocally({ items: ofEvery([image], asked), model: flags }, (result, progress) =>
-      print(result, flags.format, progress),
-    );
+    const line = streamedLine(flags, flags.format, generation);
+    const answers = readAnswers(flags, givenGenerationFlags(command));
+    if (line && answers)
+      throw new UsageError("--stream: expected no --answers beside it, which has no text that comes");
+    const { ofEvery, runLocally } = await import("./local-run.ts");
+    const asked = questions.map((text) => ({ task: "ask", text, generation, ...(answers && { answers }) }) as const);
+    const onText = (_: string, question: string | null, text: string, progress: Progress) =>
+      line?.show(headOf(question), text, progress);
+    const run = { items: ofEvery([image], asked), model: flags, ...(line && { onText }) };
+    const failures = await runLocally(run, (result, progress) => {
+      if ("ranked" in result && result.ranked) printRanked(result, result.ranked, flags, progress);
+      else print(result, flags.format, progress, line);
+    });
     process.exitCode = failures > 0 ? 1 : 0;
   });
 }
 
-function print(result: LocalResult, format: OutputFormat, progress: Progress): void {
+function headOf(question: string | null): string {
+  return `${question}\t`;
+}
+
+/** The likeliest of the given answers, or all of them. */
+function printRanked(
+  { image, asked: question }: LocalResult,
+  ranked: readonly RankedAnswer[],
+  { format, allScores }: Flags,
+  progress: Progress,
+): void {
+  for (const answer of allScores ? ranked : ranked.slice(0, 1)) {
+    const { text, tokenIds: token_ids } = answer;
+    const rounded = score(answer.score);
+    if (format === "jsonl") writeJson({ image, question, text, token_ids, score: rounded }, progress);
+    else writeLine(`${headOf(question)}${oneLine(text)}\t${rounded}`, progress);
+  }
+}
+
+function print(result: LocalResult, format: OutputFormat, progress: Progress, line: StreamedLine | null): void {
   const { image, asked: question } = result;
   if (format === "jsonl") {
     const outcome = "error" in result ? { error: result.error } : { text: result.text, token_ids: result.tokenIds };
     writeJson({ image, question, ...outcome }, progress);
   } else if ("error" in result) {
+    line?.abandon();
     progress.clear();
     tell(`${image}: ${oneLine(question ?? "").slice(0, 80)}: ${result.error.type}: ${result.error.message}`);
+  } else if (line) {
+    line.finish(headOf(question), result.text, progress);
   } else {
-    writeLine(`${question}\t${oneLine(result.text)}`, progress);
+    writeLine(`${headOf(question)}${oneLine(result.text)}`, progress);
   }
 }

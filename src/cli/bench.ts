@@ -4,6 +4,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { Command } from "commander";
 import { UsageError } from "./errors.ts";
+import { wholeNumber } from "./generation-options.ts";
 import { tell, writeLine } from "./output.ts";
 
 /** One comparison. A row without a peer is a figure of its own. */
@@ -16,9 +17,14 @@ export interface BenchRow {
   readonly ratio: number | null;
 }
 
+export interface BenchOptions {
+  /** Of a generated index; default: as many as the bench says. */
+  readonly images?: number;
+}
+
 /** A module below bench/ has this one function; it says on stderr what it is doing. */
 interface BenchModule {
-  rows(): Promise<readonly BenchRow[]>;
+  rows(options: BenchOptions): Promise<readonly BenchRow[]>;
 }
 
 /** Which modules below bench/ make up a bench. */
@@ -26,9 +32,12 @@ const benches: Readonly<Record<string, readonly string[]>> = {
   pipeline: ["pipeline", "prompt-store", "encode-cost"],
   "prompt-store": ["prompt-store"],
   "encode-cost": ["encode-cost"],
+  search: ["search"],
 };
+/** What runs when none is chosen; the rest takes too long or too much disk to come unasked. */
+const unasked = ["pipeline"];
 
-interface Flags {
+interface Flags extends BenchOptions {
   readonly only?: string;
   readonly json?: string;
 }
@@ -36,15 +45,32 @@ interface Flags {
 export function addBenchCommand(program: Command): void {
   program
     .command("bench")
-    .description("Measure this machine: images per second here and through a job, prompt store, cost per dispatch.")
+    .description(
+      "Measure this machine: images per second here and through a job, prompt store, cost per dispatch, search.",
+    )
     .option("--only <name>", `one bench: ${Object.keys(benches).join(", ")}`)
-    .option("--json <file>", "also write {rows: [{name, ours, peer, unit, ratio}]} to a file")
-    .addHelpText("after", "\nExample:\n  npm run bench -- --only pipeline --json pipeline.json\n")
+    .option(
+      "--images <count>",
+      "images of the index that `search` generates",
+      wholeNumber("--images", 1000, 100_000_000),
+    )
+    .option("--json <file>", "also write {command, rows: [{name, ours, peer, unit, ratio}]} to a file")
+    .addHelpText(
+      "after",
+      `
+search generates an index of a million images, or --images, in the temporary folder, three times over: 10.7 GB, removed again.
+It runs only when it is named.
+
+Examples:
+  npm run bench -- --only pipeline --json pipeline.json
+  npm run bench -- --only search --images 100000
+`,
+    )
     .action(bench);
 }
 
-async function bench({ only, json }: Flags): Promise<void> {
-  const chosen = only === undefined ? Object.values(benches) : [benches[only]];
+async function bench({ only, json, ...options }: Flags): Promise<void> {
+  const chosen = only === undefined ? unasked.map((name) => benches[name]) : [benches[only]];
   const names = [...new Set(chosen.flatMap((modules) => modules ?? []))];
   if (names.length === 0) {
     throw new UsageError(`--only: expected one of ${Object.keys(benches).join(", ")}, got ${JSON.stringify(only)}`);
@@ -56,10 +82,11 @@ async function bench({ only, json }: Flags): Promise<void> {
       throw new UsageError(`bench: expected bench/${name}.ts in this build, got none; run it in a clone`);
     tell(`bench: ${name}`);
     const module: BenchModule = await import(path);
-    rows.push(...(await module.rows()));
+    rows.push(...(await module.rows(options)));
   }
   for (const line of table(rows)) writeLine(line);
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify({ rows }, null, 2)}\n`);
+  const command = ["npm", "run", "bench", "--", ...process.argv.slice(3)].join(" ");
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify({ command, rows }, null, 2)}\n`);
 }
 
 /** Columns as wide as their widest cell, numbers to the right. */

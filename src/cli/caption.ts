@@ -12,8 +12,9 @@ import {
 } from "./model-options.ts";
 import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
+import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
-type Flags = ModelFlags & FormatFlag & GenerationFlags & { readonly prompt?: string };
+type Flags = ModelFlags & FormatFlag & StreamFlag & GenerationFlags & { readonly prompt?: string };
 
 export function addCaptionCommand(program: Command): void {
   const command = program
@@ -23,6 +24,7 @@ export function addCaptionCommand(program: Command): void {
     .option("--prompt <text>", "text that the caption continues, used as it is");
   addModelOptions(command);
   addFormatOption(command);
+  addStreamOption(command);
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -34,28 +36,39 @@ Examples:
   blipfleet caption photo.jpg
   blipfleet caption photos/*.jpg --format jsonl > captions.jsonl
   blipfleet caption photo.jpg --prompt "a photo of" --num-beams 5 --length-penalty -1.0
+  blipfleet caption photo.jpg --do-sample --top-p 0.9 --seed 7 --stream
 `,
   );
   command.action(async (images: string[], flags: Flags) => {
+    const generation = generationFrom(flags);
+    const line = streamedLine(flags, flags.format, generation);
     const { ofEvery, runLocally } = await import("./local-run.ts");
-    const asked = [{ task: "caption", text: flags.prompt ?? null, generation: generationFrom(flags) }] as const;
-    const failures = await runLocally({ items: ofEvery(images, asked), model: flags }, (result, progress) =>
-      print(result, flags.format, progress),
-    );
+    const asked = [{ task: "caption", text: flags.prompt ?? null, generation }] as const;
+    const onText = (image: string, _: string | null, text: string, progress: Progress) =>
+      line?.show(headOf(image), text, progress);
+    const run = { items: ofEvery(images, asked), model: flags, ...(line && { onText }) };
+    const failures = await runLocally(run, (result, progress) => print(result, flags.format, progress, line));
     process.exitCode = failures > 0 ? 1 : 0;
   });
 }
 
-function print(result: LocalResult, format: OutputFormat, progress: Progress): void {
+function headOf(image: string): string {
+  return `${image}\t`;
+}
+
+function print(result: LocalResult, format: OutputFormat, progress: Progress, line: StreamedLine | null): void {
   const { image } = result;
   if (format === "jsonl") {
     const line =
       "error" in result ? { image, error: result.error } : { image, text: result.text, token_ids: result.tokenIds };
     writeJson(line, progress);
   } else if ("error" in result) {
+    line?.abandon();
     progress.clear();
     tell(`${image}: ${result.error.type}: ${result.error.message}`);
+  } else if (line) {
+    line.finish(headOf(image), result.text, progress);
   } else {
-    writeLine(`${image}\t${oneLine(result.text)}`, progress);
+    writeLine(`${headOf(image)}${oneLine(result.text)}`, progress);
   }
 }

@@ -147,14 +147,14 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const { resolveDtype } = await import("./checkpoint-dtype.ts");
     const dtype = await resolveDtype(ref, flags.dtype);
     const started = performance.now();
-    const { modelHead } = await import("../models/model-card.ts");
+    const { purposesOf } = await import("../models/model-card.ts");
     const { openCheckpoint } = await import("../weights/checkpoint.ts");
-    const compares = (await modelHead(await openCheckpoint(ref))) === "Blip2ForImageTextRetrieval";
-    const { card, memory } = await (compares ? group.openRetrieval({ ref, dtype }) : group.open({ ref, dtype }));
+    const [purpose = "texts"] = await purposesOf(await openCheckpoint(ref));
+    const { card, memory } = await group.open({ ref, dtype, purpose });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
     const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);
-    const [what, [queries, width]] = "prompt" in card ? ["prompt", card.prompt] : ["vectors", card.vectors];
+    const [what, [queries, width]] = "prompt" in card ? [card.handsOver, card.prompt] : ["vectors", card.vectors];
     return present(
       "model",
       `${ref}: ${card.family} as ${dtype}, weights ${parts.join(", ")}, ${megabytes(allocatedBytes)} on the adapter in all, ` +

@@ -2,10 +2,13 @@
 
 import { type Command, Option } from "commander";
 import { defaultGeneration, type Generation, mostBeams } from "../stages.ts";
-import { NotAvailableError, UsageError } from "./errors.ts";
+import { UsageError } from "./errors.ts";
 
 /** Longest generation that is taken for a wish and not a slip; the model's positions decide in the end. */
 const mostNewTokens = 100_000;
+
+/** The heading of these flags in a command's help. */
+const generationGroup = "Generation:";
 
 /** A parser of whole numbers from `low` to `high`, for commander. @throws UsageError */
 export function wholeNumber(flag: string, low: number, high: number): (text: string) => number {
@@ -25,14 +28,20 @@ export function finiteNumber(flag: string, positive: boolean): (text: string) =>
   };
 }
 
-/** Flags of sampling, which this version refuses: greedy and beam search are what it has. */
-const samplingFlags = [
-  "--do-sample",
-  "--temperature <number>",
-  "--top-k <count>",
-  "--top-p <number>",
-  "--seed <number>",
-];
+/** A parser of numbers from `low` to `high`, for commander. @throws UsageError */
+function numberBetween(flag: string, low: number, high: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() !== "" && value >= low && value <= high) return value;
+    throw new UsageError(`${flag}: expected a number from ${low} to ${high}, got ${JSON.stringify(text)}`);
+  };
+}
+
+/** A parser of a flag that may be repeated, for commander. @throws UsageError */
+function oneMore(text: string, before: readonly string[]): readonly string[] {
+  if (text === "") throw new UsageError('--stop: expected a text, got ""');
+  return [...before, text];
+}
 
 /** What commander hands over for the flags below. */
 export interface GenerationFlags {
@@ -41,13 +50,47 @@ export interface GenerationFlags {
   readonly numBeams: number;
   readonly lengthPenalty: number;
   readonly repetitionPenalty: number;
+  readonly repetitionPenaltyScope: Generation["repetitionPenaltyScope"];
+  readonly stop: readonly string[];
+  readonly doSample?: boolean;
+  /** Of sampling; absent where the flag was. */
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly seed?: number;
 }
+
+const { temperature, topK, topP, seed } = defaultGeneration;
+
+/** Without defaults of commander's, so that a flag given without --do-sample shows. */
+const samplingOptions = [
+  {
+    flags: "--temperature <number>",
+    text: `sampling: below 1 prefers likely ids (default: ${temperature})`,
+    parse: numberBetween("--temperature", 1e-6, 1e6),
+  },
+  {
+    flags: "--top-k <count>",
+    text: `sampling: only the likeliest so many ids; 0: all (default: ${topK})`,
+    parse: wholeNumber("--top-k", 0, 2 ** 24),
+  },
+  {
+    flags: "--top-p <number>",
+    text: `sampling: of those only the fewest whose probabilities sum to this (default: ${topP})`,
+    parse: numberBetween("--top-p", 0, 1),
+  },
+  {
+    flags: "--seed <number>",
+    text: `sampling: the same seed draws the same text for an image and a prompt (default: ${seed})`,
+    parse: wholeNumber("--seed", 0, Number.MAX_SAFE_INTEGER),
+  },
+];
 
 /** Add the generation flags to a command. */
 export function addGenerationOptions(command: Command): Command {
   const { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty } = defaultGeneration;
   const add = (flags: string, text: string, parse: (value: string) => number, standard: number) =>
-    command.addOption(new Option(flags, text).argParser(parse).default(standard).helpGroup("Generation:"));
+    command.addOption(new Option(flags, text).argParser(parse).default(standard).helpGroup(generationGroup));
   add(
     "--max-new-tokens <count>",
     "most new ids, the final end-of-text id included",
@@ -73,15 +116,31 @@ export function addGenerationOptions(command: Command): Command {
     finiteNumber("--repetition-penalty", true),
     repetitionPenalty,
   );
-  for (const flags of samplingFlags) {
-    const [flag = flags] = flags.split(" ");
-    const refuse = () => {
-      throw new NotAvailableError(`${flag}: sampling is not available yet; use greedy or beam search (--num-beams)`);
-    };
-    command.addOption(new Option(flags).hideHelp());
-    command.on(`option:${flag.slice(2)}`, refuse);
-  }
+  const group = (option: Option) => command.addOption(option.helpGroup(generationGroup));
+  group(
+    new Option(
+      "--repetition-penalty-scope <scope>",
+      "all: ids of prompt and image count as seen; new: generated ones only",
+    )
+      .choices(["all", "new"])
+      .default(defaultGeneration.repetitionPenaltyScope),
+  );
+  group(
+    new Option("--stop <text>", "end a text with the id that completes this one (may be repeated)")
+      .argParser(oneMore)
+      .default([], "none"),
+  );
+  group(new Option("--do-sample", "draw each id by its probability"));
+  for (const { flags, text, parse } of samplingOptions) group(new Option(flags, text).argParser(parse));
   return command;
+}
+
+/** The generation flags that the command line gives, e.g. "--num-beams". */
+export function givenGenerationFlags(command: Command): string[] {
+  return command.options
+    .filter(({ helpGroupHeading }) => helpGroupHeading === generationGroup)
+    .filter((option) => command.getOptionValueSource(option.attributeName()) === "cli")
+    .map(({ long, flags }) => long ?? flags);
 }
 
 /** @throws UsageError when flags contradict each other. */
@@ -92,5 +151,27 @@ export function generationFrom(flags: GenerationFlags): Generation {
       `--min-new-tokens: expected at most --max-new-tokens (${maxNewTokens}), got ${minNewTokens}; raise --max-new-tokens`,
     );
   }
-  return { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty };
+  const { repetitionPenaltyScope, stop: stopStrings } = flags;
+  if (numBeams > 1 && stopStrings.length > 0) {
+    throw new UsageError(`--stop: expected --num-beams 1 beside it, got ${numBeams}; leave one of them out`);
+  }
+  const plain = { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty };
+  return { ...defaultGeneration, ...plain, repetitionPenaltyScope, stopStrings, ...samplingFrom(flags) };
+}
+
+/** @throws UsageError */
+function samplingFrom({ doSample = false, temperature, topK, topP, seed, numBeams }: GenerationFlags) {
+  const given = Object.entries({ temperature, topK, topP, seed }).filter(([, value]) => value !== undefined);
+  const [first] = given;
+  if (!doSample && first !== undefined) {
+    const flag = `--${first[0].replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    throw new UsageError(`${flag}: expected --do-sample beside it, got none; add it, or leave ${flag} out`);
+  }
+  if (doSample && numBeams > 1) {
+    throw new UsageError(`--do-sample: expected --num-beams 1 beside it, got ${numBeams}; there is no beam sampling`);
+  }
+  return {
+    doSample,
+    ...(Object.fromEntries(given) as Partial<Record<"temperature" | "topK" | "topP" | "seed", number>>),
+  };
 }

@@ -132,7 +132,7 @@ async function chooseServed(flags: ModelFlags, dev: DevState | null): Promise<Se
 
 /**
  * What is submitted. The checkpoint's digest, which names the queues of workers that have it, is computed here.
- * @throws CheckpointError, ConfigError, WeightsError, UnsupportedModelError, PathError
+ * @throws CheckpointError, ConfigError, WeightsError, UnsupportedModelError, PathError, UsageError
  */
 export async function requestFor(
   jobId: string,
@@ -143,12 +143,23 @@ export async function requestFor(
   const { cacheFolder, jobFolderUri } = await import("../jobs/roots.ts");
   const { checkModel } = await import("../models/model-card.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
-  const { card } = await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder() });
+  const { purposeOfTask } = await import("../workers/activities/model-text.ts");
+  const { task = "caption", topology = "fused" } = options;
+  const { card } = await checkModel(await openCheckpoint(ref), dtype, {
+    cacheFolder: cacheFolder(),
+    purpose: purposeOfTask[task],
+  });
+  if (topology === "split" && card.handsOver === "features") {
+    throw new UsageError(
+      `--topology split: expected a model whose query is a stage of its own, got ${ref}, which hands its features to generate; ` +
+        "leave it out",
+    );
+  }
   return {
     jobId,
-    task: options.task ?? "caption",
+    task,
     model: { ref, digest: card.digest, dtype },
-    topology: options.topology ?? "fused",
+    topology,
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,
     source: /^\w+:\/\//.test(source) ? source : pathToFileURL(resolve(source)).href,

@@ -7,19 +7,14 @@ import { join, resolve } from "node:path";
 import { imagesBelow } from "../jobs/inputs.ts";
 import { sha256 } from "../jobs/store.ts";
 import { encodeImage } from "../matching.ts";
-import {
-  expectModel,
-  type ImageIndex,
-  ImageIndexWriter,
-  type IndexedImage,
-  type IndexModel,
-  openImageIndex,
-} from "../search/vector-file.ts";
-import type { RetrievalCard } from "../stages.ts";
+import { expectModel, expectType, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
+import { encodeStored, type IndexedImage, type IndexModel, type VectorType } from "../search/vector-file-format.ts";
+import { ImageIndexWriter, isCoded, type WhenCoded } from "../search/vector-file-writer.ts";
+import type { ContrastCard, Vectors } from "../stages.ts";
 import { describeError, InterruptedError, UsageError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
-import { chooseLocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
+import { chooseLocalModel, type ModelRun, withModel } from "./local-model.ts";
 import { imagesInFlight } from "./local-run.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
@@ -34,9 +29,20 @@ export interface IndexCounts {
   readonly encoded: number;
   /** Images that were there already, or came twice. */
   readonly kept: number;
+  /** Images that a run which was killed had encoded. */
+  readonly recovered: number;
   readonly failed: number;
   /** Distinct images in the index now. */
   readonly images: number;
+}
+
+export interface LocalIndexing {
+  readonly sources: readonly string[];
+  readonly file: string;
+  readonly model: ModelFlags;
+  /** How vectors are stored; undefined: as the index has them, a new one as the model gives them. */
+  readonly vectors: "full" | "int8" | undefined;
+  readonly codes: WhenCoded;
 }
 
 /** An image that was read: bytes that the index has not yet come with their vectors. */
@@ -51,16 +57,18 @@ type Looked = { readonly image: string } & (
  * done in the index
  */
 export async function indexLocally(
-  { sources, file, model }: { readonly sources: readonly string[]; readonly file: string; readonly model: ModelFlags },
+  { sources, file, model, vectors, codes }: LocalIndexing,
   emit: (result: IndexResult, progress: Progress) => void,
 ): Promise<IndexCounts> {
   const old = await openImageIndex(file);
   const images = await listed(sources);
-  const chosen = await chooseLocalModel(model, "retrieval");
-  return withRetrieval(chosen, { interrupted: "stopped before all images were done" }, async (run) => {
+  const chosen = await chooseLocalModel(model, "vectors");
+  return withModel(chosen, "stopped before all images were done", async (run) => {
     const wanted = indexModel(chosen.ref, run.stages.card);
     if (old !== null) expectModel(old, wanted);
-    const update = await Update.begin(file, old, wanted);
+    const type = vectors === "int8" ? "int8" : vectors === "full" ? wanted.dtype : (old?.stored.type ?? wanted.dtype);
+    if (old !== null) expectType(old, type);
+    const update = await Update.begin(file, old, wanted, { type, codes });
     let failed = 0;
     try {
       const progress = new Progress(images.length, { noun: "images" });
@@ -77,12 +85,12 @@ export async function indexLocally(
         const { encoded, images } = await update.end();
         throw new InterruptedError(`interrupted; ${encoded} images were encoded, ${images} are in ${file}`);
       }
-      await update.abandon();
+      await update.leave();
       throw error;
     }
     const fatal = run.fatal();
     if (fatal !== null) {
-      await update.abandon();
+      await update.leave();
       throw fatal;
     }
     return { ...(await update.end()), failed };
@@ -90,7 +98,7 @@ export async function indexLocally(
 }
 
 /** Whose vectors this run makes. */
-export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: RetrievalCard): IndexModel {
+export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: ContrastCard): IndexModel {
   return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
 }
 
@@ -113,14 +121,14 @@ async function listed(sources: readonly string[]): Promise<string[]> {
 }
 
 /** Read an image, and encode it unless its bytes are known. */
-async function look({ stages, signal, fatal }: RetrievalRun, image: string, update: Update): Promise<Looked> {
+async function look({ stages, signal, fatal }: ModelRun<"vectors">, image: string, update: Update): Promise<Looked> {
   signal.throwIfAborted();
   try {
     const problem = fatal();
     if (problem !== null) throw problem;
     const bytes = await readImageFile(image);
     const digest = sha256(bytes);
-    const encode = async () => (await encodeImage(stages, bytes, { signal })).vectors.bytes;
+    const encode = async () => update.stored((await encodeImage(stages, bytes, { signal })).vectors);
     return { image, digest, vectors: await update.vectorsOf(digest, encode) };
   } catch (error) {
     signal.throwIfAborted();
@@ -128,10 +136,18 @@ async function look({ stages, signal, fatal }: RetrievalRun, image: string, upda
   }
 }
 
+/** How an index is stored. */
+interface StoredForm {
+  readonly type: VectorType;
+  readonly codes: WhenCoded;
+}
+
 /** The new version of an index while it is made: new images are written as they come, the old ones at the end. */
 class Update {
   readonly #writer: ImageIndexWriter;
   readonly #old: ImageIndex | null;
+  readonly #model: IndexModel;
+  readonly #form: StoredForm;
   /** Images of the old version, and those that are written. */
   readonly #known: Set<string>;
   /** Vectors of images that are being encoded, so that copies of one image are encoded once. */
@@ -142,19 +158,40 @@ class Update {
   /** Images that are written, in order. */
   readonly #written = new Set<string>();
   #kept = 0;
+  #recovered = 0;
   /** Whether a path of the old version has another image now, or an image another path. */
   #moved = false;
 
-  static async begin(file: string, old: ImageIndex | null, model: IndexModel): Promise<Update> {
-    return new Update(await ImageIndexWriter.create(file, model), old);
+  static async begin(file: string, old: ImageIndex | null, model: IndexModel, form: StoredForm): Promise<Update> {
+    const update = new Update(await ImageIndexWriter.create(file, model, form.type), old, model, form);
+    await update.#recover();
+    return update;
   }
 
-  private constructor(writer: ImageIndexWriter, old: ImageIndex | null) {
+  private constructor(writer: ImageIndexWriter, old: ImageIndex | null, model: IndexModel, form: StoredForm) {
     this.#writer = writer;
     this.#old = old;
-    this.#known = new Set(old?.images.map(({ digest }) => digest));
-    for (const { digest, images } of old?.images ?? []) for (const path of images) this.#place(path, digest);
+    this.#model = model;
+    this.#form = form;
+    const images = [...(old?.images ?? [])];
+    this.#known = new Set(images.map(({ digest }) => digest));
+    for (const { digest, images: paths } of images) for (const path of paths) this.#place(path, digest);
     this.#moved = false;
+  }
+
+  /** Take over what runs that were killed had encoded. */
+  async #recover(): Promise<void> {
+    for (const { digest, images } of await this.#writer.recover(this.#known)) {
+      this.#written.add(digest);
+      this.#known.add(digest);
+      for (const path of images) this.#place(path, digest);
+    }
+    this.#recovered = this.#written.size;
+  }
+
+  /** An image's vectors as the index stores them. */
+  stored(vectors: Vectors): Uint8Array {
+    return encodeStored(vectors, this.#form.type);
   }
 
   /** The vectors of an image, by `encode` if nobody makes them yet; null when the index has them. */
@@ -177,7 +214,7 @@ class Update {
     const { digest, vectors } = looked;
     const isNew = vectors !== null && !this.#known.has(digest);
     if (isNew) {
-      await this.#writer.add(vectors);
+      await this.#writer.addNew(vectors, { digest, images: [resolve(image)] });
       this.#written.add(digest);
       this.#known.add(digest);
     } else {
@@ -190,8 +227,9 @@ class Update {
 
   /** Put the new version in place, unless it is as the old one. */
   async end(): Promise<Omit<IndexCounts, "failed">> {
-    const counts = { encoded: this.#written.size, kept: this.#kept };
-    if (this.#written.size === 0 && !this.#moved) {
+    const recovered = this.#recovered;
+    const counts = { encoded: this.#written.size - recovered, kept: this.#kept, recovered };
+    if (this.#written.size === 0 && !this.#moved && !this.#isRecoded()) {
       await this.abandon();
       return { ...counts, images: this.#old?.images.length ?? 0 };
     }
@@ -200,23 +238,34 @@ class Update {
       // An image that is at none of its old paths any more is left out.
       for await (const { first, images: count, bytes } of this.#old?.blocks() ?? []) {
         for (let i = 0; i < count; i++) {
-          const entry = this.#entry(this.#old?.images[first + i]?.digest ?? "");
+          const entry = this.#entry(this.#old?.images.at(first + i).digest ?? "");
           if (entry.images.length === 0) continue;
           await this.#writer.add(bytes.subarray(i * this.#writer.imageBytes, (i + 1) * this.#writer.imageBytes));
           images.push(entry);
         }
       }
     } catch (error) {
-      await this.abandon();
+      await this.leave();
       throw error;
     }
-    await this.#writer.commit(images, this.#old?.version ?? null);
+    await this.#writer.commit(images, this.#old?.version ?? null, this.#form.codes);
     return { ...counts, images: images.length };
   }
 
   /** Leave the index as it was. */
   abandon(): Promise<void> {
     return this.#writer.abandon();
+  }
+
+  /** Leave the index as it was, and what was encoded for the next run. */
+  leave(): Promise<void> {
+    return this.#writer.leave();
+  }
+
+  /** Whether the old version lacks codes that it should have, or has some that it should not. */
+  #isRecoded(): boolean {
+    if (this.#old === null || this.#form.codes === "auto") return false;
+    return isCoded(this.#old.images.length, this.#model, this.#form.codes) !== (this.#old.basis !== null);
   }
 
   #entry(digest: string): IndexedImage {

@@ -5,7 +5,7 @@ import { type EncodedImage, encodeImage, matchWith } from "../matching.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
-import { chooseLocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
+import { chooseLocalModel, type ModelRun, withModel } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
 
@@ -27,8 +27,8 @@ export async function matchLocally(
   { image, texts, model }: { readonly image: string; readonly texts: readonly string[]; readonly model: ModelFlags },
   emit: (result: MatchResult, progress: Progress) => void,
 ): Promise<number> {
-  const chosen = await chooseLocalModel(model, "retrieval");
-  return withRetrieval(chosen, { interrupted: "stopped before all texts were done" }, async (run) => {
+  const chosen = await chooseLocalModel(model, "matches");
+  return withModel(chosen, "stopped before all texts were done", async (run) => {
     let failures = 0;
     const progress = new Progress(texts.length, { noun: "texts" });
     const encoded = await tryToEncode(run, image);
@@ -44,7 +44,7 @@ export async function matchLocally(
 }
 
 /** The image, or why it cannot be matched with anything. */
-async function tryToEncode({ stages, signal }: RetrievalRun, image: string): Promise<EncodedImage | Error> {
+async function tryToEncode({ stages, signal }: ModelRun<"matches">, image: string): Promise<EncodedImage | Error> {
   try {
     return await encodeImage(stages, await readImageFile(image), { signal });
   } catch (error) {
@@ -54,7 +54,7 @@ async function tryToEncode({ stages, signal }: RetrievalRun, image: string): Pro
 }
 
 async function oneText(
-  { stages, signal, fatal }: RetrievalRun,
+  { stages, signal, fatal }: ModelRun<"matches">,
   encoded: EncodedImage | Error,
   image: string,
   text: string,

@@ -1,53 +1,54 @@
 // Threads and a model, for as long as a command that works in this process needs them.
 
 import { cacheFolder } from "../jobs/roots.ts";
+import type { Purpose } from "../models/families.ts";
 import type { Dtype } from "../stages.ts";
-import type { WeightsProgress } from "../weights/repository.ts";
-import { type OpenedRetrievalStages, openStagesGroup, type StagesGroup } from "../workers/stages.ts";
+import type { ModelRequest } from "../workers/gpu-protocol.ts";
+import { type OpenedFor, openStagesGroup } from "../workers/stages.ts";
 import { resolveDtype } from "./checkpoint-dtype.ts";
 import { stopOnInterrupt } from "./interrupt.ts";
-import { chooseModel, type ModelFlags, type ModelPurpose } from "./model-options.ts";
+import { chooseModel, type ModelFlags } from "./model-options.ts";
 import { tell } from "./output.ts";
 import { weightsProgress } from "./weights-progress.ts";
 
-/** A model and its type, chosen. */
-export interface LocalModel {
+/** A model and its type, chosen for a purpose. */
+export interface LocalModel<P extends Purpose> {
   readonly ref: string;
   readonly dtype: Dtype;
+  readonly purpose: P;
 }
 
-export interface ModelRun<Opened> {
-  readonly stages: Opened;
+export interface ModelRun<P extends Purpose> {
+  readonly stages: OpenedFor[P];
   /** Aborts at Ctrl-C. */
   readonly signal: AbortSignal;
   /** After it nothing works; null until then. */
   fatal(): Error | null;
 }
 
-export type RetrievalRun = ModelRun<OpenedRetrievalStages>;
-
 /** --model and --dtype, or the demo model. @throws UsageError, and what opening a checkpoint throws */
-export async function chooseLocalModel(flags: ModelFlags, purpose: ModelPurpose): Promise<LocalModel> {
+export async function chooseLocalModel<P extends Purpose>(flags: ModelFlags, purpose: P): Promise<LocalModel<P>> {
   const { ref, notice } = chooseModel(flags.model, purpose);
   if (notice !== null) tell(notice);
-  return { ref, dtype: await resolveDtype(ref, flags.dtype) };
+  return { ref, dtype: await resolveDtype(ref, flags.dtype), purpose };
 }
 
 /**
  * Load a model, run `work`, close everything.
- * @param open loads it; @param interrupted what is told after Ctrl-C
+ * @param request stages: those that are needed, default all
+ * @param interrupted what is told after Ctrl-C
  * @throws AdapterError, WeightsError and what else keeps a model from being loaded; InterruptedError after Ctrl-C
  */
-export async function withModel<Opened, T>(
-  open: (group: StagesGroup, onProgress: (progress: WeightsProgress) => void) => Promise<Opened>,
+export async function withModel<P extends Purpose, T>(
+  request: ModelRequest<P> & { readonly purpose: P },
   interrupted: string,
-  work: (run: ModelRun<Opened>) => Promise<T>,
+  work: (run: ModelRun<P>) => Promise<T>,
 ): Promise<T> {
   const group = await openStagesGroup({ cacheFolder: cacheFolder() });
   const stop = stopOnInterrupt(interrupted);
   try {
     const loading = weightsProgress();
-    const stages = await open(group, loading.report);
+    const stages = await group.open<P>(request, loading.report);
     loading.finish();
     let fatal: Error | null = null;
     void group.fatal.then((error) => {
@@ -60,14 +61,4 @@ export async function withModel<Opened, T>(
     stop.forget();
     await group.close("reject");
   }
-}
-
-/** The same with a model that compares images with texts. @param options stages: those that are needed, default all */
-export function withRetrieval<T>(
-  model: LocalModel,
-  { stages, interrupted }: { readonly stages?: readonly ("encode" | "query")[]; readonly interrupted: string },
-  work: (run: RetrievalRun) => Promise<T>,
-): Promise<T> {
-  const request = { ...model, ...(stages === undefined ? {} : { stages }) };
-  return withModel((group, onProgress) => group.openRetrieval(request, onProgress), interrupted, work);
 }

@@ -1,9 +1,10 @@
 // Texts about images in this process: files are read and decoded ahead while the GPU works, every image is encoded
 // once however many questions there are, and results come out in the order of the input.
 
-import { answerFrom, promptOf } from "../answer.ts";
-import type { Generation, Stages } from "../stages.ts";
-import { modelText } from "../workers/activities/model-text.ts";
+import { type Answer, answerFrom, promptOf, type RankedAnswer, rankAnswers } from "../answer.ts";
+import { sha256 } from "../jobs/store.ts";
+import type { Activation, Generation, Stages } from "../stages.ts";
+import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
@@ -16,6 +17,8 @@ export interface LocalRun {
   readonly model: ModelFlags;
   /** What progress counts, one unit per image and text. Default "images". */
   readonly noun?: string;
+  /** Told of each text as it comes, one text after another. */
+  readonly onText?: (image: string, asked: string | null, text: string, progress: Progress) => void;
 }
 
 /** An image, and what is asked of it. */
@@ -29,6 +32,8 @@ export interface Asked {
   /** caption: the prompt, or null for none; ask: the question. */
   readonly text: string | null;
   readonly generation: Generation;
+  /** ask: choose among these instead of generating. */
+  readonly answers?: readonly string[];
 }
 
 /** The same of every image. */
@@ -37,8 +42,11 @@ export function ofEvery(images: readonly string[], asked: readonly Asked[]): Loc
 }
 
 /** One line of output. */
-export type LocalResult = { readonly image: string; readonly asked: string | null } & (
-  | { readonly text: string; readonly tokenIds: readonly number[] }
+export type LocalResult = {
+  readonly image: string;
+  readonly asked: string | null;
+} /** `ranked`: of given answers all, the likeliest first; `text` is the first of them. */ & (
+  | (Answer & { readonly ranked?: readonly RankedAnswer[] })
   | { readonly error: { readonly type: string; readonly message: string } }
 );
 
@@ -58,52 +66,118 @@ export async function runLocally(
   run: LocalRun,
   emit: (result: LocalResult, progress: Progress) => void,
 ): Promise<number> {
-  const model = await chooseLocalModel(run.model, "texts");
-  const interrupted = "stopped before all images were done";
-  return withModel(
-    (group, report) => group.open(model, report),
-    interrupted,
-    async ({ stages, signal, fatal }) => {
-      let failures = 0;
-      const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
-      const progress = new Progress(units, { noun: run.noun ?? "images" });
-      const work = async (item: LocalItem) => {
-        const problem = fatal();
-        return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
-      };
-      await inOrder(run.items, imagesInFlight, work, (results) => {
-        for (const result of results) {
-          if ("error" in result) failures += 1;
-          emit(result, progress);
-          progress.add("error" in result);
+  const model = await chooseLocalModel(run.model, purposeOf(run.items));
+  return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
+    let failures = 0;
+    const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
+    const progress = new Progress(units, { noun: run.noun ?? "images" });
+    const work = async (item: LocalItem) => {
+      const problem = fatal();
+      return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
+    };
+    const take = (results: readonly LocalResult[]) => {
+      for (const result of results) {
+        if ("error" in result) failures += 1;
+        emit(result, progress);
+        progress.add("error" in result);
+      }
+    };
+    const { onText } = run;
+    if (onText === undefined) {
+      await inOrder(run.items, imagesInFlight, work, take);
+    } else {
+      for (const item of run.items) {
+        const image = await readAndEncode(stages, item.image, signal);
+        for (const asked of item.asked) {
+          const tell = (text: string) => onText(item.image, asked.text, text, progress);
+          take([await oneText(stages, image, asked, signal, tell)]);
         }
-      });
-      progress.finish();
-      return failures;
-    },
-  );
+      }
+    }
+    progress.finish();
+    return failures;
+  });
 }
 
-/** All texts about one image; an image that cannot be read or decoded fails each of them. */
+/** What the model is wanted for; one that is of no use for some of the items fails only those. */
+function purposeOf(items: readonly LocalItem[]): "texts" | "captions" | "answers" {
+  const [purpose = "texts", ...others] = new Set(
+    items.flatMap(({ asked }) => asked.map(({ task }) => purposeOfTask[task])),
+  );
+  return others.length > 0 ? "texts" : purpose;
+}
+
+/** All texts about one image at once; an image that cannot be read or decoded fails each of them. */
 async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal): Promise<LocalResult[]> {
-  const { image } = item;
+  const image = await readAndEncode(stages, item.image, signal);
+  return Promise.all(item.asked.map((asked) => oneText(stages, image, asked, signal)));
+}
+
+/** What of an image its texts need, or why there is none. */
+type Encoded = { readonly image: string } & (
+  | { readonly prompt: Activation; readonly digest: string }
+  | { readonly problem: unknown }
+);
+
+async function readAndEncode(stages: Stages, image: string, signal: AbortSignal): Promise<Encoded> {
   signal.throwIfAborted();
   try {
-    const prompt = await promptOf(stages, await readImageFile(image), { signal });
-    return await Promise.all(
-      item.asked.map(async ({ task, text: asked, generation }): Promise<LocalResult> => {
-        try {
-          const text = modelText(stages.card.family, task, asked);
-          return { image, asked, ...(await answerFrom(stages, prompt, text, generation, { signal })) };
-        } catch (error) {
-          signal.throwIfAborted();
-          return { image, asked, error: describeError(error) };
-        }
-      }),
-    );
+    const bytes = await readImageFile(image);
+    return { image, digest: sha256(bytes), prompt: await promptOf(stages, bytes, { signal }) };
+  } catch (problem) {
+    signal.throwIfAborted();
+    return { image, problem };
+  }
+}
+
+/** @param onText told of the text so far */
+async function oneText(
+  stages: Stages,
+  encoded: Encoded,
+  { task, text: asked, generation, answers }: Asked,
+  signal: AbortSignal,
+  onText?: (text: string) => void,
+): Promise<LocalResult> {
+  const { image } = encoded;
+  if ("problem" in encoded) return { image, asked, error: describeError(encoded.problem) };
+  const { prompt, digest } = encoded;
+  try {
+    const text = modelText(stages.card, task, asked);
+    if (answers !== undefined) {
+      const ranked = await rankAnswers(stages, prompt, text ?? "", answers, { signal });
+      return { image, asked, ...best(ranked), ranked };
+    }
+    const texts = new TextsInOrder(stages, onText);
+    const onIds = (ids: readonly number[]) => texts.add(ids);
+    const options = { signal, image: digest, ...(onText && { onIds }) };
+    const said = await answerFrom(stages, prompt, text, generation, options);
+    await texts.all;
+    return { image, asked, ...said };
   } catch (error) {
     signal.throwIfAborted();
-    return failed(item, error);
+    return { image, asked, error: describeError(error) };
+  }
+}
+
+function best([first]: readonly RankedAnswer[]): Answer {
+  return { text: first?.text ?? "", tokenIds: first?.tokenIds ?? [] };
+}
+
+/** Ids to texts, told in the order in which the ids came. */
+class TextsInOrder {
+  /** Resolves when all are told. */
+  all: Promise<void> = Promise.resolve();
+  readonly #stages: Stages;
+  readonly #onText: (text: string) => void;
+
+  constructor(stages: Stages, onText: (text: string) => void = () => {}) {
+    this.#stages = stages;
+    this.#onText = onText;
+  }
+
+  add(ids: readonly number[]): void {
+    this.all = this.all.then(async () => this.#onText(await this.#stages.detokenize(ids)));
+    this.all.catch(() => {}); // whoever awaits them all gets it
   }
 }
 

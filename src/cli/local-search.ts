@@ -1,27 +1,34 @@
-// Texts against an index, in this process: one pass over all vectors for all texts, then the best few images of each text
-// are read again and matched.
+// Texts and images against an index, in this process: the images with the largest scores, and for texts the best few of
+// them read again and matched.
 
-import { readFile } from "node:fs/promises";
-import { ImageError } from "../image/image-error.ts";
-import { sha256 } from "../jobs/store.ts";
-import { type Candidate, featuresOf, rerank } from "../matching.ts";
-import { Largest } from "../search/largest.ts";
-import { cosines, vectorValues } from "../search/similarity.ts";
-import { expectModel, type ImageIndex, type IndexedImage, openImageIndex } from "../search/vector-file.ts";
-import type { Activation } from "../stages.ts";
+import { type Candidate, encodeImage, featuresOf, rerank } from "../matching.ts";
+import { purposesOf } from "../models/model-card.ts";
+import { ImageSearch, type SearchAnswer } from "../search/image-search.ts";
+import type { Scored } from "../search/largest.ts";
+import { type SearchQuery, vectorRows } from "../search/similarity.ts";
+import { expectModel, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
+import type { IndexedImage } from "../search/vector-file-format.ts";
+import type { Activation, ContrastStages } from "../stages.ts";
+import { openCheckpoint } from "../weights/checkpoint.ts";
 import { describeError, UsageError } from "./errors.ts";
+import { readImageFile } from "./image-files.ts";
+import { bytesOf } from "./indexed-images.ts";
 import { indexModel } from "./local-indexing.ts";
-import { chooseLocalModel, type LocalModel, type RetrievalRun, withRetrieval } from "./local-model.ts";
+import { chooseLocalModel, type LocalModel, type ModelRun, withModel } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
 
 /** One line of output. */
-export interface SearchResult {
-  readonly text: string;
+export type SearchResult = {
   /** From 1. */
   readonly rank: number;
   /** Absolute path. */
   readonly image: string;
+  readonly indexed: IndexedImage;
+} & (TextScores | ImageScore);
+
+export interface TextScores {
+  readonly text: string;
   readonly itc: number;
   /** null where the image was not matched with the text. */
   readonly itm: number | null;
@@ -29,127 +36,199 @@ export interface SearchResult {
   readonly error?: { readonly type: string; readonly message: string };
 }
 
+export interface ImageScore {
+  /** The image that was searched with, as it was named. */
+  readonly like: string;
+  /** imageScores() of both; the model defines none. */
+  readonly similarity: number;
+}
+
 export interface LocalSearch {
   readonly texts: readonly string[];
+  /** Image files, after the texts. */
+  readonly images: readonly string[];
   readonly file: string;
   readonly top: number;
-  readonly rerank: number;
+  /** Images matched for each text, if the caller says so; else `defaultRerank`, or none with a model that cannot match. */
+  readonly rerank?: number;
+  readonly defaultRerank: number;
+  /** Compare all images, though there are codes. */
+  readonly exact: boolean;
   readonly model: ModelFlags;
+}
+
+export interface SearchSummary {
+  /** Images in the index. */
+  readonly images: number;
+  readonly by: SearchAnswer["by"];
+  /** Images that were compared exactly, of the query with the most. */
+  readonly compared: number;
+  /** Results with an error. */
+  readonly failures: number;
+  /** Whose vectors they are. */
+  readonly model: string;
 }
 
 /** Images whose features are kept from text to text: some hundred MB of the largest models. */
 const keptFeatures = 128;
 
 /**
- * Run, handing all results of each text to `emit`, in the order of the texts.
- * @returns how many results have an error
- * @throws UsageError, ImageIndexError, TextError, what keeps a model from being loaded; InterruptedError after Ctrl-C
+ * Run, handing all results of each query to `emit`, in the order of the queries, texts first.
+ * @throws UsageError, ImageIndexError, TextError, ImageError, what keeps a model from being loaded; InterruptedError after
+ * Ctrl-C
  */
 export async function searchLocally(
   search: LocalSearch,
   emit: (results: readonly SearchResult[]) => void,
-): Promise<number> {
+): Promise<SearchSummary> {
   const index = await openImageIndex(search.file);
   if (index === null) {
     throw new UsageError(`--index: expected a file made by \`blipfleet index\`, got no such file ${search.file}`);
   }
+  const { texts, images: examples } = search;
+  const files = await Promise.all(examples.map(readImageFile));
   const model = await modelFor(search.model, index);
-  const stages = search.rerank === 0 ? (["query"] as const) : (["encode", "query"] as const);
-  return withRetrieval(model, { stages, interrupted: "stopped before all texts were done" }, async (run) => {
-    expectModel(index, indexModel(model.ref, run.stages.card));
-    const ids = await Promise.all(search.texts.map((text) => run.stages.tokenize(text)));
-    const found = await nearest(run, index, ids, Math.max(search.top, search.rerank));
-    const images = new IndexedImages(run, index);
-    const progress = new Progress(search.texts.length, { noun: "texts" });
-    let failures = 0;
-    for (const [i, text] of search.texts.entries()) {
-      const results = await ordered(run, images, search, { text, ids: ids[i] ?? [], found: found[i] ?? [] });
-      failures += results.filter(({ error }) => error !== undefined).length;
-      emit(results);
-      progress.add(false);
-    }
-    progress.finish();
-    return failures;
-  });
+  const matched = texts.length === 0 ? 0 : await matchedImages(search, model.ref);
+  const stages = examples.length > 0 || matched > 0 ? (["encode", "query"] as const) : (["query"] as const);
+  const interrupted = "stopped before all was searched for";
+  const what = { files, most: Math.max(search.top, matched), emit };
+  if (matched === 0) {
+    const request = { ...model, purpose: "vectors", stages } as const;
+    return withModel(request, interrupted, (run) => searchWith(run, index, search, { ...what, order: asFound }));
+  }
+  const request = { ...model, purpose: "matches", stages } as const;
+  return withModel(request, interrupted, (run) =>
+    searchWith(run, index, search, { ...what, order: matchedFirst(run, index, matched) }),
+  );
+}
+
+/** What is needed of a run to find images by their vectors. */
+interface VectorRun {
+  readonly stages: ContrastStages;
+  readonly signal: AbortSignal;
+}
+
+/** An image of the index, with its scores for a text. */
+type Ranked = Omit<TextScores, "text"> & { readonly place: number };
+
+/** What was found of a text, as it is to be shown. */
+type Order = (found: readonly Scored[], textIds: readonly number[]) => Promise<readonly Ranked[]>;
+
+/** @param what files: of search.images; most: images to find of each query; order: of those found by a text */
+async function searchWith(
+  run: VectorRun,
+  index: ImageIndex,
+  { texts, images: examples, top, exact }: LocalSearch,
+  what: {
+    readonly files: readonly Uint8Array[];
+    readonly most: number;
+    readonly order: Order;
+    readonly emit: (results: readonly SearchResult[]) => void;
+  },
+): Promise<SearchSummary> {
+  const { stages, signal } = run;
+  const { files, most, order, emit } = what;
+  expectModel(index, indexModel(stages.card.ref, stages.card));
+  const ids = await Promise.all(texts.map((text) => stages.tokenize(text)));
+  const queries = await Promise.all([
+    ...ids.map((textIds) => stages.queryText(textIds, { signal })),
+    ...files.map(async (bytes) => (await encodeImage(stages, bytes, { signal })).vectors),
+  ]);
+  const { found, compared, by } = await nearest(index, queries.map(vectorRows), { most, exact, signal });
+  const progress = new Progress(texts.length, { noun: "texts" });
+  let failures = 0;
+  for (const [i, text] of texts.entries()) {
+    const ranked = (await order(found[i] ?? [], ids[i] ?? [])).slice(0, top);
+    failures += ranked.filter(({ error }) => error !== undefined).length;
+    emit(ranked.map(({ place, ...scores }, rank) => ({ text, ...scores, ...imageAt(index, place, rank) })));
+    progress.add(false);
+  }
+  progress.finish();
+  for (const [i, like] of examples.entries()) {
+    const places = found[texts.length + i]?.slice(0, top) ?? [];
+    emit(places.map(({ score, place }, rank) => ({ like, similarity: score, ...imageAt(index, place, rank) })));
+  }
+  const { ref } = index.model;
+  return { images: index.images.length, by, compared: Math.max(0, ...compared), failures, model: ref };
+}
+
+/** What every result says of its image. @param rank from 0 */
+function imageAt(index: ImageIndex, place: number, rank: number): Pick<SearchResult, "rank" | "image" | "indexed"> {
+  const indexed = index.images.at(place);
+  return { rank: rank + 1, image: indexed.images[0] ?? "", indexed };
 }
 
 /** The model that made the index, or what --model and --dtype say it is. @throws UsageError */
-async function modelFor(flags: ModelFlags, { file, model }: ImageIndex): Promise<LocalModel> {
+async function modelFor(
+  flags: ModelFlags,
+  { file, model }: ImageIndex,
+): Promise<Pick<LocalModel<"vectors">, "ref" | "dtype">> {
   if (flags.dtype !== "auto" && flags.dtype !== model.dtype) {
     throw new UsageError(`--dtype: expected ${model.dtype}, the type that ${file} was made with, got ${flags.dtype}`);
   }
   if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype };
-  return chooseLocalModel({ ...flags, dtype: model.dtype }, "retrieval");
+  return chooseLocalModel({ ...flags, dtype: model.dtype }, "vectors");
 }
 
-interface Found {
-  readonly place: number;
-  readonly itc: number;
+/** How many images are matched with each text. @throws UsageError when some should be and the model cannot */
+async function matchedImages({ rerank, defaultRerank }: LocalSearch, ref: string): Promise<number> {
+  if (rerank === 0) return 0;
+  if ((await purposesOf(await openCheckpoint(ref))).includes("matches")) return rerank ?? defaultRerank;
+  if (rerank === undefined) return 0;
+  throw new UsageError(`--rerank: expected 0 with ${ref}, which has no matching head, got ${rerank}`);
 }
 
-/** The images with the largest cosines of each text, the largest first. */
+/** The images with the largest scores of each query. */
 async function nearest(
-  { stages, signal }: RetrievalRun,
   index: ImageIndex,
-  ids: readonly (readonly number[])[],
-  most: number,
-): Promise<Found[][]> {
-  const vectors = await Promise.all(ids.map((textIds) => stages.queryText(textIds, { signal })));
-  const texts = vectors.map(vectorValues);
-  const best = texts.map(() => new Largest(most));
-  const { queries, width } = index.model;
-  for await (const { first, images, values } of index.blocks()) {
-    signal.throwIfAborted();
-    const scores = cosines(values, { images, queries, width }, texts);
-    for (const [t, largest] of best.entries()) {
-      for (let i = 0; i < images; i++) largest.add(scores[t * images + i] ?? Number.NaN, first + i);
-    }
+  queries: readonly SearchQuery[],
+  options: { readonly most: number; readonly exact: boolean; readonly signal: AbortSignal },
+): Promise<SearchAnswer> {
+  const threads = new ImageSearch(index);
+  try {
+    return await threads.search(queries, options);
+  } finally {
+    await threads.close();
   }
-  return best.map(({ inOrder }) => inOrder.map(({ score, place }) => ({ place, itc: score })));
 }
 
-/** The results of one text: those that were matched first. */
-async function ordered(
-  { stages, signal }: RetrievalRun,
-  images: IndexedImages,
-  search: LocalSearch,
-  { text, ids, found }: { readonly text: string; readonly ids: readonly number[]; readonly found: readonly Found[] },
-): Promise<SearchResult[]> {
-  const candidates = found.slice(0, search.rerank).map((each): Found & Candidate => ({
-    ...each,
-    features: () => images.features(each.place),
-  }));
-  const matched = (await rerank(stages, candidates, ids, { signal })).map((each) => {
-    const { place, itc } = each.candidate;
-    const outcome = "error" in each ? { itm: null, error: describeError(each.error) } : { itm: each.itm };
-    return { place, itc, ...outcome };
-  });
-  const rest = found.slice(search.rerank).map((each) => ({ ...each, itm: null }));
-  return [...matched, ...rest]
-    .slice(0, search.top)
-    .map(({ place, ...scores }, i) => ({ text, rank: i + 1, image: images.pathOf(place), ...scores }));
+/** By cosine alone. */
+const asFound: Order = async (found) => found.map(({ score: itc, place }) => ({ place, itc, itm: null }));
+
+/** The first `most` are matched with the text, ordered anew, and come first. */
+function matchedFirst(run: ModelRun<"matches">, index: ImageIndex, most: number): Order {
+  const { stages, signal } = run;
+  const images = new IndexedImages(run, index);
+  return async (found, textIds) => {
+    const candidates = found.slice(0, most).map(({ score: itc, place }): Candidate & { place: number } => ({
+      ...{ itc, place },
+      features: () => images.features(place),
+    }));
+    const matched = (await rerank(stages, candidates, textIds, { signal })).map((each): Ranked => {
+      const { place, itc } = each.candidate;
+      const outcome = "error" in each ? { itm: null, error: describeError(each.error) } : { itm: each.itm };
+      return { place, itc, ...outcome };
+    });
+    return [...matched, ...(await asFound(found.slice(most), textIds))];
+  };
 }
 
 /** The images of an index, read again where they are to be matched. */
 class IndexedImages {
-  readonly #run: RetrievalRun;
+  readonly #run: VectorRun;
   readonly #index: ImageIndex;
   /** By place; least recently used first. */
   readonly #features = new Map<number, Promise<Activation>>();
 
-  constructor(run: RetrievalRun, index: ImageIndex) {
+  constructor(run: VectorRun, index: ImageIndex) {
     this.#run = run;
     this.#index = index;
-  }
-
-  pathOf(place: number): string {
-    return this.#index.images[place]?.images[0] ?? "";
   }
 
   /** @throws ImageError when no file has these bytes any more */
   features(place: number): Promise<Activation> {
     const known = this.#features.get(place);
-    const made = known ?? this.#encode(this.#index.images[place] as IndexedImage);
+    const made = known ?? this.#encode(place);
     this.#features.delete(place);
     this.#features.set(place, made);
     for (const oldest of this.#features.keys()) {
@@ -159,26 +238,8 @@ class IndexedImages {
     return made;
   }
 
-  async #encode(image: IndexedImage): Promise<Activation> {
+  async #encode(place: number): Promise<Activation> {
     const { stages, signal } = this.#run;
-    return featuresOf(stages, await bytesOf(image), { signal });
+    return featuresOf(stages, await bytesOf(this.#index.images.at(place)), { signal });
   }
-}
-
-/** The bytes of an image, from the first of its paths that still has them. @throws ImageError */
-async function bytesOf({ digest, images }: IndexedImage): Promise<Uint8Array> {
-  const problems: string[] = [];
-  for (const image of images) {
-    try {
-      const bytes = await readFile(image);
-      if (sha256(bytes) === digest) return bytes;
-      problems.push(`${image} has other bytes`);
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      problems.push(`${image}: ${code === "ENOENT" ? "no such file" : code}`);
-    }
-  }
-  throw new ImageError(
-    `expected the image as it was indexed, got ${problems.join("; ")}; index it again, or use --rerank 0`,
-  );
 }

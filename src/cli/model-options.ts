@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
+import { familyFor, type Purpose, purposes } from "../models/families.ts";
 import { NotAvailableError, UsageError } from "./errors.ts";
 import { fromHere } from "./output.ts";
 
@@ -56,21 +57,34 @@ export interface ChosenModel {
   readonly notice: string | null;
 }
 
-/** What a command wants of a model; src/models/blip-2-config.ts says which class each is. */
-export type ModelPurpose = "texts" | "retrieval";
-
 /** The first folder of `folder` that holds a checkpoint for this purpose. */
-function trainedModel(purpose: ModelPurpose, folder: string): string | null {
+function trainedModel(purpose: Purpose, folder: string): string | null {
   if (!existsSync(folder)) return null;
   for (const name of readdirSync(folder).sort()) {
     const config = join(folder, name, "config.json");
     if (!existsSync(config)) continue;
-    const { model_type, architectures } = JSON.parse(readFileSync(config, "utf8"));
-    const compares = Array.isArray(architectures) && architectures.includes("Blip2ForImageTextRetrieval");
-    if (model_type === "blip-2" && compares === (purpose === "retrieval")) return join(folder, name);
+    if (isFor(purpose, JSON.parse(readFileSync(config, "utf8")))) return join(folder, name);
   }
   return null;
 }
+
+function isFor(purpose: Purpose, config: Record<string, unknown>): boolean {
+  try {
+    return familyFor("", config, purpose) !== null;
+  } catch {
+    return false;
+  }
+}
+
+/** What --model may name where no demo model fits: the class, and a checkpoint of it. */
+const examples: { readonly [P in Purpose]: readonly [string, string] } = {
+  texts: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  captions: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  answers: ["Blip2ForConditionalGeneration", "Salesforce/blip2-opt-2.7b"],
+  matches: ["Blip2ForImageTextRetrieval", "Salesforce/blip2-itm-vit-g"],
+  vectors: ["Blip2ForImageTextRetrieval or CLIPModel", "Salesforce/blip2-itm-vit-g"],
+  labels: ["CLIPModel", "openai/clip-vit-base-patch32"],
+};
 
 /**
  * The model to use: --model, else the demo model that fits the command.
@@ -79,7 +93,7 @@ function trainedModel(purpose: ModelPurpose, folder: string): string | null {
  */
 export function chooseModel(
   model: string | undefined,
-  purpose: ModelPurpose = "texts",
+  purpose: Purpose = "texts",
   demoModels: string = join(packageRoot, "models"),
 ): ChosenModel {
   if (model !== undefined) {
@@ -89,22 +103,9 @@ export function chooseModel(
   const trained = trainedModel(purpose, demoModels);
   if (trained !== null)
     return { ref: trained, notice: `using the demo model ${fromHere(trained)}; choose another with --model` };
-  const { class: wanted, does, example } = wantedModels[purpose];
+  const [architecture, example] = examples[purpose];
   throw new UsageError(
-    `--model: expected a Hugging Face id or a directory of a ${wanted} checkpoint, got none, and no demo model that ${does} ` +
-      `is there; name one, as --model ${example}`,
+    `--model: expected a Hugging Face id or a directory of a ${architecture} checkpoint, got none, and no demo ` +
+      `model that ${purposes[purpose]} is there; name one, as --model ${example}`,
   );
 }
-
-const wantedModels: Readonly<Record<ModelPurpose, { class: string; does: string; example: string }>> = {
-  texts: {
-    class: "Blip2ForConditionalGeneration",
-    does: "writes texts",
-    example: "Salesforce/blip2-opt-2.7b",
-  },
-  retrieval: {
-    class: "Blip2ForImageTextRetrieval",
-    does: "compares images with texts",
-    example: "Salesforce/blip2-itm-vit-g",
-  },
-};

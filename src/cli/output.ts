@@ -21,6 +21,11 @@ export function writeLine(line: string, progress?: Progress): void {
   process.stdout.write(`${line}\n`);
 }
 
+/** Write a part of a line of results. */
+export function writePart(text: string): void {
+  if (!readerGone) process.stdout.write(text);
+}
+
 /** Write one JSON object as a line. */
 export function writeJson(value: unknown, progress?: Progress): void {
   writeLine(JSON.stringify(value), progress);

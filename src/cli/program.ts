@@ -7,6 +7,7 @@ import { packageRoot } from "../gpu/package-root.ts";
 import { addAskCommand } from "./ask.ts";
 import { addBenchCommand } from "./bench.ts";
 import { addCaptionCommand } from "./caption.ts";
+import { addClassifyCommand } from "./classify.ts";
 import { addDemoCommand } from "./demo.ts";
 import { addDevCommand } from "./dev.ts";
 import { addDoctorCommand } from "./doctor.ts";
@@ -43,6 +44,7 @@ Examples:
   blipfleet caption photos/*.jpg --format jsonl
   blipfleet ask photo.jpg "What is in the picture?"
   blipfleet match photo.jpg "a dog on a beach" "a cat on a sofa"
+  blipfleet classify photo.jpg cat dog --model openai/clip-vit-base-patch32
   blipfleet index photos --out photos.index
   blipfleet search "a dog on a beach" --index photos.index
   blipfleet dev                       in one terminal, and then
@@ -52,6 +54,7 @@ Examples:
   addCaptionCommand(program);
   addAskCommand(program);
   addMatchCommand(program);
+  addClassifyCommand(program);
   addIndexCommand(program);
   addSearchCommand(program);
   addJobCommand(program);

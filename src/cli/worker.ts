@@ -76,7 +76,7 @@ function parseStages(text: string): Stage[] {
 async function worker(flags: Flags): Promise<void> {
   const { useDevServers } = await import("./dev-state.ts");
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
-  const { expectModelHead } = await import("../models/model-card.ts");
+  const { expectPurpose } = await import("../models/model-card.ts");
   const { runWorker } = await import("../workers/worker.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
   const dev = useDevServers();
@@ -87,7 +87,7 @@ async function worker(flags: Flags): Promise<void> {
     if (notice !== null) tell(notice);
     const dtype = await resolveDtype(ref, flags.dtype);
     // Before servers are waited for.
-    await expectModelHead(await openCheckpoint(ref), "Blip2ForConditionalGeneration");
+    await expectPurpose(await openCheckpoint(ref), "texts");
     models.push({ ref, dtype });
   }
   const { stages, jobs, metricsPort, batchSlots, nowSlots, graceSeconds } = flags;

@@ -10,9 +10,10 @@ export interface Batch<Out> {
   /**
    * One bounded submit (≤ 250 ms on slow drivers), awaited.
    * @param dropped rows whose callers have gone; need not be computed any more.
+   * @param onPartial told what there is so far of rows that go on, where a program makes its results piece by piece
    * @returns rows that finished in this step; each row finishes exactly once.
    */
-  step(dropped: ReadonlySet<number>): Promise<readonly RowResult<Out>[]>;
+  step(dropped: ReadonlySet<number>, onPartial?: (row: number, value: Out) => void): Promise<readonly RowResult<Out>[]>;
   /** Return pooled state. Called once, after the last row finished or was dropped, or a step threw. */
   release(): void;
 }

@@ -16,9 +16,11 @@ export class SchedulerClosedError extends Error {
   override name = "SchedulerClosedError";
 }
 
-export interface ScheduleOptions {
+export interface ScheduleOptions<Out = unknown> {
   readonly priority?: Priority;
   readonly signal?: AbortSignal;
+  /** Told what there is so far of the row, where its program makes the result piece by piece. */
+  readonly onPartial?: (value: Out) => void;
 }
 
 export interface SchedulerOptions {
@@ -49,6 +51,7 @@ interface Row {
   readonly resolve: (value: unknown) => void;
   /** Rejects, and forgets the signal. */
   readonly reject: (error: unknown) => void;
+  readonly onPartial: (value: unknown) => void;
   aborted: boolean;
   reason: unknown;
 }
@@ -83,9 +86,9 @@ export class RowScheduler {
    * Queue one row.
    * @returns its result; rejects with the signal's reason when aborted, or with what the program threw.
    */
-  run<In, Out>(program: RowProgram<In, Out>, input: In, options: ScheduleOptions = {}): Promise<Out> {
+  run<In, Out>(program: RowProgram<In, Out>, input: In, options: ScheduleOptions<Out> = {}): Promise<Out> {
     return new Promise<Out>((resolve, reject) => {
-      const { signal, priority = "batch" } = options;
+      const { signal, priority = "batch", onPartial } = options;
       if (this.#closed) return reject(this.#closed);
       if (signal?.aborted) return reject(signal.reason);
       const abort = () => {
@@ -109,6 +112,7 @@ export class RowScheduler {
           signal?.removeEventListener("abort", abort);
           reject(error);
         },
+        onPartial: (value) => onPartial?.(value as Out),
         aborted: false,
         reason: undefined,
       };
@@ -251,7 +255,7 @@ export class RowScheduler {
     const counters = this.#count(program);
     const started = performance.now();
     try {
-      const finished = await batch.step(dropped);
+      const finished = await batch.step(dropped, (place, value) => rows[place]?.onPartial(value));
       for (const result of finished) {
         const row = rows[result.row];
         if (row === undefined) {

@@ -1,16 +1,28 @@
-// Upright RGB -> the model's input, as transformers' slow BlipImageProcessor makes it.
+// Upright RGB -> the model's input, as transformers' slow BlipImageProcessor and CLIPImageProcessor make it.
 
 import type { ImageSettings, Pixels } from "../stages.ts";
 import { decodeImage } from "./decode.ts";
 import { type RgbImage, resizeBicubic } from "./resize-bicubic.ts";
 
 /**
- * Image file -> (3, settings.height, settings.width) f32: decoded, upright, resized without keeping the aspect ratio,
- * rescaled and normalised. Equal to transformers' pixel_values bit for bit wherever the decoded levels are.
+ * Image file -> (3, settings.height, settings.width) f32: decoded, upright, resized as the settings say, rescaled and
+ * normalised. Equal to transformers' pixel_values bit for bit wherever the decoded levels are.
  * @throws ImageError
  */
 export async function toPixels(bytes: Uint8Array, settings: ImageSettings): Promise<Pixels> {
-  return normalise(resizeBicubic(await decodeImage(bytes), settings.height, settings.width), settings);
+  return normalise(resized(await decodeImage(bytes), settings), settings);
+}
+
+/** The image in the settings' size: squeezed into it, or cut from the middle where a shortest edge is given. */
+export function resized(image: RgbImage, { height, width, shortestEdge }: ImageSettings): RgbImage {
+  if (shortestEdge === undefined) return resizeBicubic(image, height, width);
+  const short = Math.min(image.height, image.width);
+  // As transformers: the product first, then the quotient, and what is behind the point is cut off.
+  const whole = (side: number) => (side === short ? shortestEdge : Math.trunc((shortestEdge * side) / short));
+  const [wholeHeight, wholeWidth] = [whole(image.height), whole(image.width)];
+  const top = Math.floor((wholeHeight - height) / 2);
+  const left = Math.floor((wholeWidth - width) / 2);
+  return resizeBicubic(image, wholeHeight, wholeWidth, { top, left, height, width });
 }
 
 /** (level * rescale - mean) / std per channel, planes instead of triples; every step is rounded to f32. */

@@ -16,21 +16,51 @@ const kernelSupport = 2;
 const fractionBits = 22;
 const half = 1 << (fractionBits - 1);
 
-/** The weights of one axis: output i is the sum over t < counts[i] of weights[i * taps + t] * source[starts[i] + t]. */
+/** A part of a resized image: height x width pixels from (top, left) on. */
+export interface Window {
+  readonly top: number;
+  readonly left: number;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** Some places of one axis. */
+interface Places {
+  readonly first: number;
+  readonly count: number;
+}
+
+/**
+ * How the wanted outputs of one axis come from the inputs `needed` for them: output i is the sum over t < counts[i] of
+ * weights[i * taps + t] * source[starts[i] + t], starts counted from the first needed one.
+ */
 interface Axis {
-  readonly taps: number;
-  readonly starts: Int32Array;
-  readonly counts: Int32Array;
-  readonly weights: Int32Array;
+  readonly needed: Places;
+  /** null: the axis keeps its length, and outputs are inputs. */
+  readonly filter: {
+    readonly taps: number;
+    readonly starts: Int32Array;
+    readonly counts: Int32Array;
+    readonly weights: Int32Array;
+  } | null;
 }
 
 /**
  * Resizes to (height, width) without keeping the aspect ratio. A side that keeps its length is not filtered.
- * @returns a new image; the input itself when both sides keep their length
+ * @param window the part that is wanted; only that is computed, so that the whole may be larger than fits into memory
+ * @returns a new image; the input itself when both sides keep their length and all is wanted
  */
-export function resizeBicubic(image: RgbImage, height: number, width: number): RgbImage {
-  if (columnsFirst(image, height, width)) return filterRows(filterColumns(image, height), width);
-  return filterColumns(filterRows(image, width), height);
+export function resizeBicubic(
+  image: RgbImage,
+  height: number,
+  width: number,
+  window: Window = { top: 0, left: 0, height, width },
+): RgbImage {
+  const rows = axis(image.height, height, { first: window.top, count: window.height });
+  const columns = axis(image.width, width, { first: window.left, count: window.width });
+  const source = cut(image, rows.needed, columns.needed);
+  if (columnsFirst(image, height, width)) return filterRows(filterColumns(source, rows), columns);
+  return filterColumns(filterRows(source, columns), rows);
 }
 
 /**
@@ -51,17 +81,19 @@ function cubic(distance: number): number {
   return 0;
 }
 
-function axis(inputs: number, outputs: number): Axis {
+/** @param wanted of the outputs */
+function axis(inputs: number, outputs: number, wanted: Places): Axis {
+  if (inputs === outputs) return { needed: wanted, filter: null };
   const scale = inputs / outputs;
   const stretch = Math.max(scale, 1);
   const support = kernelSupport * stretch;
   const taps = Math.ceil(support) * 2 + 1;
-  const starts = new Int32Array(outputs);
-  const counts = new Int32Array(outputs);
-  const weights = new Int32Array(outputs * taps);
+  const starts = new Int32Array(wanted.count);
+  const counts = new Int32Array(wanted.count);
+  const weights = new Int32Array(wanted.count * taps);
   const exact = new Float64Array(taps);
-  for (let i = 0; i < outputs; i++) {
-    const centre = (i + 0.5) * scale;
+  for (let i = 0; i < wanted.count; i++) {
+    const centre = (wanted.first + i + 0.5) * scale;
     const start = Math.max(0, Math.trunc(centre - support + 0.5));
     const count = Math.min(inputs, Math.trunc(centre + support + 0.5)) - start;
     let total = 0;
@@ -77,14 +109,33 @@ function axis(inputs: number, outputs: number): Axis {
     starts[i] = start;
     counts[i] = count;
   }
-  return { taps, starts, counts, weights };
+  const first = starts[0] ?? 0;
+  const end = (starts.at(-1) ?? 0) + (counts.at(-1) ?? 0);
+  return {
+    needed: { first, count: end - first },
+    filter: { taps, starts: starts.map((start) => start - first), counts, weights },
+  };
 }
 
-/** (height, from, 3) -> (height, to, 3). */
-function filterRows(image: RgbImage, to: number): RgbImage {
+/** The given rows and columns of an image. */
+function cut(image: RgbImage, rows: Places, columns: Places): RgbImage {
+  const { width, height, data } = image;
+  if (rows.count === height && columns.count === width) return image;
+  const line = columns.count * 3;
+  const part = new Uint8Array(rows.count * line);
+  for (let y = 0; y < rows.count; y++) {
+    const start = ((rows.first + y) * width + columns.first) * 3;
+    part.set(data.subarray(start, start + line), y * line);
+  }
+  return { width: columns.count, height: rows.count, data: part };
+}
+
+/** (height, needed columns, 3) -> (height, wanted columns, 3). */
+function filterRows(image: RgbImage, { filter }: Axis): RgbImage {
+  if (filter === null) return image;
   const { height, width: from, data: source } = image;
-  if (to === from) return image;
-  const { taps, starts, counts, weights } = axis(from, to);
+  const { taps, starts, counts, weights } = filter;
+  const to = starts.length;
   const result = new Uint8ClampedArray(height * to * 3);
   for (let y = 0; y < height; y++) {
     let out = y * to * 3;
@@ -110,11 +161,12 @@ function filterRows(image: RgbImage, to: number): RgbImage {
   return { width: to, height, data: new Uint8Array(result.buffer) };
 }
 
-/** (from, width, 3) -> (to, width, 3). */
-function filterColumns(image: RgbImage, to: number): RgbImage {
-  const { width, height: from, data: source } = image;
-  if (to === from) return image;
-  const { taps, starts, counts, weights } = axis(from, to);
+/** (needed rows, width, 3) -> (wanted rows, width, 3). */
+function filterColumns(image: RgbImage, { filter }: Axis): RgbImage {
+  if (filter === null) return image;
+  const { width, data: source } = image;
+  const { taps, starts, counts, weights } = filter;
+  const to = starts.length;
   const line = width * 3;
   const result = new Uint8ClampedArray(to * line);
   const sums = new Int32Array(line);

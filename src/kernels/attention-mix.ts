@@ -32,7 +32,7 @@ export function attentionMix(
     inputs: { weights, totals, v: value.rows, lengths: keyLengths ?? totals },
     outputs: { y },
     params: { heads, headWidth, queryTokens, keyTokens, valueStride, valueColumn: value.column, firstItem },
-    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", ...tile },
+    constants: { HAS_LENGTHS: keyLengths ? "true" : "false", CAUSAL: sizes.causal ? "true" : "false", ...tile },
     workgroups: [Math.ceil(queryTokens / tile.QUERIES) * columnGroups, heads, items],
   });
 }

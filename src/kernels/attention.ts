@@ -1,4 +1,4 @@
-// Bidirectional attention, out of attention-weights and attention-mix.
+// Attention without a cache, out of attention-weights and attention-mix.
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
@@ -9,7 +9,8 @@ import { type AttentionSizes, attentionWeights, type Columns } from "./attention
 const mostWeights = 64 * 1024 * 1024;
 
 /**
- * softmax(scale · q·kᵀ)·v within each item and head, every query seeing every key of its item that counts.
+ * softmax(scale · q·kᵀ)·v within each item and head, every query seeing every key of its item that counts,
+ * or with `causal` those up to its own token.
  * q: (batch · queryTokens, any), key, value: (batch · keyTokens, any) f32 -> (batch · queryTokens, heads · headWidth).
  * @throws ShapeError
  */

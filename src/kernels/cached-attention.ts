@@ -4,12 +4,15 @@ import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import type { LayerCache } from "./append-cache.ts";
+import { reachOf } from "./attention-weights.ts";
 
 /**
  * Row r attends to the positions 0 .. position[r] of sequence[r].
  * @param queries (rows, heads * headDim) f32, multiplied by `scale` before the product with the keys.
  * @param table (sequences, positions) u32: the cache slot of each position.
  * @param cursors (rows, 4) u32 of (token, position, slot, sequence); a row without position gets zeros.
+ * @param positionBias (2 * reach + 1, heads) f32: what a score gets on top by how far the key lies behind its query, from
+ * -reach to reach and beyond alike; left out: nothing.
  * @returns (rows, heads * headDim) f32
  */
 export function cachedAttention(
@@ -20,6 +23,7 @@ export function cachedAttention(
   cursors: Tensor,
   heads: number,
   scale: number,
+  { positionBias }: { positionBias?: Tensor } = {},
 ): Tensor {
   const [rows = 0, width = 0] = expectShape("cachedAttention", queries, ["rows", "width"]);
   const [positions = 0] = expectShape("cachedAttention", table, ["sequences", "positions"]).slice(1);
@@ -31,12 +35,25 @@ export function cachedAttention(
   if (width % heads !== 0) {
     throw new ShapeError(`cachedAttention: expected a width divisible by ${heads} heads, got ${width}`);
   }
+  const reach = positionBias ? reachOf(positionBias, heads) : 0;
   const attended = k.scratch("attended", [rows, width]);
   k.launch("cached-attention", {
-    inputs: { queries, keyCache: cache.keys, valueCache: cache.values, table, cursors },
+    inputs: {
+      queries,
+      keyCache: cache.keys,
+      valueCache: cache.values,
+      table,
+      cursors,
+      positionBias: positionBias ?? queries,
+    },
     outputs: { attended },
-    params: { heads, positions, stride, scale },
-    constants: { lanes: k.softwareAdapter ? 8 : 64, headDim: width / heads, half: `${half}` },
+    params: { heads, positions, stride, scale, reach },
+    constants: {
+      lanes: k.softwareAdapter ? 8 : 64,
+      headDim: width / heads,
+      half: `${half}`,
+      hasPositionBias: `${positionBias !== undefined}`,
+    },
     workgroups: [heads, rows],
   });
   return attended;

@@ -9,6 +9,11 @@ export const none = 0xffffffff;
 export const settingsHead = 4;
 /** Columns of `ended` before the ids. */
 export const endedHead = 3;
+/**
+ * Columns of `sampling` (items, 8) u32, beside the state where ids are drawn: temperature f32, k of top-k (0: all),
+ * p of top-p f32 (1: all), seed low and high word, item low and high word, unused.
+ */
+export const samplingWidth = 8;
 
 /** The size of an array for `count` elements in a shader: few sizes, so that few shaders are compiled. */
 export function room(count: number, least: number): number {
@@ -27,7 +32,7 @@ export function room(count: number, least: number): number {
  * table     (rows, positions)         cache slot of each position
  * seen      (rows, ceil(vocab / 32))  bits of the ids in the prompt and since
  * history   (rows, newRows)           ids generated
- * ended     (rows, 3 + newRows)       real end, score f32 (greedy: of the last id), length, ids; an item's best first
+ * ended     (rows, 3 + newRows)       real end, score f32 (greedy and sampled: of the last id), length, ids; an item's best first
  */
 export interface DecodeState {
   readonly items: number;

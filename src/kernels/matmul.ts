@@ -1,4 +1,4 @@
-// y = activation(x·W + b) + residual. Shader: shaders/matmul.wgsl
+// y = activation(x·W + b) * factor + residual. Shader: shaders/matmul.wgsl
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
@@ -7,12 +7,13 @@ import { matmulTile } from "./matmul-tiles.ts";
 import type { Linear } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
-export type Activation = "none" | "gelu" | "relu";
+/** gelu is the exact one, quick gelu x·sigmoid(1.702·x), tanh gelu what ACT2FN calls "gelu_new" and "gelu_pytorch_tanh". */
+export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu";
 
-const activations = { none: 0, gelu: 1, relu: 2 } as const;
+const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4 } as const;
 
 /**
- * activation(x·W + b) + residual, gelu exact. x: (rows, inputs), residual: (rows, columns) -> (rows, columns) f32.
+ * activation(x·W + b) * factor + residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
  * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
  * @throws ShapeError
  */
@@ -20,11 +21,12 @@ export function matmul(
   k: Recorder,
   x: Tensor,
   linear: Linear,
-  { activation = "none", residual }: { activation?: Activation; residual?: Tensor } = {},
+  { activation = "none", factor, residual }: { activation?: Activation; factor?: Tensor; residual?: Tensor } = {},
 ): Tensor {
   const { segments, bias, inputs, columns } = linear;
   const [rows = 0] = expectShape("matmul", x, ["rows", inputs], "f32");
   if (bias) expectShape("matmul", bias, [columns]);
+  if (factor) expectShape("matmul", factor, [rows, columns], "f32");
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   const tile = matmulTile(k.softwareAdapter, rows);
@@ -33,13 +35,14 @@ export function matmul(
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
     k.launch("matmul", {
-      inputs: { x, weight, bias: bias ?? x, residual: residual ?? x },
+      inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride },
       constants: {
         F16: weight.type === "f16" ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
+        HAS_FACTOR: factor ? "true" : "false",
         HAS_RESIDUAL: residual ? "true" : "false",
         ...tile,
       },

@@ -11,9 +11,13 @@ import { cachedAttention } from "./cached-attention.ts";
 import { type DecodeState, none } from "./decode-state.ts";
 import { embedPrompt } from "./embed-prompt.ts";
 import { embedTokens } from "./embed-tokens.ts";
+import { givenStep } from "./given-step.ts";
 import { greedyScores } from "./greedy-scores.ts";
 import { greedyStep } from "./greedy-step.ts";
 import { logSumExp } from "./log-sum-exp.ts";
+import { sampleBest } from "./sample-best.ts";
+import { sampleLimits } from "./sample-limits.ts";
+import { sampleScores } from "./sample-scores.ts";
 import { selectRows } from "./select-rows.ts";
 import type { Given, Question } from "./self-test.ts";
 
@@ -22,13 +26,16 @@ export function decodingQuestions(k: Recorder, given: Given): Question[] {
     askEmbeddings(k, given),
     askCache(k, given, "f32"),
     askCache(k, given, "f16"),
+    askPositionBias(k, given),
     {
       kernel: "select-rows",
       answer: selectRows(k, given([3, 1], [5, 6, 7]), u32(given, [2], [2, 0])),
       expected: [7, 5],
     },
     ...askGreedy(k, given),
+    askSample(k, given),
     ...askBeams(k, given),
+    askGiven(k, given),
   ];
 }
 
@@ -77,6 +84,19 @@ function askCache(k: Recorder, given: Given, type: "f32" | "f16"): Question {
   };
 }
 
+/** Three equal keys, and a bias of ln 3 for the one right before the query, of 0 for the query's own, of -400 farther. */
+function askPositionBias(k: Recorder, given: Given): Question {
+  const cache = { keys: given([3, 1], [1, 1, 1]), values: given([3, 1], [4, 8, 16]) };
+  const cursors = u32(given, [2, 4], [7, 2, 0, 0, 7, 0, 0, 0]);
+  const positionBias = given([5, 1], [-400, Math.log(3), 0, 9, 9]);
+  const table = u32(given, [1, 3], [0, 1, 2]);
+  return {
+    kernel: "cached-attention with position bias",
+    answer: cachedAttention(k, given([2, 1], [0, 0]), cache, table, cursors, 1, 1, { positionBias }),
+    expected: [10, 4],
+  };
+}
+
 function stateOf(given: Given, beams: number, settings: readonly number[], promptIds: number): DecodeState {
   const newRows = settings.length - 4;
   const rows = (width: number, value = 0) => u32(given, [beams, width], new Array(beams * width).fill(value));
@@ -113,6 +133,25 @@ function askGreedy(k: Recorder, given: Given): Question[] {
   ];
 }
 
+/**
+ * Scores 4, 2 and 3.5; 3 may not end yet. The noise of these ids is -0.878, 3.162 and 0.359, so that 1 would win if
+ * top-k did not leave it out, and 2 does.
+ */
+function askSample(k: Recorder, given: Given): Question {
+  const state = stateOf(given, 1, [2, 1, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
+  const sampling = u32(given, [1, 8], [floatBits(2), 2, floatBits(0.99), 2, 0, 5, 6, 0]);
+  const cut = { chunk: 4, chunks: 1 };
+  const made = sampleScores(k, given([1, 4], [8, 4, 7, 18]), state, sampling, cut);
+  const limits = sampleLimits(k, made, sampling);
+  greedyStep(k, sampleBest(k, made.scores, limits, state, sampling, cut), state);
+  advance(k, state);
+  return {
+    kernel: "sample-scores, sample-limits and sample-best",
+    answer: state.cursors,
+    expected: asFloats([2, 1, 10, 0]),
+  };
+}
+
 /** Probabilities 1/2, 1/4, 1/8 and, for the id that ends, 1/8: two run on; the end is below the first two. */
 function askBeams(k: Recorder, given: Given): Question[] {
   const state = stateOf(given, 2, [2, 0, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
@@ -131,4 +170,17 @@ function askBeams(k: Recorder, given: Given): Question[] {
     { kernel: "beam-candidates and advance", answer: state.cursors, expected: asFloats([0, 1, 10, 0, 1, 1, 12, 1]) },
     { kernel: "advance of two", answer: state.table, expected: asFloats([5, 10, 5, 5, 12, 5]) },
   ];
+}
+
+/** The probabilities of askBeams; the sequences begin with ids of 1/4 and 1/8, and the second one has one id. */
+function askGiven(k: Recorder, given: Given): Question {
+  const state = stateOf(given, 2, [2, 0, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
+  const logits = given([1, 4], [5 + Math.log(4), 5 + Math.log(2), 5, 5]);
+  const partials = logSumExp(k, logits, { chunk: 2, chunks: 2 });
+  givenStep(k, logits, partials, u32(given, [2, 2], [1, 0, 2, none]), state);
+  return {
+    kernel: "given-step",
+    answer: state.progress,
+    expected: [...asFloats([1, 0]), -Math.log(4), -1e9 - Math.log(8)],
+  };
 }

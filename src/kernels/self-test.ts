@@ -11,9 +11,10 @@ import { convertWeight } from "./convert-weight.ts";
 import { embedPatches } from "./embed-patches.ts";
 import { handOver } from "./hand-over.ts";
 import { layerNorm } from "./layer-norm.ts";
-import { matmul } from "./matmul.ts";
+import { type Activation, matmul } from "./matmul.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
+import { rmsNorm } from "./rms-norm.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
@@ -71,10 +72,16 @@ function check({ kernel, expected }: Question, got: Float32Array): void {
 function questions(k: Recorder, given: Given): Question[] {
   return [
     ...(["f32", "f16"] as const).flatMap((type) => [1, 9].map((rows) => askMatmul(k, given, rows, type))),
-    askGelu(k, given),
+    askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
+    askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
+    askTanhGelu(k, given),
+    askFactor(k, given),
     askLayerNorm(k, given),
+    askRmsNorm(k, given),
     askAttention(k, given, false),
     askAttention(k, given, true),
+    askPositionBias(k, given),
+    askCausal(k, given),
     {
       kernel: "unfold-patches",
       answer: unfoldPatches(k, given([1, 1, 2, 4], [0, 1, 2, 3, 4, 5, 6, 7]), 2),
@@ -141,12 +148,36 @@ function askMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16")
   };
 }
 
-function askGelu(k: Recorder, given: Given): Question {
+/** Of 1, -1, 3 and -6. */
+function askActivation(k: Recorder, given: Given, activation: Activation, expected: readonly number[]): Question {
   const segments = [{ weight: given([1, 4], [1, -1, 3, -6]), from: 0, width: 4 }];
   return {
-    kernel: "matmul with gelu",
-    answer: matmul(k, given([1, 1], [1]), { segments, bias: null, inputs: 1, columns: 4 }, { activation: "gelu" }),
-    expected: [0.84134475, -0.15865525, 2.9959503, 0],
+    kernel: `matmul with ${activation}`,
+    answer: matmul(k, given([1, 1], [1]), { segments, bias: null, inputs: 1, columns: 4 }, { activation }),
+    expected,
+  };
+}
+
+/** Of 1, -1, 3 and -2; at -6 nothing but exp's rounding would be left. */
+function askTanhGelu(k: Recorder, given: Given): Question {
+  const segments = [{ weight: given([1, 4], [1, -1, 3, -2]), from: 0, width: 4 }];
+  const linear = { segments, bias: null, inputs: 1, columns: 4 };
+  return {
+    kernel: "matmul with tanh gelu",
+    answer: matmul(k, given([1, 1], [1]), linear, { activation: "tanh gelu" }),
+    expected: [0.84119199, -0.15880801, 2.9963626, -0.045402306],
+  };
+}
+
+/** (2 + 1) * factor + residual */
+function askFactor(k: Recorder, given: Given): Question {
+  const segments = [{ weight: given([1, 4], [2, 2, 2, 0]), from: 0, width: 3 }];
+  const linear = { segments, bias: given([3], [1, 1, 1]), inputs: 1, columns: 3 };
+  const factor = given([1, 3], [4, -5, 0.5]);
+  return {
+    kernel: "matmul with a factor",
+    answer: matmul(k, given([1, 1], [1]), linear, { factor, residual: given([1, 3], [100, 100, 100]) }),
+    expected: [112, 85, 101.5],
   };
 }
 
@@ -156,6 +187,28 @@ function askLayerNorm(k: Recorder, given: Given): Question {
   const norm = { gain: given([4], [1, 1, 2, 2]), bias: given([4], [0, 1, 0, 1]), eps: 0.75 };
   const row = [-1.5 / Math.SQRT2, 1 - 0.5 / Math.SQRT2, 1 / Math.SQRT2, 1 + 3 / Math.SQRT2];
   return { kernel: "layer-norm", answer: layerNorm(k, x, norm), expected: [...row, ...row] };
+}
+
+/** Squares of mean 2.25, and 1.75 makes the root 2. */
+function askRmsNorm(k: Recorder, given: Given): Question {
+  const x = given([1, 4], [1, 2, -2, 0]);
+  return {
+    kernel: "rms-norm",
+    answer: rmsNorm(k, x, { gain: given([4], [1, 2, 3, 4]), eps: 1.75 }, 8),
+    expected: [4, 16, -24, 0],
+  };
+}
+
+/** Equal keys, and a bias of ln 3 for a key right behind its query, of 0 for the query itself, of -400 elsewhere. */
+function askPositionBias(k: Recorder, given: Given): Question {
+  const part = (values: readonly number[]) => ({ rows: given([values.length, 1], values), column: 0 });
+  const positionBias = given([5, 1], [-400, -400, 0, Math.log(3), -400]);
+  const sizes = { batch: 1, queryTokens: 3, keyTokens: 3, heads: 1, headWidth: 1, scale: 1, positionBias };
+  return {
+    kernel: "attention with position bias",
+    answer: attention(k, part([0, 0, 0]), part([1, 1, 1]), part([4, 8, 16]), sizes),
+    expected: [7, 14, 16],
+  };
 }
 
 /** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. With lengths, what follows two keys is padding. */
@@ -179,6 +232,19 @@ function askAttention(k: Recorder, given: Given, padded: boolean): Question {
       sizes,
     ),
     expected: new Array(9 * headWidth).fill(5),
+  };
+}
+
+/** Scores ln 3, 0 and ln 4, each seen from its own row on: 4 alone, then 3/4 of it and 1/4 of 8, then 1/2 of 1 with both. */
+function askCausal(k: Recorder, given: Given): Question {
+  const keys = given([3, 2], [Math.log(3), 0, 0, 0, Math.log(4), 0]);
+  const part = (rows: Tensor) => ({ rows, column: 0 });
+  const sizes = { batch: 1, queryTokens: 3, keyTokens: 3, heads: 1, headWidth: 2, scale: 1, causal: true };
+  const queries = given([3, 2], [1, 0, 1, 0, 1, 0]);
+  return {
+    kernel: "causal attention",
+    answer: attention(k, part(queries), part(keys), part(given([3, 2], [4, 4, 8, 8, 1, 1])), sizes),
+    expected: [4, 4, 5, 5, 3, 3],
   };
 }
 

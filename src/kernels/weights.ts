@@ -9,6 +9,12 @@ export interface Norm {
   readonly eps: number;
 }
 
+/** RMSNorm: gain (width), f32; eps inside the square root. No mean is taken out, nothing is added. */
+export interface RmsNorm {
+  readonly gain: Tensor;
+  readonly eps: number;
+}
+
 /**
  * The columns [from, from + width) of a matrix of `columns` outputs, as one binding.
  * weight: (inputs, padded width) row-major, i.e. the transpose of PyTorch's Linear.weight; padded to a multiple of

@@ -2,8 +2,6 @@
 
 import type { Dtype, Generation } from "../stages.ts";
 
-export { defaultGeneration } from "../stages.ts";
-
 export type Stage = "encode" | "query" | "generate";
 
 /** Which checkpoint, by identity. Queues and prompt subjects are named by `digest` and `dtype`. */
@@ -23,7 +21,8 @@ export interface Asked {
   readonly topology: Topology;
   /** caption: used verbatim for items without their own; ask: the question for items without their own. */
   readonly prompt: string | null;
-  readonly generation: Generation;
+  /** What is left out has its default. */
+  readonly generation: Partial<Generation>;
 }
 
 /** Input of the workflow `job`. */
@@ -213,6 +212,8 @@ export type PromptLine =
       readonly position: number;
       readonly prompt: string;
       readonly features?: string;
+      /** Hex SHA-256 of the image file's bytes. Workers of earlier versions left it out. */
+      readonly image?: string;
       readonly missing?: keyof Missing;
     }
   | { readonly position: number; readonly error: ItemError };

@@ -54,6 +54,7 @@ export function canonicalText(input: PromptKeyInput): string {
     ["kind", input.kind],
     ["frame", String(input.frame)],
     ["size", `${image.height},${image.width}`],
+    ["shortest edge", image.shortestEdge === undefined ? undefined : String(image.shortestEdge)],
     ["resample", image.resample],
     ["rescale", String(image.rescale)],
     ["mean", image.mean.join(",")],

@@ -6,6 +6,7 @@ import { ConfigError } from "../weights/errors.ts";
 import { classDefaults } from "./class-defaults.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type OptConfig, optConfig } from "./opt-config.ts";
+import { type T5Config, t5Config } from "./t5-config.ts";
 
 export interface VisionConfig {
   readonly width: number;
@@ -40,10 +41,10 @@ export interface Blip2ImageConfig {
 }
 
 /** Blip2ForConditionalGeneration */
-export interface Blip2Config extends Blip2ImageConfig {
+export interface Blip2Config<Text = OptConfig> extends Blip2ImageConfig {
   /** The id that stands for an image slot. */
   readonly imageId: number;
-  readonly text: OptConfig;
+  readonly text: Text;
 }
 
 /** Blip2ForImageTextRetrieval: the Q-Former reads the text itself. */
@@ -53,13 +54,6 @@ export interface Blip2RetrievalConfig extends Blip2ImageConfig {
   readonly projectionWidth: number;
 }
 
-/** The two kinds of BLIP-2 by the class that config.json names, and the commands that each is for. */
-export const blip2Heads = {
-  Blip2ForConditionalGeneration: { what: "writes texts", commands: "caption, ask and job submit" },
-  Blip2ForImageTextRetrieval: { what: "compares images with texts", commands: "match, index and search" },
-} as const;
-export type Blip2Head = keyof typeof blip2Heads;
-
 const size = z.number().int().positive();
 /** More than any checkpoint has; a number beyond it would cost its own length in memory before anything is checked. */
 const layers = size.max(1000);
@@ -68,7 +62,6 @@ const visionDefaults = classDefaults.Blip2VisionConfig;
 const qFormerDefaults = classDefaults.Blip2QFormerConfig;
 
 const blip2Schema = z.object({
-  architectures: z.array(z.string()).nullish(),
   num_query_tokens: size.default(classDefaults.Blip2Config.num_query_tokens),
   image_text_hidden_size: size.default(classDefaults.Blip2Config.image_text_hidden_size),
   image_token_index: z.number().int().nonnegative().nullable().default(classDefaults.Blip2Config.image_token_index),
@@ -104,16 +97,30 @@ const blip2Schema = z.object({
 });
 
 /**
+ * With OPT.
  * @param ref names the checkpoint in errors
- * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built or does not
- * write texts
+ * @throws ConfigError for a malformed file, UnsupportedModelError for a kind of BLIP-2 that is not built
  */
 export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Config {
-  const { read, vision, qFormer, queries } = imageConfig(ref, json, "Blip2ForConditionalGeneration");
+  return writingConfig(ref, json, "opt", optConfig);
+}
+
+/** The same with T5. */
+export function blip2T5Config(ref: string, json: Record<string, unknown>): Blip2Config<T5Config> {
+  return writingConfig(ref, json, "t5", t5Config);
+}
+
+function writingConfig<Text>(
+  ref: string,
+  json: Record<string, unknown>,
+  textModel: string,
+  textConfig: (text: Readonly<Record<string, unknown>>, ref: string) => Text,
+): Blip2Config<Text> {
+  const { read, vision, qFormer, queries } = imageConfig(ref, json, { readsText: false });
   const text = { model_type: "opt", ...read.text_config };
-  if (text.model_type !== "opt") {
+  if (text.model_type !== textModel) {
     throw new UnsupportedModelError(
-      `${ref}: expected BLIP-2 with the language model opt, got ${text.model_type}; others come later`,
+      `${ref}: expected BLIP-2 with the language model ${textModel}, got ${text.model_type}`,
     );
   }
   if (read.image_token_index === null) {
@@ -122,15 +129,15 @@ export function blip2Config(ref: string, json: Record<string, unknown>): Blip2Co
         "such a file either: take a newer revision of the checkpoint",
     );
   }
-  return { vision, qFormer, queries, imageId: read.image_token_index, text: optConfig(text, ref) };
+  return { vision, qFormer, queries, imageId: read.image_token_index, text: textConfig(text, ref) };
 }
 
 /**
  * @param ref names the checkpoint in errors
- * @throws ConfigError for a malformed file, UnsupportedModelError for one that does not compare images with texts
+ * @throws ConfigError for a malformed file, UnsupportedModelError for one that is not built
  */
 export function blip2RetrievalConfig(ref: string, json: Record<string, unknown>): Blip2RetrievalConfig {
-  const { read, asked, vision, qFormer, queries } = imageConfig(ref, json, "Blip2ForImageTextRetrieval");
+  const { read, asked, vision, qFormer, queries } = imageConfig(ref, json, { readsText: true });
   return {
     vision,
     qFormer,
@@ -140,29 +147,8 @@ export function blip2RetrievalConfig(ref: string, json: Record<string, unknown>)
   };
 }
 
-/** Which kind of BLIP-2 a config.json is of; without `architectures` one that writes texts. @throws UnsupportedModelError */
-export function blip2Head(ref: string, { architectures }: Record<string, unknown>): Blip2Head {
-  if (!Array.isArray(architectures) || architectures.length === 0) return "Blip2ForConditionalGeneration";
-  const known = Object.keys(blip2Heads) as Blip2Head[];
-  const head = known.find((each) => architectures.includes(each));
-  if (head !== undefined) return head;
-  throw new UnsupportedModelError(
-    `${ref}: expected ${known.join(" or ")}, got ${architectures.join(", ")}; the other heads of BLIP-2 come later`,
-  );
-}
-
-/** Refuse the other kind of BLIP-2, and say what it is for. @throws UnsupportedModelError */
-export function expectBlip2Head(ref: string, json: Record<string, unknown>, head: Blip2Head): void {
-  const found = blip2Head(ref, json);
-  if (found === head) return;
-  throw new UnsupportedModelError(
-    `${ref}: expected ${head}, which ${blip2Heads[head].what}, got ${found}, which ${blip2Heads[found].what}; ` +
-      `use it with ${blip2Heads[found].commands}`,
-  );
-}
-
 /** The parts of a configuration that all kinds share, checked, and the file as it was read. */
-function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head) {
+function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: { readonly readsText: boolean }) {
   // "image_token_id" is the same attribute under a second name.
   const named = { ...json, image_token_index: json.image_token_index ?? json.image_token_id ?? null };
   const read = parse(ref, "config.json", blip2Schema, named);
@@ -174,14 +160,12 @@ function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head
     .unwrap()
     .unwrap()
     .parse(read.qformer_config ?? {});
-  expectBlip2Head(ref, json, head);
   const expect = (key: string, expected: unknown, got: unknown) => {
     if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
   };
   expect("vision_config.hidden_act", "gelu", seen.hidden_act);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
-  const readsText = head === "Blip2ForImageTextRetrieval";
   expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
   expectHeads(ref, "vision_config", seen);
   expectHeads(ref, "qformer_config", asked);
@@ -212,7 +196,12 @@ function imageConfig(ref: string, json: Record<string, unknown>, head: Blip2Head
   };
 }
 
-function expectHeads(ref: string, part: string, sizes: { hidden_size: number; num_attention_heads: number }): void {
+/** @throws UnsupportedModelError when the heads do not divide the width of a part of config.json */
+export function expectHeads(
+  ref: string,
+  part: string,
+  sizes: { hidden_size: number; num_attention_heads: number },
+): void {
   if (sizes.hidden_size % sizes.num_attention_heads === 0) return;
   throw new UnsupportedModelError(
     `${ref}: ${part}.num_attention_heads: expected a divisor of the hidden size ${sizes.hidden_size}, got ${sizes.num_attention_heads}`,
@@ -278,7 +267,8 @@ export function blip2ImageSettings(
   };
 }
 
-function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
+/** A settings file as a schema reads it. @throws ConfigError naming every key that is wrong */
+export function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
   const read = schema.safeParse(json);
   if (read.success) return read.data;
   const problems = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);

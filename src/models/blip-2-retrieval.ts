@@ -6,22 +6,27 @@
 // logits of all queries are averaged.
 
 import type { Gpu } from "../gpu/device.ts";
-import type { Recorder } from "../gpu/recorder.ts";
 import type { RowProgram } from "../gpu/row-program.ts";
-import type { Tensor } from "../gpu/tensor.ts";
-import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { meanRows } from "../kernels/mean-rows.ts";
 import { firstRows } from "../kernels/place-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
-import { unitRows } from "../kernels/unit-rows.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ActivationType, MatchLogits, Pixels, RetrievalCard, Vectors } from "../stages.ts";
+import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.ts";
 import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
-import { TextError } from "./errors.ts";
+import {
+  type ContrastPrograms,
+  checkedLength,
+  cursorBytes,
+  cursorsOf,
+  numberBytes,
+  oneNumber,
+  unitVectors,
+  vectorsOf,
+} from "./contrast.ts";
 import { activationBytes, encodePlan, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
-import { type Block, type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
 /** What turns the Q-Former's rows into vectors and logits. */
@@ -47,10 +52,7 @@ export interface MatchRow {
   readonly textIds: readonly number[];
 }
 
-export interface RetrievalPrograms {
-  readonly encode?: RowProgram<Pixels, Activation>;
-  readonly queryImage?: RowProgram<Activation, Vectors>;
-  readonly queryText?: RowProgram<readonly number[], Vectors>;
+export interface RetrievalPrograms extends ContrastPrograms {
   readonly queryBoth?: RowProgram<MatchRow, MatchLogits>;
 }
 
@@ -59,7 +61,7 @@ export function retrievalPrograms(
   gpu: Gpu,
   { vit, qFormer, heads }: RetrievalWeights,
   config: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
 ): { readonly programs: RetrievalPrograms; close(): void } {
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
@@ -83,7 +85,7 @@ function queryImageProgram(
   w: QFormerWeights,
   projection: Linear,
   config: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
 ): StagedProgram<Activation, Vectors> {
   const form = featuresOf(card);
   const bytesOf = activationBytes("query", form);
@@ -102,15 +104,15 @@ function queryTextProgram(
   w: QFormerWeights,
   projection: Linear,
   config: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
 ): StagedProgram<readonly number[], Vectors> {
   const { type } = featuresOf(card);
   const { width, mlpWidth } = config.qFormer;
-  const lengthOf = (ids: readonly number[]) => checkedLength(config, ids);
+  const lengthOf = (ids: readonly number[]) => checkedLength(config.text, ids);
   return textProgram(gpu, "query text", lengthOf, (textRows) => ({
     name: `query text of ${textRows}`,
-    inputs: textBlocks(textRows),
-    bytesOf: (ids) => textBytes(ids, textRows, 0),
+    inputs: [cursorsOf(textRows), oneNumber],
+    bytesOf: (ids) => [cursorBytes(ids, textRows), numberBytes(ids.length)],
     parts: textParts(w, projection, config, card, textRows),
     ...vectorsOf(type, [1, config.projectionWidth]),
     widest: textRows * Math.max(width, mlpWidth),
@@ -122,15 +124,19 @@ function queryBothProgram(
   w: QFormerWeights,
   head: Linear,
   config: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
 ): StagedProgram<MatchRow, MatchLogits> {
   const form = featuresOf(card);
   const bytesOf = activationBytes("query", form);
-  const lengthOf = (row: MatchRow) => checkedLength(config, row.textIds);
+  const lengthOf = (row: MatchRow) => checkedLength(config.text, row.textIds);
   return textProgram(gpu, "query both", lengthOf, (textRows) => ({
     name: `query both with texts of ${textRows}`,
-    inputs: [form, ...textBlocks(textRows)],
-    bytesOf: ({ features, textIds }) => [bytesOf(features), ...textBytes(textIds, textRows, config.queries)],
+    inputs: [form, cursorsOf(textRows), oneNumber],
+    bytesOf: ({ features, textIds }) => [
+      bytesOf(features),
+      cursorBytes(textIds, textRows),
+      numberBytes(config.queries + textIds.length),
+    ],
     parts: bothParts(w, head, config, card, textRows),
     output: { shape: [1, 2], type: "f32" },
     resultOf(bytes) {
@@ -146,7 +152,7 @@ export function imageParts(
   w: QFormerWeights,
   projection: Linear,
   config: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
 ): readonly Part[] {
   const end: Part = {
     cost: 2 * config.queries * projection.inputs * projection.columns,
@@ -160,7 +166,7 @@ export function textParts(
   w: QFormerWeights,
   projection: Linear,
   { qFormer }: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
   textRows: number,
 ): readonly Part[] {
   const { heads } = qFormer;
@@ -193,7 +199,7 @@ export function bothParts(
   w: QFormerWeights,
   head: Linear,
   { qFormer, queries }: Blip2RetrievalConfig,
-  card: RetrievalCard,
+  card: ContrastCard,
   textRows: number,
 ): readonly Part[] {
   const { heads } = qFormer;
@@ -224,49 +230,8 @@ export function bothParts(
   return [begin, ...blocks, end];
 }
 
-/** rows (any, width) -> unit vectors (any, projectionWidth) in the type of a hand-over */
-function unitVectors(k: Recorder, projection: Linear, rows: Tensor, { dtype }: RetrievalCard): Tensor {
-  return handOver(k, unitRows(k, matmul(k, rows, projection)), dtype);
-}
-
-/** Output and result of a stage that ends in vectors. */
-function vectorsOf(type: ActivationType, shape: readonly [number, number]) {
-  return { output: { shape, type }, resultOf: (bytes: Uint8Array): Vectors => ({ type, shape, bytes }) };
-}
-
-/** A row's cursors, and how long its sequence is. */
-function textBlocks(textRows: number): readonly Block[] {
-  return [
-    { shape: [textRows, 4], type: "u32" },
-    { shape: [1], type: "u32" },
-  ];
-}
-
-/** What embedTokens takes for a place of padding: no token, no position. */
-const none = 0xffffffff;
-
-/** @param before rows of the sequence in front of the text */
-function textBytes(ids: readonly number[], textRows: number, before: number): Uint8Array[] {
-  const cursors = new Uint32Array(4 * textRows).fill(none);
-  for (const [position, id] of ids.entries()) cursors.set([id, position, none, 0], 4 * position);
-  return [new Uint8Array(cursors.buffer), new Uint8Array(Uint32Array.of(before + ids.length).buffer)];
-}
-
-/** How many ids a text has. @throws TextError when the model cannot read them */
-function checkedLength({ text }: Blip2RetrievalConfig, ids: readonly number[]): number {
-  if (ids.length === 0) throw new TextError("text: expected at least one token, got none");
-  if (ids.length > text.maxPositions) {
-    throw new TextError(
-      `text: expected at most ${text.maxPositions} tokens, the positions that the model has, got ${ids.length}; shorten the text`,
-    );
-  }
-  const bad = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= text.vocabulary);
-  if (bad === undefined) return ids.length;
-  throw new TextError(`text: expected token ids below the model's ${text.vocabulary}, got ${bad}`);
-}
-
 /** f32 values of the widest activation of a pass that sees the image. */
-function widestWithImage({ qFormer, queries }: Blip2RetrievalConfig, card: RetrievalCard, textRows: number): number {
+function widestWithImage({ qFormer, queries }: Blip2RetrievalConfig, card: ContrastCard, textRows: number): number {
   const { width, mlpWidth, imageWidth } = qFormer;
   return Math.max(card.features[0] * Math.max(imageWidth, width), (queries + textRows) * Math.max(width, mlpWidth));
 }

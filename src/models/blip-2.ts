@@ -1,4 +1,4 @@
-// BLIP-2: ViT, Q-Former, projection and OPT as the row programs encode, query, encodeAndQuery and generate.
+// BLIP-2: ViT, Q-Former, projection and language model as the row programs encode, query, encodeAndQuery and generate.
 // Upstream: transformers 4.57.6, models/blip_2/modeling_blip_2.py, Blip2ForConditionalGeneration.
 
 import type { Gpu } from "../gpu/device.ts";
@@ -7,12 +7,13 @@ import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ModelCard, Pixels } from "../stages.ts";
-import type { Blip2Config, QFormerConfig } from "./blip-2-config.ts";
+import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
-import { type OptWeights, optLanguageModel } from "./opt.ts";
+import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
+import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -22,7 +23,6 @@ export interface Blip2Weights {
   readonly qFormer?: QFormerWeights;
   /** Q-Former width -> language model width */
   readonly projection?: Linear;
-  readonly opt?: OptWeights;
 }
 
 export interface Blip2Programs {
@@ -31,16 +31,18 @@ export interface Blip2Programs {
   /** The same bytes as encode and query: features are rounded in between here too. */
   readonly encodeAndQuery?: RowProgram<Pixels, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
+  /** Of the stage generate, too: log-probabilities of given texts. */
+  readonly rank?: RowProgram<RankRow, number[]>;
 }
 
-/** The programs that these weights can serve. @returns them, and how to free their recordings */
+/** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
 export function blip2Programs(
   gpu: Gpu,
-  weights: Blip2Weights,
-  config: Blip2Config,
+  { vit, qFormer, projection }: Blip2Weights,
+  language: LanguageModel | undefined,
+  config: Blip2ImageConfig,
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
-  const { vit, qFormer, projection, opt } = weights;
   const features = featuresOf(card);
   const { type } = features;
   const prompt = { kind: "prompt", type, shape: card.prompt } as const;
@@ -49,7 +51,7 @@ export function blip2Programs(
   const queryParts = qFormer && projection && qFormerParts(qFormer, projection, config, card);
   const widestPrompt = Math.max(
     card.features[0] * config.qFormer.width,
-    card.prompt[0] * Math.max(config.qFormer.mlpWidth, config.text.width),
+    card.prompt[0] * Math.max(config.qFormer.mlpWidth, card.prompt[1]),
   );
   const closing: { close(): void }[] = [];
   const make = <In, Out>(plan: StagePlan<In, Out>): RowProgram<In, Out> => {
@@ -57,13 +59,11 @@ export function blip2Programs(
     closing.push(program);
     return program;
   };
-  const generate =
-    opt &&
-    generateProgram(
-      gpu,
-      optLanguageModel(opt, config.text, { queries: config.queries, imageId: config.imageId, cacheType: type }),
-    );
+  const generate = language && generateProgram(gpu, language);
+  // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.
+  const rank = language && language.memory === undefined && rankProgram(gpu, language);
   if (generate) closing.push(generate);
+  if (rank) closing.push(rank);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),
     ...(queryParts && {
@@ -87,6 +87,7 @@ export function blip2Programs(
         }),
       }),
     ...(generate && { generate }),
+    ...(rank && { rank }),
   };
   return {
     programs,

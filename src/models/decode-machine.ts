@@ -9,20 +9,28 @@ import type { LayerCache } from "../kernels/append-cache.ts";
 import { beamCandidates } from "../kernels/beam-candidates.ts";
 import { beamScores } from "../kernels/beam-scores.ts";
 import { beamStep } from "../kernels/beam-step.ts";
-import { type DecodeState, endedHead, none, settingsHead } from "../kernels/decode-state.ts";
+import { type DecodeState, endedHead, none, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
+import { givenStep } from "../kernels/given-step.ts";
 import { greedyScores } from "../kernels/greedy-scores.ts";
 import { greedyStep } from "../kernels/greedy-step.ts";
 import { logSumExp } from "../kernels/log-sum-exp.ts";
+import { sampleBest } from "../kernels/sample-best.ts";
+import { sampleLimits } from "../kernels/sample-limits.ts";
+import { sampleScores } from "../kernels/sample-scores.ts";
 import { vocabularyChunks } from "../kernels/vocabulary-chunks.ts";
+import { type MemoryTensors, memoryTensors, memoryWords, wordsFor } from "./decode-memory.ts";
 import {
   cacheSlots,
   cacheStride,
+  firstIds,
   type GenerateBuckets,
   type GenerateRow,
+  itemRows,
   keptPerBeam,
   promptLength,
 } from "./generate-row.ts";
 import type { LanguageModel, ModelPart } from "./language-model.ts";
+import { samplingWords } from "./sampling-words.ts";
 import { operationsPerSubmit, submits } from "./staged-program.ts";
 
 export interface DecodeMachine {
@@ -50,8 +58,9 @@ export async function makeDecodeMachine(
   buckets: GenerateBuckets,
   mostOperations = operationsPerSubmit(gpu),
 ): Promise<DecodeMachine> {
-  const { beams, textRows, newRows, promptType } = buckets;
-  const tokens = model.queries + textRows;
+  const { beams, newRows, promptType } = buckets;
+  const perItem = itemRows(model, buckets);
+  const tokens = perItem.sequence;
   const rows = items * beams;
   const tensors: Tensor[] = [];
   const alloc = (name: string, shape: readonly number[], type: ElementType = "u32"): Tensor => {
@@ -59,15 +68,18 @@ export async function makeDecodeMachine(
     tensors.push(tensor);
     return tensor;
   };
-  const itemStride = Math.ceil((model.queries * model.width) / 2) * 2;
+  const promptSize = model.prompt.shape[0] * model.prompt.shape[1];
+  const itemStride = promptType === "f16" ? Math.ceil(promptSize / 2) * 2 : promptSize;
   const prompt = alloc("prompt", [items, itemStride], promptType);
   const promptCursors = alloc("promptCursors", [items * tokens, 4]);
   const lastRows = alloc("lastRows", [items]);
-  const cacheShape = [cacheSlots(model, items, buckets), cacheStride(model)];
-  const cache: LayerCache[] = Array.from({ length: model.cache.layers }, (_, i) => ({
-    keys: alloc(`keys ${i}`, cacheShape, model.cache.type),
-    values: alloc(`values ${i}`, cacheShape, model.cache.type),
-  }));
+  const cacheOf = (what: string, slots: number): LayerCache[] =>
+    Array.from({ length: model.cache.layers }, (_, i) => ({
+      keys: alloc(`${what}keys ${i}`, [slots, cacheStride(model)], model.cache.type),
+      values: alloc(`${what}values ${i}`, [slots, cacheStride(model)], model.cache.type),
+    }));
+  const cache = cacheOf("", cacheSlots(model, items, buckets));
+  const memory = memoryTensors(model, items, buckets, alloc, cacheOf);
   const state: DecodeState = {
     items,
     beams,
@@ -85,8 +97,12 @@ export async function makeDecodeMachine(
     history: alloc("history", [rows, newRows]),
     ended: alloc("ended", [rows, endedHead + newRows]),
   };
+  const sampling = buckets.ids === "drawn" ? alloc("sampling", [items, samplingWidth]) : null;
+  const givenIds = buckets.ids === "given" ? alloc("given ids", [rows, newRows]) : null;
   const choose = (k: Recorder, logits: Tensor) => {
-    if (beams === 1) chooseGreedily(k, state, logits);
+    if (sampling) chooseByChance(k, state, sampling, logits);
+    else if (givenIds) followGiven(k, state, givenIds, logits);
+    else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
   const { table } = state;
@@ -96,7 +112,8 @@ export async function makeDecodeMachine(
     for (const tensor of tensors) gpu.free(tensor);
   };
   const recordAll = async <Rows>(parts: readonly ModelPart<Rows>[], rowCount: number, given: Rows) => {
-    const sized = parts.map((part) => ({ cost: part.cost(rowCount, items), run: part.run }));
+    const memoryRows = items * perItem.memory;
+    const sized = parts.map((part) => ({ cost: part.cost(rowCount, items, memoryRows), run: part.run }));
     const groups = submits(sized, 1, mostOperations);
     const lists: Recording[] = [];
     let x: Tensor | null = null;
@@ -122,9 +139,15 @@ export async function makeDecodeMachine(
       cache,
       prompt,
       lastRows,
+      ...(memory && { memory: memory.making }),
     });
-    const next = await recordAll(model.tokenParts, rows, { cursors: state.cursors, table, cache });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride };
+    const next = await recordAll(model.tokenParts, rows, {
+      cursors: state.cursors,
+      table,
+      cache,
+      ...(memory && { memory: memory.reading }),
+    });
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds };
     return {
       items,
       buckets,
@@ -146,6 +169,22 @@ function chooseGreedily(k: Recorder, state: DecodeState, logits: Tensor): void {
   advance(k, state);
 }
 
+/** logits (items, vocabulary) -> an id of each row drawn, and everything moved on by one */
+function chooseByChance(k: Recorder, state: DecodeState, sampling: Tensor, logits: Tensor): void {
+  const cut = vocabularyChunks(state.vocabulary, 1);
+  const made = sampleScores(k, logits, state, sampling, cut);
+  const limits = sampleLimits(k, made, sampling);
+  greedyStep(k, sampleBest(k, made.scores, limits, state, sampling, cut), state);
+  advance(k, state);
+}
+
+/** logits (rows or items, vocabulary) -> the given ids' log-probabilities summed, and everything moved on by one */
+function followGiven(k: Recorder, state: DecodeState, givenIds: Tensor, logits: Tensor): void {
+  const partials = logSumExp(k, logits, vocabularyChunks(state.vocabulary, state.beams));
+  givenStep(k, logits, partials, givenIds, state);
+  advance(k, state);
+}
+
 /** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
 function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
   const cut = vocabularyChunks(state.vocabulary, state.beams);
@@ -160,6 +199,11 @@ interface PromptTensors {
   readonly lastRows: Tensor;
   readonly tokens: number;
   readonly itemStride: number;
+  readonly memory: MemoryTensors | null;
+  /** Where ids are drawn. */
+  readonly sampling: Tensor | null;
+  /** Where ids are given. */
+  readonly givenIds: Tensor | null;
 }
 
 /** What a beam that does not exist yet scores, and an end that nobody reached. */
@@ -169,35 +213,38 @@ async function loadRows(
   gpu: Gpu,
   model: LanguageModel,
   state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride }: PromptTensors,
+  { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds }: PromptTensors,
   given: readonly GenerateRow[],
 ): Promise<void> {
   const { items, beams, newRows } = state;
   const width = (tensor: Tensor) => tensor.shape[1] ?? 0;
-  const sized = (tensor: Tensor) => new Uint32Array(tensor.shape.reduce((product, size) => product * size, 1));
-  const cursors = sized(promptCursors).fill(none);
-  const last = sized(lastRows);
-  const settings = sized(state.settings);
-  const progress = sized(state.progress);
-  const table = sized(state.table);
-  const seen = sized(state.seen);
-  const ended = sized(state.ended);
+  const cursors = wordsFor(promptCursors).fill(none);
+  const last = wordsFor(lastRows);
+  const settings = wordsFor(state.settings);
+  const progress = wordsFor(state.progress);
+  const table = wordsFor(state.table);
+  const seen = wordsFor(state.seen);
+  const ended = wordsFor(state.ended);
   for (let item = 0; item < items; item++) {
     const row = given[item];
     const length = row ? promptLength(model, row) : 0;
+    const ids = row ? firstIds(model, row) : [];
     for (let t = 0; t < tokens; t++) {
       const at = item * tokens + t;
-      const token = t < model.queries ? none : (row?.textIds[t - model.queries] ?? none);
+      const token = t < model.queries ? none : (ids[t - model.queries] ?? none);
       // A padding row has no position and no slot, but a sequence inside the table.
       cursors.set(t < length ? [token, t, at, item * beams] : [none, none, none, 0], 4 * at);
     }
     last[item] = item * tokens + Math.max(0, length - 1);
     settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
-    progress.set([0, row ? 0 : 1, ...runningAtStart(beams)], item * (2 + beams));
+    progress.set(
+      [0, row ? 0 : 1, ...(givenIds ? new Array(beams).fill(0) : runningAtStart(beams))],
+      item * (2 + beams),
+    );
     for (let beam = 0; beam < beams; beam++) {
       const at = item * beams + beam;
       for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
-      for (const id of row ? [model.imageId, ...row.textIds] : []) {
+      for (const id of row ? seenBefore(model, row) : []) {
         const word = at * width(state.seen) + (id >> 5);
         seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
       }
@@ -210,12 +257,32 @@ async function loadRows(
     [lastRows, last],
     [state.settings, settings],
     [state.progress, progress],
-    [state.cursors, sized(state.cursors).fill(none)],
+    [state.cursors, wordsFor(state.cursors).fill(none)],
     [state.table, table],
     [state.seen, seen],
     [state.ended, ended],
+    ...(memory ? memoryWords(memory, model, given) : []),
   ];
+  if (sampling) {
+    const words = wordsFor(sampling);
+    for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
+    uploads.push([sampling, words]);
+  }
+  if (givenIds) {
+    const words = wordsFor(givenIds).fill(none);
+    for (const [item, row] of given.entries()) {
+      for (const [beam, ids] of (row.given ?? []).entries()) words.set(ids, (item * beams + beam) * newRows);
+    }
+    uploads.push([givenIds, words]);
+  }
   for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
+}
+
+/** The ids that count as seen before the first step. */
+function seenBefore(model: LanguageModel, row: GenerateRow): readonly number[] {
+  if (row.generation.repetitionPenaltyScope === "new") return [];
+  const ids = firstIds(model, row);
+  return model.imageId === null ? ids : [model.imageId, ...ids];
 }
 
 /** A row of `settings`: the divisors are powers in f64, rounded once to f32. */

@@ -7,16 +7,22 @@ import { GenerationError } from "./errors.ts";
 import type { LanguageModel } from "./language-model.ts";
 
 export interface GenerateRow {
-  /** (queries, width) of the Q-Former. */
+  /** What the model's `prompt` says. */
   readonly prompt: Activation;
-  /** Specials included, image slots excluded. */
+  /** Specials included, image slots excluded: what the sequence begins with, or what the model's encoder reads. */
   readonly textIds: readonly number[];
   readonly generation: Generation;
+  /** Hex SHA-256 of the image file's bytes; doSample needs it. */
+  readonly image?: string;
+  /** Ids to follow, one list per beam, where they are given; see rank.ts. */
+  readonly given?: readonly (readonly number[])[];
 }
 
 /** Sizes that a recording is made for; true lengths are at most these and lie in GPU buffers. */
 export interface GenerateBuckets {
   readonly beams: number;
+  /** Of greedy and beam search, of sampling, or given with the row. */
+  readonly ids: "searched" | "drawn" | "given";
   readonly textRows: number;
   readonly newRows: number;
   readonly promptType: "f32" | "f16";
@@ -25,14 +31,42 @@ export interface GenerateBuckets {
 const leastTextRows = 4;
 const leastNewRows = 8;
 
+/** Below it a score would not be a number of f32 that means anything; transformers takes every positive one. */
+const leastTemperature = 1e-6;
+/** What f32 counts exactly, and more than any vocabulary. */
+const mostTopK = 2 ** 24;
+
 /** Candidates per beam and step: enough for `beams` that go on when every beam offers each id that ends. */
 export function keptPerBeam(model: LanguageModel): number {
   return Math.max(2, 1 + model.stopIds.length);
 }
 
-/** Image slots and text. */
+/** The ids that a row's sequence begins with, after the image slots. */
+export function firstIds(model: LanguageModel, row: GenerateRow): readonly number[] {
+  return model.memory?.encoder?.start ?? row.textIds;
+}
+
+/** Image slots and the ids behind them. */
 export function promptLength(model: LanguageModel, row: GenerateRow): number {
-  return model.queries + row.textIds.length;
+  return model.queries + firstIds(model, row).length;
+}
+
+/** Rows of one item under these buckets, padding included. */
+export interface ItemRows {
+  /** Image slots and the ids that the sequence begins with. */
+  readonly sequence: number;
+  /** Of text that an encoder reads. */
+  readonly encoder: number;
+  readonly memory: number;
+}
+
+export function itemRows({ queries, memory }: LanguageModel, { textRows }: GenerateBuckets): ItemRows {
+  const encoder = memory?.encoder;
+  return {
+    sequence: queries + (encoder ? encoder.start.length : textRows),
+    encoder: encoder ? textRows : 0,
+    memory: memory ? memory.rows(textRows) : 0,
+  };
 }
 
 /**
@@ -42,17 +76,18 @@ export function promptLength(model: LanguageModel, row: GenerateRow): number {
 export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
   const { prompt, textIds, generation } = row;
   const { maxNewTokens, minNewTokens, numBeams, lengthPenalty, repetitionPenalty } = generation;
-  const expect = (holds: boolean, what: string, expected: string, got: unknown) => {
+  const expect: Expect = (holds, what, expected, got) => {
     if (!holds) throw new GenerationError(`${what}: expected ${expected}, got ${got}`);
   };
+  const { kind, shape } = model.prompt;
   expect(
-    prompt.kind === "prompt" && prompt.shape[0] === model.queries && prompt.shape[1] === model.width,
+    prompt.kind === kind && prompt.shape[0] === shape[0] && prompt.shape[1] === shape[1],
     "generate",
-    `a prompt (${model.queries}, ${model.width})`,
+    `${kind} (${shape.join(", ")})`,
     `${prompt.kind} (${prompt.shape.join(", ")})`,
   );
-  const bytes = model.queries * model.width * (prompt.type === "f16" ? 2 : 4);
-  expect(prompt.bytes.length === bytes, "generate", `${bytes} bytes of ${prompt.type} prompt`, prompt.bytes.length);
+  const bytes = shape[0] * shape[1] * (prompt.type === "f16" ? 2 : 4);
+  expect(prompt.bytes.length === bytes, "generate", `${bytes} bytes of ${prompt.type} ${kind}`, prompt.bytes.length);
   const badId = textIds.find((id) => !Number.isInteger(id) || id < 0 || id >= model.vocabulary);
   expect(badId === undefined, "generate", `text ids below the vocabulary's ${model.vocabulary}`, badId);
   expect(
@@ -76,13 +111,52 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
     "a finite number above 0",
     repetitionPenalty,
   );
+  expect(
+    ["all", "new"].includes(generation.repetitionPenaltyScope),
+    "repetitionPenaltyScope",
+    '"all" or "new"',
+    generation.repetitionPenaltyScope,
+  );
+  checkSampling(row, expect);
+  const encoder = model.memory?.encoder;
+  if (encoder) {
+    expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);
+    expect(
+      textIds.length <= encoder.maxTextIds,
+      "generate",
+      `at most ${encoder.maxTextIds} ids of text`,
+      `${textIds.length}; shorten the text`,
+    );
+  }
   const positions = promptLength(model, row) + maxNewTokens;
   expect(
     positions <= model.maxPositions,
     "generate",
     `at most ${model.maxPositions} positions of image slots, text and new ids`,
-    `${positions} (${model.queries} + ${textIds.length} + ${maxNewTokens}); lower --max-new-tokens or shorten the prompt`,
+    `${positions} (${model.queries} + ${firstIds(model, row).length} + ${maxNewTokens}); ` +
+      `lower --max-new-tokens${encoder ? "" : " or shorten the prompt"}`,
   );
+}
+
+type Expect = (holds: boolean, what: string, expected: string, got: unknown) => void;
+
+function checkSampling({ generation, image }: GenerateRow, expect: Expect): void {
+  const { doSample, temperature, topK, topP, seed, numBeams, stopStrings } = generation;
+  const areTexts = Array.isArray(stopStrings) && stopStrings.every((text) => typeof text === "string" && text !== "");
+  expect(areTexts, "stopStrings", "a list of texts that are not empty", JSON.stringify(stopStrings));
+  expect(numBeams === 1 || stopStrings.length === 0, "stopStrings", "no beams (numBeams 1) beside them", numBeams);
+  if (!doSample) return;
+  expect(numBeams === 1, "doSample", "no beams (numBeams 1): there is no beam sampling", numBeams);
+  expect(
+    Number.isFinite(temperature) && temperature >= leastTemperature,
+    "temperature",
+    `a finite number of at least ${leastTemperature} (without doSample the likeliest id is taken)`,
+    temperature,
+  );
+  expect(Number.isInteger(topK) && topK >= 0 && topK <= mostTopK, "topK", `a whole number from 0 to ${mostTopK}`, topK);
+  expect(topP >= 0 && topP <= 1, "topP", "a number from 0 to 1", topP);
+  expect(Number.isSafeInteger(seed) && seed >= 0, "seed", "a whole number from 0 to 2^53 - 1", seed);
+  expect(image !== undefined, "doSample", "the digest of the image, which the draws depend on", image);
 }
 
 /** The smallest power of two that is at least `count` and `least`. */
@@ -93,6 +167,7 @@ function bucket(count: number, least: number): number {
 export function bucketsOf(row: GenerateRow): GenerateBuckets {
   return {
     beams: row.generation.numBeams,
+    ids: row.generation.doSample ? "drawn" : "searched",
     textRows: bucket(row.textIds.length, leastTextRows),
     newRows: bucket(row.generation.maxNewTokens, leastNewRows),
     promptType: row.prompt.type,
@@ -101,22 +176,29 @@ export function bucketsOf(row: GenerateRow): GenerateBuckets {
 
 /** Rows of equal keys may share a batch; everything else about a row lies in GPU buffers. */
 export function generateKey(row: GenerateRow): string {
-  const { beams, textRows, newRows, promptType } = bucketsOf(row);
-  return `beams ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
+  return keyOfBuckets(bucketsOf(row));
+}
+
+const keyWords = { searched: "beams", drawn: "drawn", given: "given" } as const;
+
+export function keyOfBuckets({ beams, ids, textRows, newRows, promptType }: GenerateBuckets): string {
+  return `${keyWords[ids]} ${beams}, text ${textRows}, new ${newRows}, ${promptType}`;
 }
 
 /** The buckets that a key was made of. */
 export function bucketsOfKey(key: string): GenerateBuckets {
-  const [, beams, textRows, newRows, promptType] = /^beams (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
+  const [, word, beams, textRows, newRows, promptType] =
+    /^(beams|drawn|given) (\d+), text (\d+), new (\d+), (f32|f16)$/.exec(key) ?? [];
   if (promptType !== "f32" && promptType !== "f16") {
     throw new GenerationError(`generate: expected a key of generateKey(), got ${JSON.stringify(key)}`);
   }
-  return { beams: Number(beams), textRows: Number(textRows), newRows: Number(newRows), promptType };
+  const ids = word === "given" ? word : word === "drawn" ? word : "searched";
+  return { beams: Number(beams), ids, textRows: Number(textRows), newRows: Number(newRows), promptType };
 }
 
 /** Cache rows that a batch of `items` needs: one per prompt position and item, one per new position and row. */
 export function cacheSlots(model: LanguageModel, items: number, buckets: GenerateBuckets): number {
-  return items * (model.queries + buckets.textRows) + items * buckets.beams * buckets.newRows;
+  return items * itemRows(model, buckets).sequence + items * buckets.beams * buckets.newRows;
 }
 
 /** Elements from one cache row to the next: whole words under f16. */
@@ -127,20 +209,22 @@ export function cacheStride(model: LanguageModel): number {
 /** Most items of one batch where memory allows; more does not make a step cheaper per item on CPU drivers. */
 const mostItems = { software: 8, gpu: 16 } as const;
 
-/** Most rows (a power of two, at least 1) whose logits, caches and activations each fit one binding. */
+/** Most rows (a power of two, at least 1) whose logits, prompts, caches, memory and activations each fit one binding. */
 export function maxGenerateRows(
   gpu: Pick<Gpu, "bindingLimit" | "softwareAdapter">,
   model: LanguageModel,
   key: string,
 ): number {
   const buckets = bucketsOfKey(key);
+  const { sequence, encoder, memory } = itemRows(model, buckets);
+  const itemMost = Math.max(sequence, encoder, memory, model.prompt.shape[0]);
   const fits = (items: number) => {
     const rows = items * buckets.beams;
-    const promptRows = items * (model.queries + buckets.textRows);
+    const cacheRows = Math.max(cacheSlots(model, items, buckets), items * memory);
     return [
       byteLength([rows, model.vocabulary], "f32"),
-      byteLength([cacheSlots(model, items, buckets), cacheStride(model)], model.cache.type),
-      byteLength([Math.max(rows, promptRows), model.widest], "f32"),
+      byteLength([cacheRows, cacheStride(model)], model.cache.type),
+      byteLength([Math.max(rows, items * itemMost), model.widest], "f32"),
     ].every((bytes) => bytes <= gpu.bindingLimit);
   };
   let items: number = gpu.softwareAdapter ? mostItems.software : mostItems.gpu;

@@ -89,7 +89,7 @@ export function startGenerate(
   };
 
   return {
-    async step(dropped) {
+    async step(dropped, onPartial) {
       for (const row of dropped) open.delete(row);
       if (open.size === 0) return [];
       const { value: machine } = lease ?? (await begin());
@@ -102,14 +102,14 @@ export function startGenerate(
         await gpu.submit([list]);
         return [];
       }
-      if (list !== undefined) return finished(model, open, machine, await replay(gpu, machine, [list]));
+      if (list !== undefined) return finished(model, open, machine, await replay(gpu, machine, [list]), onPartial);
       const left = Math.max(...[...open].map((row) => rows[row]?.generation.maxNewTokens ?? 0)) - generated;
       const count = steps(left, stepMilliseconds);
       const started = performance.now();
       const results = await replay(gpu, machine, new Array(count).fill(machine.next[0]));
       stepMilliseconds = (performance.now() - started) / count;
       generated += count;
-      return finished(model, open, machine, results);
+      return finished(model, open, machine, results, onPartial);
     },
     release: () => lease?.release(),
   };
@@ -125,19 +125,25 @@ async function replay(gpu: Gpu, { state }: DecodeMachine, lists: readonly Record
   return { progress: new Uint32Array(progress as ArrayBuffer), ended: new Uint32Array(ended as ArrayBuffer) };
 }
 
-/** Take the rows out of `open` that are done. */
+/** Take the rows out of `open` that are done; tell of the others what they have, unless beams still compete. */
 function finished(
   model: LanguageModel,
   open: Set<number>,
   { state }: DecodeMachine,
   { progress, ended }: StepResults,
+  onPartial: (row: number, ids: number[]) => void = () => {},
 ): RowResult<number[]>[] {
   const results: RowResult<number[]>[] = [];
   for (const row of open) {
-    if (progress[row * (2 + state.beams) + 1] === 0) continue;
-    open.delete(row);
+    const isDone = progress[row * (2 + state.beams) + 1] !== 0;
+    if (!isDone && state.beams > 1) continue;
     const record = row * state.beams * (endedHead + state.newRows);
     const ids = [...ended.subarray(record + endedHead, record + endedHead + (ended[record + 2] ?? 0))];
+    if (!isDone) {
+      onPartial(row, ids);
+      continue;
+    }
+    open.delete(row);
     if (ended[record] !== 1 || ids.some((id) => id >= model.vocabulary)) {
       const error = new GenerationError(
         "generate: expected logits that are numbers, got NaN; the weights may be broken",

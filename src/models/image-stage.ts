@@ -24,16 +24,30 @@ export function featuresOf({ dtype, features }: Pick<CheckpointCard, "dtype" | "
   return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
 }
 
-/** The stage encode: pixels -> features. */
+/** The stage encode of BLIP-2: pixels -> features. */
 export function encodePlan(w: VitWeights, vision: VisionConfig, card: CheckpointCard): StagePlan<Pixels, Activation> {
+  const widest = card.features[0] * Math.max(3 * vision.width, vision.mlpWidth);
+  return encodeStage(card, vitParts(w, vision, card), widest);
+}
+
+/**
+ * The stage encode of any family.
+ * @param parts pixels (batch * 3, height, width) -> features (batch * tokens, width) in the type of a hand-over
+ * @param widest see StagePlan
+ */
+export function encodeStage(
+  card: CheckpointCard,
+  parts: readonly Part[],
+  widest: number,
+): StagePlan<Pixels, Activation> {
   const bytesOf = pixelBytes(card);
   return {
     name: "encode",
     inputs: [{ shape: [3, card.image.height, card.image.width], type: "f32" }],
     bytesOf: (row) => [bytesOf(row)],
-    parts: vitParts(w, vision, card),
+    parts,
     ...activationOf(featuresOf(card)),
-    widest: card.features[0] * Math.max(3 * vision.width, vision.mlpWidth),
+    widest,
   };
 }
 

@@ -1,9 +1,14 @@
 // What generate.ts needs of a language model: how its prompt is read and how one more token is.
+//
+// A decoder-only model reads one sequence: image slots, text, new ids. An encoder-decoder model has a memory beside it: rows
+// that depend on the prompt, and on the text where an encoder reads it, and that its cross-attention reads at every step.
+// The memory's keys and values are made once, by promptParts; all beams of an item read the same ones.
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerCache } from "../kernels/append-cache.ts";
+import type { Activation } from "../stages.ts";
 
 /** Rows to run through the model, each at its place in its sequence. */
 export interface SequenceRows {
@@ -13,20 +18,46 @@ export interface SequenceRows {
   readonly table: Tensor;
   /** One per layer. */
   readonly cache: readonly LayerCache[];
+  /** Where LanguageModel.memory is there. */
+  readonly memory?: MemoryRows;
 }
 
-/** The prompts of some items: `queries` image slots each, then text, padded on the right to equal lengths. */
+/** The memory as these rows read it; models/memory.ts has the reading. Rows are those of the sequence's cursors, in order. */
+export interface MemoryRows {
+  /** One per layer, (items * memory rows of an item, stride); written by promptParts. */
+  readonly cache: readonly LayerCache[];
+  /** (items, memory rows of an item) u32: the cache slot of each row of memory. */
+  readonly table: Tensor;
+  /** (rows, 4) u32 of (none, last row of memory that counts, none, item); a padding row has no row of memory. */
+  readonly cursors: Tensor;
+}
+
+/**
+ * The prompts of some items: `queries` image slots each, then the ids that the sequence begins with, padded on the right to
+ * equal lengths.
+ */
 export interface PromptRows extends SequenceRows {
-  /** (items, at least queries * width) f32 or f16 */
+  /** What each item brings: (items, at least the elements of LanguageModel.prompt) f32 or f16. No padding under f32. */
   readonly prompt: Tensor;
   /** (items) u32: the last row of each item that is no padding. */
   readonly lastRows: Tensor;
+  readonly memory?: MemoryMaking;
+}
+
+/** What a memory is made with, besides the prompt. Padding rows come last in an item, and enter nothing. */
+export interface MemoryMaking extends MemoryRows {
+  /** (items * memory rows of an item, 4) u32 of (none, none, cache slot, none): where keys and values of each row belong. */
+  readonly slots: Tensor;
+  /** (items) u32: how many rows of each item's memory count, at least one; MemoryForm.rows() of its text. */
+  readonly lengths: Tensor;
+  /** Where MemoryForm.encoder is there: (items * text rows, 4) u32 of (id, position from 0, none, item), none for padding. */
+  readonly text?: Tensor;
 }
 
 /** A part of a forward pass that may be a submit of its own. */
 export interface ModelPart<Rows> {
-  /** Floating-point operations, about, for so many rows of so many items. */
-  cost(rows: number, items: number): number;
+  /** Floating-point operations, about, for so many rows of so many items, with so many rows of memory together. */
+  cost(rows: number, items: number, memoryRows: number): number;
   /** @param x what the part before returned; null for the first. */
   run(k: Recorder, x: Tensor | null, rows: Rows): Tensor;
 }
@@ -43,18 +74,33 @@ export function runParts<Rows>(
   return last;
 }
 
-/** A decoder-only language model with its weights on the GPU. */
+/** The memory of an encoder-decoder model. Keys and values have as many layers, width and type as LanguageModel.cache. */
+export interface MemoryForm {
+  /** Rows of an item's memory whose text has so many ids; more ids never give fewer. */
+  rows(textIds: number): number;
+  /**
+   * Where an encoder reads the text of a row: what every sequence begins with instead, and the most ids that the encoder
+   * reads. Left out where the text is what the sequence begins with.
+   */
+  readonly encoder?: { readonly start: readonly number[]; readonly maxTextIds: number };
+}
+
+/** A language model with its weights on the GPU. */
 export interface LanguageModel {
   readonly vocabulary: number;
   readonly width: number;
-  /** The widest activation inside, for the memory plan. */
+  /** The widest activation inside and the width of the prompt, for the memory plan. */
   readonly widest: number;
-  /** Positions that the model has; image slots, text and new ids together. */
+  /** Positions that a sequence has; image slots, the ids it begins with and new ids together. */
   readonly maxPositions: number;
-  /** Image slots in front of the text. */
+  /** What every row brings. */
+  readonly prompt: Pick<Activation, "kind" | "shape">;
+  /** Image slots at the start of a sequence: rows of the prompt, or 0 where the image is in the memory. */
   readonly queries: number;
-  /** The id that stands for an image slot in a sequence of ids. */
-  readonly imageId: number;
+  /** The id that stands for an image slot in a sequence of ids; null where there are no slots. */
+  readonly imageId: number | null;
+  /** Left out by a decoder-only model. */
+  readonly memory?: MemoryForm;
   /** Ids that end a sequence; may be none. */
   readonly stopIds: readonly number[];
   readonly cache: { readonly layers: number; readonly width: number; readonly type: "f32" | "f16" };

@@ -5,92 +5,52 @@ import { constrainedMemory } from "node:process";
 import { adapterLine } from "../gpu/adapter.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { OutOfMemoryError } from "../gpu/errors.ts";
-import type { CheckpointCard, Dtype, ModelCard, RetrievalCard } from "../stages.ts";
+import type { Stage } from "../messages/job.ts";
+import type { CheckpointCard, Dtype } from "../stages.ts";
 import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
-import { optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
-import { qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
-import { type Blip2Programs, type Blip2Weights, blip2Programs } from "./blip-2.ts";
-import type { Blip2Config } from "./blip-2-config.ts";
-import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
-import { WeightLoader, weightBytes } from "./load.ts";
-import { checkModel, checkRetrievalModel } from "./model-card.ts";
+import type { MemoryPlan } from "./checked-model.ts";
+import type { Purpose } from "./families.ts";
+import { WeightLoader } from "./load.ts";
+import { type Cards, checkModel, type Programs, type PurposeOption } from "./model-card.ts";
 
 export interface LoadOptions {
   readonly dtype: Dtype;
-  /** The stages to serve. Default: all. */
-  readonly stages?: readonly ("encode" | "query" | "generate")[];
+  /** The stages to serve. Default: all that the model has. */
+  readonly stages?: readonly Stage[];
   /** Where hashes of weight files are remembered; without it every load reads them whole. */
   readonly cacheFolder?: string;
   readonly onProgress?: (progress: WeightsProgress) => void;
   readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
-export interface Loaded<Card, Programs> {
-  readonly card: Card;
-  /** Those that the stages asked for; encodeAndQuery where both are there. */
-  readonly programs: Programs;
+/** A model on a device, by what it was loaded for. */
+export interface LoadedModel<P extends Purpose = "texts"> {
+  readonly card: Cards[P];
+  /** Those that the stages asked for. */
+  readonly programs: Programs[P];
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
   /** Free weights and recordings. No program may be used any more. */
   release(): void;
 }
 
-export type LoadedModel = Loaded<ModelCard, Blip2Programs>;
-export type LoadedRetrievalModel = Loaded<RetrievalCard, RetrievalPrograms>;
-
-export type MemoryPlan = Readonly<Partial<Record<"encode" | "query" | "generate", number>>>;
-
 /**
- * A model that writes texts.
+ * Load a model, by default one that writes texts. Nothing stays allocated when it fails.
  * @param model a Hugging Face id or directory, or a checkpoint that is open already
  * @throws CheckpointError, ConfigError, HubError, UnsupportedModelError, WeightsError before anything is uploaded;
  * OutOfMemoryError with the plan's numbers
  */
-export async function loadModel(gpu: Gpu, model: string | Checkpoint, options: LoadOptions): Promise<LoadedModel> {
-  const checkpoint = typeof model === "string" ? await openCheckpoint(model, options) : model;
-  const { card, config } = await checkModel(checkpoint, options.dtype, options);
-  const wanted = new Set(options.stages ?? ["encode", "query", "generate"]);
-  const memory = memoryPlan(config, options.dtype, wanted);
-  return load(gpu, checkpoint, { card, memory }, options, async (loader) =>
-    blip2Programs(gpu, await loadParts(loader, config, wanted), config, card),
-  );
-}
-
-/**
- * A model that compares images with texts: the same for Blip2ForImageTextRetrieval, whose stages are encode and query.
- * @throws as loadModel
- */
-export async function loadRetrievalModel(
+export async function loadModel<P extends Purpose = "texts">(
   gpu: Gpu,
   model: string | Checkpoint,
-  options: LoadOptions,
-): Promise<LoadedRetrievalModel> {
+  options: LoadOptions & PurposeOption<P>,
+): Promise<LoadedModel<P>> {
+  const { dtype, stages, onProgress } = options;
   const checkpoint = typeof model === "string" ? await openCheckpoint(model, options) : model;
-  const { card, config } = await checkRetrievalModel(checkpoint, options.dtype, options);
-  const wanted = new Set(options.stages ?? ["encode", "query"]);
-  const names = { qFormer: qFormerWithTextNames(config), heads: retrievalHeadNames(config) };
-  const memory = {
-    ...(wanted.has("encode") && { encode: weightBytes(vitNames(config), options.dtype) }),
-    ...(wanted.has("query") && { query: weightBytes(names, options.dtype) }),
-  };
-  return load(gpu, checkpoint, { card, memory }, options, async (loader) => {
-    const weights = {
-      ...(wanted.has("encode") && { vit: await loader.load(vitNames(config)) }),
-      ...(wanted.has("query") && (await loader.load(names))),
-    };
-    return retrievalPrograms(gpu, weights, config, card);
-  });
-}
-
-/** Upload what `make` loads, with progress; nothing stays allocated when it fails. */
-async function load<Card extends CheckpointCard, Programs>(
-  gpu: Gpu,
-  checkpoint: Checkpoint,
-  { card, memory }: { readonly card: Card; readonly memory: MemoryPlan },
-  { dtype, onProgress }: LoadOptions,
-  make: (loader: WeightLoader) => Promise<{ readonly programs: Programs; close(): void }>,
-): Promise<Loaded<Card, Programs>> {
+  const checked = await checkModel(checkpoint, dtype, options);
+  const { card } = checked;
+  const memory = checked.memory(stages);
   const total = expectRoom(gpu, card, memory);
   let done = 0;
   const loader = new WeightLoader(gpu, checkpoint, dtype, (bytes) => {
@@ -98,7 +58,7 @@ async function load<Card extends CheckpointCard, Programs>(
     onProgress?.({ phase: "upload", what: checkpoint.ref, done: Math.min(done, total), total });
   });
   try {
-    const { programs, close } = await make(loader);
+    const { programs, close } = await checked.load(gpu, loader, stages);
     loader.finish();
     return {
       card,
@@ -113,32 +73,6 @@ async function load<Card extends CheckpointCard, Programs>(
     loader.release();
     throw error;
   }
-}
-
-async function loadParts(
-  loader: WeightLoader,
-  config: Blip2Config,
-  wanted: ReadonlySet<string>,
-): Promise<Blip2Weights> {
-  return {
-    ...(wanted.has("encode") && { vit: await loader.load(vitNames(config)) }),
-    ...(wanted.has("query") && {
-      qFormer: await loader.load(qFormerNames(config)),
-      projection: await loader.load(projectionNames(config)),
-    }),
-    ...(wanted.has("generate") && { opt: await loader.load(optNames(config)) }),
-  };
-}
-
-/** Bytes of weights by part, for the parts that are wanted. */
-export function memoryPlan(config: Blip2Config, dtype: Dtype, wanted: ReadonlySet<string>): MemoryPlan {
-  return {
-    ...(wanted.has("encode") && { encode: weightBytes(vitNames(config), dtype) }),
-    ...(wanted.has("query") && {
-      query: weightBytes({ qFormer: qFormerNames(config), projection: projectionNames(config) }, dtype),
-    }),
-    ...(wanted.has("generate") && { generate: weightBytes(optNames(config), dtype) }),
-  };
 }
 
 /**

@@ -7,7 +7,8 @@ import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
-import type { Linear, Norm, Segment } from "../kernels/weights.ts";
+import { selectRows } from "../kernels/select-rows.ts";
+import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
@@ -18,6 +19,8 @@ import {
   type NameLeaf,
   type NameTree,
   type NormNames,
+  type PickedNames,
+  type RmsNormNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
@@ -27,11 +30,13 @@ export type Loaded<T> = T extends LinearNames
   ? Linear
   : T extends NormNames
     ? Norm
-    : T extends TableNames
-      ? Tensor
-      : T extends readonly (infer Each)[]
-        ? readonly Loaded<Each>[]
-        : { readonly [K in keyof T]: Loaded<T[K]> };
+    : T extends RmsNormNames
+      ? RmsNorm
+      : T extends TableNames | PickedNames
+        ? Tensor
+        : T extends readonly (infer Each)[]
+          ? readonly Loaded<Each>[]
+          : { readonly [K in keyof T]: Loaded<T[K]> };
 
 /** Bytes of a piece on its way; Dawn's upload ring is as large. */
 const pieceBytes = 4 * 1024 * 1024;
@@ -60,8 +65,10 @@ export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
 
 function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
   if (leaf.kind === "table") return byteLength(leaf.shape, "f32");
+  if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
+  if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
   if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
-  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], type);
+  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], leaf.keepsF32 ? "f32" : type);
   return matrix + (leaf.bias ? byteLength(leaf.bias.shape, "f32") : 0);
 }
 
@@ -79,7 +86,7 @@ export class WeightLoader {
   #staging: Tensor | undefined;
 
   /**
-   * @param type of matrices; biases, norms and tables are f32 always.
+   * @param type of matrices that do not keep f32; biases, norms and tables are f32 always.
    * @param onBytes told the bytes of each piece of a file that is on the GPU.
    */
   constructor(gpu: Gpu, checkpoint: Checkpoint, type: "f32" | "f16", onBytes: (bytes: number) => void = () => {}) {
@@ -124,15 +131,17 @@ export class WeightLoader {
     return parts;
   }
 
-  async #leaf(leaf: NameLeaf): Promise<Linear | Norm | Tensor> {
+  async #leaf(leaf: NameLeaf): Promise<Linear | Norm | RmsNorm | Tensor> {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
+    if (leaf.kind === "picked") return this.#picked(leaf);
+    if (leaf.kind === "rms-norm") return { gain: await this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") {
       const gain = await this.#table(leaf.gain);
       return { gain, bias: await this.#table(leaf.bias), eps: leaf.eps };
     }
-    const { weight, bias, inputs, columns } = leaf;
+    const { weight, bias, inputs, columns, keepsF32 } = leaf;
     return {
-      segments: await this.#matrix(weight, inputs, columns),
+      segments: await this.#matrix(weight, inputs, columns, keepsF32 ? "f32" : this.#type),
       bias: bias && (await this.#table(bias)),
       inputs,
       columns,
@@ -152,15 +161,30 @@ export class WeightLoader {
     return tensor;
   }
 
+  /** Rows of a small tensor, in the order of the picks. */
+  async #picked({ stored, picks }: PickedNames): Promise<Tensor> {
+    const whole = await this.#table(stored);
+    await this.#flush();
+    const rows = this.#gpu.alloc("picks", [picks.length], "u32");
+    await this.#gpu.upload(rows, new Uint8Array(Uint32Array.from(picks).buffer));
+    const tensor = this.#alloc(stored.name, [picks.length, stored.shape[1] ?? 0], "f32");
+    const list = await this.#gpu.record("pick", (k) => selectRows(k, whole, rows, tensor));
+    await this.#gpu.submit([list]);
+    list.destroy();
+    this.#tensors.splice(this.#tensors.indexOf(whole), 1);
+    for (const temporary of [rows, whole]) this.#gpu.free(temporary);
+    return tensor;
+  }
+
   /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
-  async #matrix({ name }: NamedTensor, inputs: number, columns: number): Promise<Segment[]> {
+  async #matrix({ name }: NamedTensor, inputs: number, columns: number, type: "f32" | "f16"): Promise<Segment[]> {
     const stored = this.#stored(name);
-    const most = segmentColumns(this.#gpu, name, inputs, columns, this.#type);
+    const most = segmentColumns(this.#gpu, name, inputs, columns, type);
     const rowBytes = stored.bytes / columns;
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
-      const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], this.#type);
+      const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
       await this.#columns(
         { ...stored, start: stored.start + from * rowBytes, bytes: width * rowBytes },

@@ -57,6 +57,7 @@ export function optLanguageModel(
     width,
     widest: Math.max(width, ffnWidth),
     maxPositions,
+    prompt: { kind: "prompt", shape: [queries, width] },
     queries,
     imageId,
     stopIds,

@@ -8,36 +8,20 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { attention } from "../kernels/attention.ts";
 import { embedTokens } from "../kernels/embed-tokens.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { joinRows, repeatRows } from "../kernels/place-rows.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-
-/** Post-norm attention; keys and values may be made from a wider input. */
-export interface QFormerAttention {
-  readonly query: Linear;
-  readonly key: Linear;
-  readonly value: Linear;
-  readonly out: Linear;
-  readonly norm: Norm;
-}
-
-/** Post-norm feed-forward: width -> mlpWidth -> width. */
-export interface QFormerFeedForward {
-  readonly fc1: Linear;
-  readonly fc2: Linear;
-  readonly norm: Norm;
-}
+import { addAttention, type BertAttention, type BertFeedForward, feedForward } from "./bert.ts";
 
 export interface QFormerLayer {
-  readonly selfAttention: QFormerAttention;
+  readonly selfAttention: BertAttention;
   /** On every `crossAttentionFrequency`-th layer, the first included. */
-  readonly crossAttention?: QFormerAttention;
-  readonly queryFeedForward: QFormerFeedForward;
+  readonly crossAttention?: BertAttention;
+  readonly queryFeedForward: BertFeedForward;
   /** Only in checkpoints that read text. */
-  readonly textFeedForward?: QFormerFeedForward;
+  readonly textFeedForward?: BertFeedForward;
 }
 
 export interface QFormerWeights {
@@ -101,10 +85,12 @@ export function qFormerBlock(
 }
 
 /** norm(x + out(attention(x, x))), every row of a sequence seeing all of it */
-function selfAttention(k: Recorder, w: QFormerAttention, x: QFormerSequence, sizes: QFormerSizes): QFormerSequence {
+function selfAttention(k: Recorder, w: BertAttention, x: QFormerSequence, sizes: QFormerSizes): QFormerSequence {
   const keys = joined(k, x, w.key, sizes.batch); //                             (batch * (queries + textTokens), width)
   const values = joined(k, x, w.value, sizes.batch); //                         same
-  const attend = (part: Tensor | null) => part && addAttention(k, w, part, keys, values, sizes, sizes.lengths);
+  const { batch, heads, lengths } = sizes;
+  const form = { batch, heads, ...(lengths && { keyLengths: lengths }) };
+  const attend = (part: Tensor | null) => part && addAttention(k, w, part, keys, values, form);
   return { queries: attend(x.queries), text: attend(x.text) };
 }
 
@@ -121,32 +107,7 @@ function crossAttention(
   return addAttention(k, w, queries, matmul(k, features, w.key), matmul(k, features, w.value), sizes);
 }
 
-/** norm(x + out(attention(x, keys, values))).  x: (batch * rows, width) -> same */
-function addAttention(
-  k: Recorder,
-  w: QFormerAttention,
-  x: Tensor,
-  keys: Tensor,
-  values: Tensor,
-  { batch, heads }: QFormerSizes,
-  keyLengths?: Tensor,
-): Tensor {
-  const whole = (rows: Tensor) => ({ rows, column: 0 });
-  const tokens = (rows: Tensor) => (rows.shape[0] ?? 0) / batch;
-  const headWidth = w.query.columns / heads;
-  const form = { batch, queryTokens: tokens(x), keyTokens: tokens(keys), heads, headWidth, scale: headWidth ** -0.5 };
-  const padding = keyLengths ? { keyLengths } : {};
-  const attended = attention(k, whole(matmul(k, x, w.query)), whole(keys), whole(values), { ...form, ...padding });
-  return layerNorm(k, matmul(k, attended, w.out, { residual: x }), w.norm);
-}
-
-/** norm(x + fc2(gelu(fc1(x)))).  x: (rows, width) -> same */
-function feedForward(k: Recorder, w: QFormerFeedForward, x: Tensor): Tensor {
-  const hidden = matmul(k, x, w.fc1, { activation: "gelu" }); //                (rows, mlpWidth)
-  return layerNorm(k, matmul(k, hidden, w.fc2, { residual: x }), w.norm);
-}
-
-function textFeedForward({ textFeedForward: w }: QFormerLayer): QFormerFeedForward {
+function textFeedForward({ textFeedForward: w }: QFormerLayer): BertFeedForward {
   if (w === undefined) throw new ShapeError("q-former: expected weights that read text, got none");
   return w;
 }

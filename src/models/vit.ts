@@ -48,7 +48,12 @@ export function encodeImage(k: Recorder, w: VitWeights, pixels: Tensor, sizes: V
 }
 
 /** The class token, then the patches, plus positions. pixels (batch, 3, height, width) -> (batch * tokens, width) */
-export function imageEmbeddings(k: Recorder, w: VitWeights, pixels: Tensor, sizes: VitSizes): Tensor {
+export function imageEmbeddings(
+  k: Recorder,
+  w: Pick<VitWeights, "classEmbedding" | "positions" | "patches">,
+  pixels: Tensor,
+  sizes: VitSizes,
+): Tensor {
   const unfolded = unfoldPatches(k, pixels, sizes.patchSize); //                           (batch * patches, 3 * patch * patch)
   const patches = matmul(k, unfolded, w.patches); //                                       (batch * patches, width)
   return embedPatches(k, patches, w.classEmbedding, w.positions, sizes.batch);

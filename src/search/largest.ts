@@ -19,12 +19,20 @@ export class Largest {
     const kept = this.#kept;
     const last = kept.at(-1);
     if (kept.length === this.#most) {
-      if (last === undefined || !isBefore({ score, place }, last)) return;
+      // Most scores end here, and make no object.
+      if (last === undefined || score < last.score || !isBefore({ score, place }, last)) return;
       kept.pop();
     }
     let at = kept.length;
     while (at > 0 && isBefore({ score, place }, kept[at - 1] as Scored)) at -= 1;
     kept.splice(at, 0, { score, place });
+  }
+
+  /** What a score must reach to be kept. */
+  get least(): number {
+    return this.#kept.length < this.#most
+      ? Number.NEGATIVE_INFINITY
+      : (this.#kept.at(-1)?.score ?? Number.POSITIVE_INFINITY);
   }
 
   /** Largest first. */

@@ -9,6 +9,13 @@ export function vectorValues({ type, shape, bytes }: Vectors): Float32Array {
   return decodeVectors(bytes.subarray(0, count * (type === "f16" ? 2 : 4)), type);
 }
 
+/** The vectors, one by one: (width,) each. */
+export function vectorRows(vectors: Vectors): Float32Array[] {
+  const [rows, width] = vectors.shape;
+  const values = vectorValues(vectors);
+  return Array.from({ length: rows }, (_, row) => values.subarray(row * width, (row + 1) * width));
+}
+
 /** Little-endian f32 or f16 as f32. `into` may be given where many blocks are read; its length is the number of values. */
 export function decodeVectors(bytes: Uint8Array, type: "f32" | "f16", into?: Float32Array): Float32Array {
   const values = into ?? new Float32Array(bytes.length / (type === "f16" ? 2 : 4));
@@ -101,4 +108,34 @@ function oneProduct(a: Float32Array, from: number, [text]: readonly Float32Array
   let sum = 0;
   for (let i = 0; i < width; i++) sum += (a[from + i] as number) * (t[i] as number);
   found[0] = sum;
+}
+
+/** The vectors of what is searched for: one of a text, all of an image. */
+export type SearchQuery = readonly Float32Array[];
+
+/**
+ * The score of every query with every image: for each of the query's vectors the largest cosine over the image's, and of these
+ * the mean. For a text, which has one vector, that is the model's own cosine. For two images the model defines nothing:
+ * the mean of maxima is ours. The largest of all would be decided by the slots that say much the same of every image.
+ * @param images (images, queries, width), unit vectors
+ * @returns (queries, images)
+ */
+export function imageScores(
+  images: Float32Array,
+  sizes: ImageVectorSizes,
+  queries: readonly SearchQuery[],
+): Float32Array {
+  const largest = cosines(images, sizes, queries.flat());
+  if (queries.every(({ length }) => length === 1)) return largest;
+  const scores = new Float32Array(queries.length * sizes.images);
+  let row = 0;
+  for (const [q, { length }] of queries.entries()) {
+    for (let image = 0; image < sizes.images; image++) {
+      let sum = 0;
+      for (let v = 0; v < length; v++) sum += largest[(row + v) * sizes.images + image] as number;
+      scores[q * sizes.images + image] = sum / length;
+    }
+    row += length;
+  }
+  return scores;
 }

@@ -6,6 +6,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { precompiledNormalizer } from "./precompiled.ts";
 import { TokenizerError } from "./tokenizer-error.ts";
 
 /** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
@@ -15,16 +16,20 @@ export const maxTextLength = 2 ** 20;
 export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
-   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text.
+   * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
+   * continues a prompt, whose ids begin with bos and have no end.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
   /** The text of exactly these ids: specials and unknown ids skipped, cleaned up as the file says, trimmed. */
   detokenize(ids: readonly number[]): string;
+  /** What these ids add to a text that they continue: specials and unknown ids skipped, nothing cleaned up or trimmed. */
+  continuation(ids: readonly number[]): string;
 }
 
 /** What is used of the package's tokenizer; its own declarations do not resolve under Node's module rules. */
 interface Engine {
+  readonly normalizer: unknown;
   readonly pre_tokenizer: unknown;
   encode(text: string): { readonly ids: number[] };
   decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
@@ -56,32 +61,73 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
   const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
-  const bos = idOf(asObject(model.text_config)?.bos_token_id) ?? 2; // OPTConfig's default
+  const bos = bosOf(model);
+  const continues = writesCaptions(model);
   const image = idOf(model.image_token_index ?? model.image_token_id);
+
+  const isText = (id: number) => {
+    const token = engine.id_to_token(id);
+    return token !== undefined && !special.has(token);
+  };
+  const plainText = (ids: readonly number[]) => engine.decode(ids, { clean_up_tokenization_spaces: false });
+  const before = engine.encode(anyText).ids.filter(isText);
 
   return {
     tokenize(text) {
-      if (text === null) return [bos];
+      if (text === null) {
+        if (bos !== null) return [bos];
+        throw new TokenizerError(
+          "text: expected a prompt, because config.json names no text_config.bos_token_id to stand for one, got none; give a prompt",
+        );
+      }
       check(text);
-      const { ids } = engine.encode(parts ? text.replace(farIdeographs, " $& ") : text);
+      // JavaScript lowers a sigma at the end of a word to another letter; the tokenizers look at one letter alone.
+      const letters = lowers ? text.replaceAll("Σ", "σ") : text;
+      const { ids } = engine.encode(parts ? letters.replace(farIdeographs, " $& ") : letters);
       if (image !== null && ids.includes(image)) {
         throw new TokenizerError(
           `text: expected no ${engine.id_to_token(image) ?? "image token"}, got one; image slots are added in front of the text`,
         );
       }
-      return ids;
+      return continues && bos !== null ? [bos, ...ids.slice(1, -1)] : ids;
     },
     detokenize(ids) {
-      const kept = ids.filter((id) => {
-        const token = engine.id_to_token(id);
-        return token !== undefined && !special.has(token);
-      });
+      const kept = ids.filter(isText);
       if (kept.length === 0) return "";
       return stripped(engine.decode(kept, { clean_up_tokenization_spaces: cleanUp }));
     },
+    continuation(ids) {
+      return plainText([...before, ...ids.filter(isText)]).slice(plainText(before).length);
+    },
   };
+}
+
+/** Some text in front, as transformers' StopStringCriteria has it, because decoders treat the first token differently. */
+const anyText = "abcdef";
+
+/** The id that starts a text where none is given, with the configuration classes' defaults. */
+function bosOf({ model_type, text_config }: Fields): number | null {
+  const text = asObject(text_config);
+  const given = idOf(text?.bos_token_id);
+  if (given !== null) return given;
+  if (model_type === "blip") return 30522;
+  return text?.model_type === "t5" ? null : 2;
+}
+
+/**
+ * BLIP's captioner, which continues its prompt: what the tokenizer puts first, [CLS], gives way to bos, [DEC], and what it puts
+ * last, [SEP], is left out. The other kinds of BLIP read a text as it is.
+ */
+function writesCaptions({ model_type, architectures }: Fields): boolean {
+  if (model_type !== "blip") return false;
+  return (
+    !Array.isArray(architectures) ||
+    architectures.length === 0 ||
+    architectures.includes("BlipForConditionalGeneration")
+  );
 }
 
 function check(text: string): void {
@@ -130,6 +176,14 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
     const engine: Engine = new HuggingFaceTokenizer({ ...tokenizer, pre_tokenizer: adjusted }, config);
     // The package's pattern uses JavaScript's \s, which counts U+FEFF as a space and U+0085 as none.
     if (pre?.type === "ByteLevel") (engine.pre_tokenizer as { pattern: RegExp }).pattern = words;
+    for (const [part, { type }] of partsOf(engine.pre_tokenizer, "tokenizers", pre, "pretokenizers")) {
+      if (type === "WhitespaceSplit") part.pre_tokenize_text = (text) => text.match(/\P{White_Space}+/gu) ?? [];
+    }
+    const normalizer = asObject(tokenizer.normalizer);
+    for (const [part, given] of partsOf(engine.normalizer, "normalizers", normalizer, "normalizers")) {
+      if (given.type === "Strip") part.normalize = (text) => trimmed(text, given);
+      if (given.type === "Precompiled") part.normalize = precompiledNormalizer(String(given.precompiled_charsmap));
+    }
     return engine;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -137,6 +191,25 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
       cause,
     });
   }
+}
+
+/** What may be replaced of a part of the package's tokenizer. */
+interface EnginePart {
+  pre_tokenize_text?: (text: string) => string[];
+  normalize?: (text: string) => string;
+}
+
+/** The parts of a normaliser or pre-tokenizer, each with what the file says of it; those of a sequence one by one. */
+function partsOf(engine: unknown, key: string, given: Fields | null, givenKey: string): [EnginePart, Fields][] {
+  if (given?.type !== "Sequence") return given === null ? [] : [[engine as EnginePart, given]];
+  const parts = (engine as Record<string, EnginePart[]>)[key] ?? [];
+  return parts.map((part, i) => [part, (given[givenKey] as Fields[] | undefined)?.[i] ?? {}]);
+}
+
+/** Without Unicode's white space at the ends that the file says; JavaScript's trim() counts U+FEFF as a space and U+0085 as none. */
+function trimmed(text: string, { strip_left, strip_right }: Fields): string {
+  const start = strip_left === true ? text.replace(/^\p{White_Space}+/u, "") : text;
+  return strip_right === true ? start.replace(/\p{White_Space}+$/u, "") : start;
 }
 
 /** BERT's normaliser, as transformers' BertTokenizerFast sets it: tokenizer_config.json decides, with that class's defaults. */
@@ -150,6 +223,13 @@ function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
     strip_accents: config.strip_accents ?? null,
     handle_chinese_chars: config.tokenize_chinese_chars ?? true,
   };
+}
+
+function lowersCase(normalizer: Fields | null): boolean {
+  if (normalizer === null) return false;
+  const { type, lowercase, normalizers } = normalizer;
+  if (type === "Sequence" && Array.isArray(normalizers)) return normalizers.some((each) => lowersCase(asObject(each)));
+  return type === "Lowercase" || (type === "BertNormalizer" && lowercase === true);
 }
 
 /**

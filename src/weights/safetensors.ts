@@ -2,6 +2,7 @@
 // Format: https://github.com/huggingface/safetensors (no holes, no overlaps, nothing behind the last tensor).
 
 import { open } from "node:fs/promises";
+import { WeightsError } from "./errors.ts";
 
 /** One tensor as it lies in its file: row-major, little-endian. */
 export interface StoredTensor {
@@ -183,4 +184,23 @@ export async function* readPieces(
   } finally {
     await handle.close();
   }
+}
+
+/** The value of a tensor of one element. @throws WeightsError for another tensor, or a dtype that is no float */
+export async function readScalar(tensor: StoredTensor): Promise<number> {
+  const { name, dtype, bytes } = tensor;
+  const whole = Buffer.alloc(bytes);
+  for await (const piece of readPieces(tensor, 1, 4096)) whole.set(piece.bytes, piece.at);
+  if (dtype === "F32" && bytes === 4) return whole.readFloatLE();
+  if (dtype === "BF16" && bytes === 2) return Buffer.from([0, 0, ...whole]).readFloatLE();
+  if (dtype === "F16" && bytes === 2) return halfValue(whole.readUInt16LE());
+  throw new WeightsError(name, [`expected one F32, F16 or BF16, got ${bytes} bytes of ${dtype}`]);
+}
+
+function halfValue(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
 }

@@ -9,7 +9,6 @@ import type {
   GpuStats,
   GpuThreadData,
   GpuThreadOptions,
-  ModelKind,
   ModelRequest,
   OpenedGpu,
   ProgramName,
@@ -27,6 +26,7 @@ const exitAfter = 2000;
 interface Pending {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: unknown) => void;
+  readonly onPartial?: (value: unknown) => void;
 }
 
 /** Two threads that own Dawn abort the process. */
@@ -120,30 +120,35 @@ export class GpuHost {
   }
 
   /** Read a checkpoint and upload its weights. @throws what loadModel throws */
-  load(
-    request: ModelRequest,
-    kind: ModelKind,
-    onProgress: (progress: WeightsProgress) => void = () => {},
-  ): Promise<ThreadModel> {
+  load(request: ModelRequest, onProgress: (progress: WeightsProgress) => void = () => {}): Promise<ThreadModel> {
     let id = 0;
     const loaded = this.#call((given) => {
       id = given;
-      return { type: "load", id, request, kind };
+      return { type: "load", id, request };
     });
     this.#progress.set(id, onProgress);
     return loaded.finally(() => this.#progress.delete(id)) as Promise<ThreadModel>;
   }
 
-  /** One row of one program; rows of all callers are batched in the GPU thread. Rejects with the signal's reason. */
-  run(model: number, program: ProgramName, input: unknown, options: RowOptions = {}): Promise<unknown> {
+  /**
+   * One row of one program; rows of all callers are batched in the GPU thread. Rejects with the signal's reason.
+   * @param onPartial told what there is so far of the result, where the program makes it piece by piece
+   */
+  run(
+    model: number,
+    program: ProgramName,
+    input: unknown,
+    options: RowOptions = {},
+    onPartial?: (value: unknown) => void,
+  ): Promise<unknown> {
     const { signal } = options;
     const priority: Priority = options.priority ?? "batch";
     if (signal?.aborted) return Promise.reject(signal.reason);
     let id = 0;
     const result = this.#call((given) => {
       id = given;
-      return { type: "row", id, model, program, input, priority };
-    });
+      return { type: "row", id, model, program, input, priority, partial: onPartial !== undefined };
+    }, onPartial);
     if (signal === undefined) return result;
     const abort = () => this.#send({ type: "abort", id });
     signal.addEventListener("abort", abort);
@@ -176,11 +181,11 @@ export class GpuHost {
     await this.ended;
   }
 
-  #call(make: (id: number) => ToGpuThread): Promise<unknown> {
+  #call(make: (id: number) => ToGpuThread, onPartial?: (value: unknown) => void): Promise<unknown> {
     if (this.#error) return Promise.reject(this.#error);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject });
+      this.#pending.set(id, { resolve, reject, ...(onPartial && { onPartial }) });
       this.#send(make(id));
     });
   }
@@ -192,6 +197,7 @@ export class GpuHost {
   #receive(message: FromGpuThread): void {
     if (message.type === "fatal") this.#fail(fromRecord(message.error));
     if (message.type === "progress") this.#progress.get(message.id)?.(message.progress);
+    if (message.type === "partial") this.#pending.get(message.id)?.onPartial?.(message.value);
     if (message.type !== "done" && message.type !== "failed") return;
     const pending = this.#pending.get(message.id);
     this.#pending.delete(message.id);

@@ -3,21 +3,22 @@
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
 import type { Stage } from "../messages/job.ts";
-import type { LoadedModel, LoadedRetrievalModel, MemoryPlan } from "../models/load-model.ts";
-import type { Dtype, ModelCard, RetrievalCard } from "../stages.ts";
+import type { MemoryPlan } from "../models/checked-model.ts";
+import type { Purpose } from "../models/families.ts";
+import type { Cards, Programs } from "../models/model-card.ts";
+import type { Dtype } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { ErrorRecord } from "./thread-error.ts";
 
 /** Which model, and which of its stages this process serves (all of them if left out). */
-export interface ModelRequest {
+export interface ModelRequest<P extends Purpose = Purpose> {
   /** Hugging Face id, or a directory in Hugging Face layout. */
   readonly ref: string;
   readonly dtype: Dtype;
   readonly stages?: readonly Stage[];
+  /** What it is wanted for; a model of no use for that is refused. Default: to write texts. */
+  readonly purpose?: P;
 }
-
-/** What a model is wanted for: to write texts, or to compare images with texts. Another kind of model is refused. */
-export type ModelKind = "generation" | "retrieval";
 
 export interface GpuThreadOptions {
   /** Most bytes that a kernel binds of one tensor; see openGpu. */
@@ -37,7 +38,7 @@ export interface GpuThreadData {
 }
 
 /** The programs of a model by name. */
-export type ProgramName = keyof LoadedModel["programs"] | keyof LoadedRetrievalModel["programs"];
+export type ProgramName = { [P in Purpose]: keyof Programs[P] }[Purpose];
 
 export interface OpenedGpu {
   readonly report: AdapterReport;
@@ -47,8 +48,8 @@ export interface OpenedGpu {
 export interface ThreadModel {
   /** Number of the model in its thread. */
   readonly model: number;
-  /** Of the kind that was asked for. */
-  readonly card: ModelCard | RetrievalCard;
+  /** Of the purpose that was asked for. */
+  readonly card: Cards[Purpose];
   /** The checkpoint's folder. */
   readonly folder: string;
   readonly programs: readonly ProgramName[];
@@ -65,7 +66,7 @@ export interface GpuStats {
 }
 
 export type ToGpuThread =
-  | { readonly type: "load"; readonly id: number; readonly request: ModelRequest; readonly kind: ModelKind }
+  | { readonly type: "load"; readonly id: number; readonly request: ModelRequest }
   | {
       readonly type: "row";
       readonly id: number;
@@ -73,6 +74,8 @@ export type ToGpuThread =
       readonly program: ProgramName;
       readonly input: unknown;
       readonly priority: Priority;
+      /** Tell what there is so far of the result. */
+      readonly partial: boolean;
     }
   | { readonly type: "abort"; readonly id: number }
   | { readonly type: "stats"; readonly id: number }
@@ -84,6 +87,8 @@ export type FromGpuThread =
   | ({ readonly type: "opened" } & OpenedGpu)
   /** Of a model that is being loaded. */
   | { readonly type: "progress"; readonly id: number; readonly progress: WeightsProgress }
+  /** Of a row that asked for it. */
+  | { readonly type: "partial"; readonly id: number; readonly value: unknown }
   | { readonly type: "done"; readonly id: number; readonly value: unknown }
   | { readonly type: "failed"; readonly id: number; readonly error: ErrorRecord }
   /** Nothing will work in this process any more. */

@@ -50,7 +50,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
     switch (message.type) {
       case "load":
         return answer(message.id, async () => {
-          const loaded = await loadModel(gpu, message.request, message.kind, {
+          const loaded = await loadModel(gpu, message.request, {
             cacheFolder: options.cacheFolder,
             onProgress: (progress) => say({ type: "progress", id: message.id, progress }),
           });
@@ -63,7 +63,12 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
         aborts.set(message.id, abort);
         await answer(message.id, () => {
           const program = programOf(models[message.model], message.program);
-          return scheduler.run(program, message.input, { priority: message.priority, signal: abort.signal });
+          const onPartial = (value: unknown) => say({ type: "partial", id: message.id, value });
+          return scheduler.run(program, message.input, {
+            priority: message.priority,
+            signal: abort.signal,
+            ...(message.partial && { onPartial }),
+          });
         });
         aborts.delete(message.id);
         return;

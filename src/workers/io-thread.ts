@@ -3,6 +3,7 @@
 import { move, transferableSymbol, valueSymbol } from "piscina";
 import { toPixels } from "../image/pixels.ts";
 import type { ImageSettings, Pixels } from "../stages.ts";
+import { stopLength } from "../text/stop-strings.ts";
 import { openTokenizer } from "../text/tokenizer.ts";
 import { type ErrorRecord, toRecord } from "./thread-error.ts";
 
@@ -13,6 +14,15 @@ export interface IoTasks {
   tokenize(task: { readonly folder: string; readonly text: string | null }): Promise<number[]>;
   /** @throws TokenizerError */
   detokenize(task: { readonly folder: string; readonly ids: readonly number[] }): Promise<string>;
+  /** See stopLength. @throws TokenizerError */
+  stopLength(task: StopTask): Promise<number | null>;
+}
+
+export interface StopTask {
+  readonly folder: string;
+  readonly ids: readonly number[];
+  readonly stopStrings: readonly string[];
+  readonly checked: number;
 }
 
 export type IoTask = {
@@ -40,6 +50,10 @@ async function perform(task: IoTask): Promise<unknown> {
       return (await tokenizer(task.task.folder)).tokenize(task.task.text);
     case "detokenize":
       return (await tokenizer(task.task.folder)).detokenize(task.task.ids);
+    case "stopLength": {
+      const { folder, ids, stopStrings, checked } = task.task;
+      return stopLength(await tokenizer(folder), ids, stopStrings, checked);
+    }
   }
 }
 

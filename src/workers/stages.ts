@@ -3,25 +3,32 @@
 import { availableParallelism } from "node:os";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
-import type { MemoryPlan } from "../models/load-model.ts";
-import type {
-  Activation,
-  CheckpointCard,
-  Generation,
-  MatchLogits,
-  ModelCard,
-  Pixels,
-  RetrievalCard,
-  RetrievalStages,
-  RowOptions,
-  Stages,
-  Vectors,
+import type { MemoryPlan } from "../models/checked-model.ts";
+import type { Purpose } from "../models/families.ts";
+import {
+  type Activation,
+  type CheckpointCard,
+  type ContrastCard,
+  type ContrastStages,
+  type Generation,
+  type LabelCard,
+  type LabelStages,
+  type MatchLogits,
+  type ModelCard,
+  mostBeams,
+  type Pixels,
+  type RetrievalStages,
+  type RowOptions,
+  type Stages,
+  type TextOptions,
+  type Vectors,
 } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
 import type { IoTask, IoTasks } from "./io-thread.ts";
 import { type ErrorRecord, fromRecord } from "./thread-error.ts";
+import { untilStopped } from "./until-stopped.ts";
 
 /** A call for a stage that this process does not serve. */
 export class StageError extends Error {
@@ -46,9 +53,31 @@ export interface OpenedStages extends Stages {
 }
 
 /** A model that compares images with texts, served by this process. */
+export interface OpenedContrastStages extends ContrastStages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
+/** The same of one that classifies. */
+export interface OpenedLabelStages extends LabelStages {
+  /** Bytes of weights by part. */
+  readonly memory: MemoryPlan;
+}
+
+/** The same of one that has a matching head. */
 export interface OpenedRetrievalStages extends RetrievalStages {
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
+}
+
+/** The stages of a model by what it is opened for. */
+export interface OpenedFor {
+  texts: OpenedStages;
+  captions: OpenedStages;
+  answers: OpenedStages;
+  matches: OpenedRetrievalStages;
+  vectors: OpenedContrastStages;
+  labels: OpenedLabelStages;
 }
 
 /** All models of one process: one GPU thread, one pool of io threads. */
@@ -57,13 +86,14 @@ export interface StagesGroup {
   readonly selfTest: "passed" | "remembered";
   /** Resolves with the error after which nothing works; the process should end with it as its last line. */
   readonly fatal: Promise<Error>;
-  /** Load a model. Closing the returned Stages does not free it; close the group. @throws what loadModel throws, TokenizerError */
-  open(request: ModelRequest, onProgress?: (progress: WeightsProgress) => void): Promise<OpenedStages>;
-  /** The same for a model that compares images with texts. */
-  openRetrieval(
-    request: ModelRequest,
+  /**
+   * Load a model, by default one that writes texts. Closing the returned stages does not free it; close the group.
+   * @throws what loadModel throws, TokenizerError
+   */
+  open<P extends Purpose = "texts">(
+    request: ModelRequest<P>,
     onProgress?: (progress: WeightsProgress) => void,
-  ): Promise<OpenedRetrievalStages>;
+  ): Promise<OpenedFor[P]>;
   stats(): Promise<GpuStats>;
   /** `drain` finishes what was asked, `reject` gives it up at the next submit boundary. */
   close(how?: "drain" | "reject"): Promise<void>;
@@ -87,16 +117,18 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
     report,
     selfTest,
     fatal: host.fatal,
-    async open(request, onProgress) {
-      const model = await host.load(request, "generation", onProgress);
+    async open<P extends Purpose = "texts">(
+      request: ModelRequest<P>,
+      onProgress?: (progress: WeightsProgress) => void,
+    ): Promise<OpenedFor[P]> {
+      const model = await host.load(request, onProgress);
+      const { programs, folder } = model;
       // A checkpoint whose tokenizer cannot be used fails here, not at every item.
-      if (model.programs.includes("generate")) await io.run("tokenize", { folder: model.folder, text: null });
-      return new ThreadedStages(host, io, model, async () => {});
-    },
-    async openRetrieval(request, onProgress) {
-      const model = await host.load(request, "retrieval", onProgress);
-      if (model.programs.includes("queryText")) await io.run("tokenize", { folder: model.folder, text: "" });
-      return new ThreadedRetrievalStages(host, io, model, async () => {});
+      if (programs.includes("generate") || programs.includes("queryText")) {
+        await io.run("tokenize", { folder, text: "" });
+      }
+      const make: ThreadedFor[P] = threaded[(request.purpose ?? "texts") as P];
+      return make(host, io, model, async () => {});
     },
     stats: () => host.stats(),
     async close(how = "drain") {
@@ -105,25 +137,18 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
   };
 }
 
-/** The stages of one model alone in its process. Closing them closes the threads. */
-export async function openStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedStages> {
+/** The stages of one model, by default one that writes texts, alone in its process. Closing them closes the threads. */
+export async function openStages<P extends Purpose = "texts">(
+  options: StagesGroupOptions & ModelRequest<P>,
+): Promise<OpenedFor[P]> {
   const group = await openStagesGroup(options);
   try {
-    const { ref, dtype, stages } = options;
-    const opened = await group.open({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
-    return Object.assign(opened, { close: () => group.close() });
-  } catch (error) {
-    await group.close("reject");
-    throw error;
-  }
-}
-
-/** The stages of one model that compares images with texts, alone in its process. Closing them closes the threads. */
-export async function openRetrievalStages(options: StagesGroupOptions & ModelRequest): Promise<OpenedRetrievalStages> {
-  const group = await openStagesGroup(options);
-  try {
-    const { ref, dtype, stages } = options;
-    const opened = await group.openRetrieval({ ref, dtype, ...(stages === undefined ? {} : { stages }) });
+    const { ref, dtype, stages, purpose } = options;
+    const opened = await group.open<P>({
+      ...{ ref, dtype },
+      ...(stages === undefined ? {} : { stages }),
+      ...(purpose === undefined ? {} : { purpose }),
+    });
     return Object.assign(opened, { close: () => group.close() });
   } catch (error) {
     await group.close("reject");
@@ -199,7 +224,20 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     return this.#io.run("detokenize", { folder: this.#model.folder, ids });
   }
 
-  protected row(program: ProgramName, input: unknown, options: RowOptions | undefined): Promise<unknown> {
+  protected lengthAtStop(
+    ids: readonly number[],
+    stopStrings: readonly string[],
+    checked: number,
+  ): Promise<number | null> {
+    return this.#io.run("stopLength", { folder: this.#model.folder, ids, stopStrings, checked });
+  }
+
+  protected row(
+    program: ProgramName,
+    input: unknown,
+    options: RowOptions | undefined,
+    onPartial?: (value: unknown) => void,
+  ): Promise<unknown> {
     const { model, programs } = this.#model;
     if (!programs.includes(program)) {
       const error = new StageError(
@@ -207,7 +245,7 @@ class ThreadedImageStages<Card extends CheckpointCard> {
       );
       return Promise.reject(error);
     }
-    return this.#host.run(model, program, input, options);
+    return this.#host.run(model, program, input, options, onPartial);
   }
 }
 
@@ -228,9 +266,34 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
     prompt: Activation,
     textIds: readonly number[],
     generation: Generation,
+    { image, onIds, ...options }: TextOptions = {},
+  ): Promise<number[]> {
+    const input = { prompt, textIds, generation, ...(image !== undefined && { image }) };
+    const make = (tell: TextOptions["onIds"], row: RowOptions) =>
+      this.row("generate", input, row, tell as (ids: unknown) => void) as Promise<number[]>;
+    const { stopStrings } = generation;
+    if (stopStrings.length === 0) return make(onIds, options);
+    return untilStopped(
+      (tell, signal) => make(tell, { ...options, signal }),
+      (ids, checked) => this.lengthAtStop(ids, stopStrings, checked),
+      { signal: options.signal, onIds },
+    );
+  }
+
+  async rank(
+    prompt: Activation,
+    textIds: readonly number[],
+    answers: readonly (readonly number[])[],
     options?: RowOptions,
   ): Promise<number[]> {
-    return this.row("generate", { prompt, textIds, generation }, options) as Promise<number[]>;
+    const groups = Array.from({ length: Math.ceil(answers.length / mostBeams) }, (_, group) =>
+      this.row(
+        "rank",
+        { prompt, textIds, answers: answers.slice(group * mostBeams, (group + 1) * mostBeams) },
+        options,
+      ),
+    );
+    return ((await Promise.all(groups)) as number[][]).flat();
   }
 
   detokenize(ids: readonly number[]): Promise<string> {
@@ -238,7 +301,10 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
   }
 }
 
-class ThreadedRetrievalStages extends ThreadedImageStages<RetrievalCard> implements OpenedRetrievalStages {
+class ThreadedContrastStages<Card extends ContrastCard>
+  extends ThreadedImageStages<Card>
+  implements OpenedContrastStages
+{
   tokenize(text: string): Promise<number[]> {
     return this.idsOf(text);
   }
@@ -250,8 +316,24 @@ class ThreadedRetrievalStages extends ThreadedImageStages<RetrievalCard> impleme
   queryText(textIds: readonly number[], options?: RowOptions): Promise<Vectors> {
     return this.row("queryText", textIds, options) as Promise<Vectors>;
   }
+}
 
+class ThreadedRetrievalStages extends ThreadedContrastStages<ContrastCard> implements OpenedRetrievalStages {
   queryBoth(features: Activation, textIds: readonly number[], options?: RowOptions): Promise<MatchLogits> {
     return this.row("queryBoth", { features, textIds }, options) as Promise<MatchLogits>;
   }
 }
+
+type ThreadedFor = {
+  readonly [P in Purpose]: (...given: ConstructorParameters<typeof ThreadedImageStages>) => OpenedFor[P];
+};
+
+/** By what a model is opened for. */
+const threaded: ThreadedFor = {
+  texts: (...given) => new ThreadedStages(...given),
+  captions: (...given) => new ThreadedStages(...given),
+  answers: (...given) => new ThreadedStages(...given),
+  matches: (...given) => new ThreadedRetrievalStages(...given),
+  vectors: (...given) => new ThreadedContrastStages<ContrastCard>(...given),
+  labels: (...given) => new ThreadedContrastStages<LabelCard>(...given),
+};

@@ -28,6 +28,14 @@ export interface AnswerInput {
     readonly numBeams?: number;
     readonly lengthPenalty?: number;
     readonly repetitionPenalty?: number;
+    readonly repetitionPenaltyScope?: "all" | "new";
+    readonly doSample?: boolean;
+    readonly temperature?: number;
+    readonly topK?: number;
+    readonly topP?: number;
+    /** The same seed draws the same text for an image and a question. */
+    readonly seed?: number;
+    readonly stopStrings?: readonly string[];
   };
 }
 

@@ -1,7 +1,7 @@
 // One question about one image, at once: its own queues, its own slots, first at every submit of the GPU.
 
 import { ApplicationFailure } from "@temporalio/workflow";
-import { type Asked, defaultGeneration, type Missing } from "../messages/job.ts";
+import type { Asked, Missing } from "../messages/job.ts";
 import type { AnswerInput, AnswerResult } from "./answer-types.ts";
 import { type AnswerActivities, answerActivities, type PromptRef } from "./stage-activities.ts";
 
@@ -35,7 +35,9 @@ export async function answer(input: AnswerInput): Promise<AnswerResult> {
 async function oneRound(stages: AnswerActivities, asked: Asked, image: string, overwrite: boolean) {
   const encoded = await stages.encodeOne({ asked, image, overwrite });
   const prompt = asked.topology === "fused" ? encoded : await stages.queryOne({ asked, encoded, overwrite });
-  return isRef(prompt) ? stages.generateOne({ asked, prompt: prompt.prompt }) : prompt;
+  if (!isRef(prompt)) return prompt;
+  const { image: digest } = prompt;
+  return stages.generateOne({ asked, prompt: prompt.prompt, ...(digest === undefined ? {} : { image: digest }) });
 }
 
 function isRef(found: PromptRef | { readonly missing: keyof Missing }): found is PromptRef {
@@ -62,6 +64,6 @@ function askedBy(input: AnswerInput): Asked {
     model: input.model,
     topology: input.topology ?? "fused",
     prompt: input.question ?? input.prompt ?? null,
-    generation: { ...defaultGeneration, ...input.generation },
+    generation: input.generation ?? {},
   };
 }

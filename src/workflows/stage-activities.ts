@@ -80,6 +80,8 @@ export interface EncodeOneInput {
 export interface PromptRef {
   readonly prompt: string;
   readonly features?: string;
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly image?: string;
 }
 
 export interface QueryOneInput {
@@ -91,6 +93,7 @@ export interface QueryOneInput {
 export interface GenerateOneInput {
   readonly asked: Asked;
   readonly prompt: string;
+  readonly image?: string;
 }
 
 export const defaultTiming: Timing = { heartbeatSeconds: 20, silentSeconds: 60 };

@@ -4,13 +4,18 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { clipCases, compareClassified } from "./clip-cases.ts";
 import { type Case, commandOf, expectedLine, model, runCli } from "./run-cli.ts";
 
 interface CaseWithHalf extends Case {
   readonly f16?: Pick<Case, "text" | "token_ids">;
 }
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
+const names = [
+  ...["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-t5-tiny", "blip2-t5-half"],
+  ...["blip-caption-tiny", "blip-caption-half", "blip-vqa-tiny", "blip-vqa-half"],
+];
+for (const name of names) {
   const { cases }: { cases: CaseWithHalf[] } = JSON.parse(readFileSync(join(model(name), "expected.json"), "utf8"));
   for (const each of cases) {
     for (const [dtype, expected] of [
@@ -23,6 +28,14 @@ for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
         assert.equal(stdout, `${JSON.stringify(expectedLine(expected))}\n`, stderr);
         assert.equal(status, 0);
       });
+    }
+  }
+}
+
+for (const name of ["clip-tiny", "clip-half"]) {
+  for (const picture of clipCases(name).pictures) {
+    for (const dtype of ["f32", "f16"] as const) {
+      test(`${name} ${dtype}: classify ${picture}`, () => compareClassified(name, picture, dtype, dtype));
     }
   }
 }

@@ -23,12 +23,20 @@ test("without flags the defaults of Hugging Face's generate() hold", () => {
     numBeams: 1,
     lengthPenalty: 1,
     repetitionPenalty: 1,
+    repetitionPenaltyScope: "all",
+    doSample: false,
+    temperature: 1,
+    topK: 50,
+    topP: 1,
+    seed: 0,
+    stopStrings: [],
   });
 });
 
 test("every flag reaches its own setting, negative values after a space included", () => {
   const flags = "--max-new-tokens 7 --min-new-tokens 2 --num-beams 5 --length-penalty -1.0 --repetition-penalty 1.5";
   assert.deepEqual(parse(...flags.split(" ")), {
+    ...defaultGeneration,
     maxNewTokens: 7,
     minNewTokens: 2,
     numBeams: 5,
@@ -36,6 +44,21 @@ test("every flag reaches its own setting, negative values after a space included
     repetitionPenalty: 1.5,
   });
   assert.equal(parse("--length-penalty=-0.5").lengthPenalty, -0.5);
+  const sampling = "--do-sample --temperature 0.7 --top-k 0 --top-p 0.9 --seed 9007199254740991";
+  assert.deepEqual(parse(...sampling.split(" ")), {
+    ...defaultGeneration,
+    doSample: true,
+    temperature: 0.7,
+    topK: 0,
+    topP: 0.9,
+    seed: 2 ** 53 - 1,
+  });
+  assert.deepEqual(parse("--do-sample"), { ...defaultGeneration, doSample: true });
+  assert.deepEqual(parse("--stop", "\n", "--stop", " and", "--repetition-penalty-scope", "new"), {
+    ...defaultGeneration,
+    stopStrings: ["\n", " and"],
+    repetitionPenaltyScope: "new",
+  });
 });
 
 test("values that cannot be are wrong use, and the message names flag and value", () => {
@@ -50,6 +73,15 @@ test("values that cannot be are wrong use, and the message names flag and value"
     ["--length-penalty", "Infinity"],
     ["--repetition-penalty", "0"],
     ["--repetition-penalty", "-2"],
+    ["--temperature", "0"],
+    ["--temperature", "hot"],
+    ["--top-k", "-1"],
+    ["--top-k", "1.5"],
+    ["--top-p", "1.01"],
+    ["--top-p", ""],
+    ["--seed", "-1"],
+    ["--seed", "9007199254740992"],
+    ["--stop", ""],
   ];
   for (const [flag = "", value = ""] of wrong) {
     assert.throws(
@@ -67,9 +99,8 @@ test("values that cannot be are wrong use, and the message names flag and value"
   );
 });
 
-test("flags of sampling are refused, not ignored", () => {
+test("flags of sampling without --do-sample, and with beams, are refused, not ignored", () => {
   for (const args of [
-    ["--do-sample"],
     ["--temperature", "0.5"],
     ["--top-k", "5"],
     ["--top-p", "0.9"],
@@ -77,10 +108,17 @@ test("flags of sampling are refused, not ignored", () => {
   ]) {
     assert.throws(
       () => parse(...args),
-      (error: Error) => error instanceof NotAvailableError && error.message.includes(args[0] ?? ""),
+      (error: Error) =>
+        error instanceof UsageError && error.message.startsWith(`${args[0]}: expected --do-sample beside it`),
       args.join(" "),
     );
   }
+  assert.throws(
+    () => parse("--do-sample", "--num-beams", "2"),
+    /^UsageError: --do-sample: expected --num-beams 1 beside it, got 2; there is no beam sampling$/,
+  );
+  assert.throws(() => parse("--stop", "x", "--num-beams", "3"), /--stop: expected --num-beams 1 beside it, got 3/);
+  assert.throws(() => parse("--repetition-penalty-scope", "prompt"), /Allowed choices are all, new/);
 });
 
 test("an unknown flag is an error", () => {
@@ -117,9 +155,9 @@ test("the demo model is one that fits the command", () => {
     mkdirSync(join(folder, name));
     writeFileSync(join(folder, name, "config.json"), JSON.stringify({ model_type: "blip-2", ...config }));
   };
-  assert.throws(() => chooseModel(undefined, "retrieval", folder), {
+  assert.throws(() => chooseModel(undefined, "matches", folder), {
     name: "UsageError",
-    message: /^--model: expected .*Blip2ForImageTextRetrieval.*, got none, and no demo model that compares images/,
+    message: /^--model: expected .*Blip2ForImageTextRetrieval.*, got none, and no demo model that has a matching head/,
   });
   put("a-compares", { architectures: ["Blip2ForImageTextRetrieval"] });
   put("b-other", { model_type: "clip", architectures: ["CLIPModel"] });
@@ -127,11 +165,12 @@ test("the demo model is one that fits the command", () => {
     name: "UsageError",
     message: /^--model: expected .*Blip2ForConditionalGeneration.*, got none, and no demo model that writes texts/,
   });
+  assert.equal(chooseModel(undefined, "labels", folder).ref, join(folder, "b-other"));
   put("c-writes", { architectures: ["Blip2ForConditionalGeneration"] });
   assert.equal(chooseModel(undefined, "texts", folder).ref, join(folder, "c-writes"));
-  const { ref, notice } = chooseModel(undefined, "retrieval", folder);
+  const { ref, notice } = chooseModel(undefined, "matches", folder);
   assert.equal(ref, join(folder, "a-compares"));
   assert.match(notice ?? "", /using the demo model .*a-compares; choose another with --model/);
-  assert.equal(chooseModel("org/name", "retrieval", folder).ref, "org/name");
+  assert.equal(chooseModel("org/name", "matches", folder).ref, "org/name");
   rmSync(folder, { recursive: true });
 });

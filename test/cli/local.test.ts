@@ -17,7 +17,7 @@ function chosen(cases: readonly Case[]): Case[] {
   return cases.slice(0, 1).concat(question ?? []);
 }
 
-for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
+for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-t5-tiny", "blip2-t5-half"]) {
   const { cases }: { cases: Case[] } = JSON.parse(readFileSync(join(model(name), "expected.json"), "utf8"));
   for (const each of chosen(cases)) {
     test(`${name}: ${each.command.join(" ")}`, async () => {

@@ -15,7 +15,8 @@ interface Case {
   readonly f16: { readonly itm: number; readonly itc: number };
 }
 
-const retrieval = (name: string) => join(packageRoot, "test", "fixtures", "retrieval", name);
+const retrieval = (name: string) =>
+  name.startsWith("blip-") ? model(name) : join(packageRoot, "test", "fixtures", "retrieval", name);
 const linesOf = (stdout: string) =>
   stdout
     .trimEnd()
@@ -26,6 +27,8 @@ for (const [name, dtype, tolerance] of [
   ["blip2-itm-tiny", "f32", 2e-5],
   ["blip2-itm-tiny", "auto", 2e-5],
   ["blip2-itm-half", "auto", 2e-3],
+  ["blip-itm-tiny", "auto", 2e-5],
+  ["blip-itm-half", "auto", 2e-3],
 ] as const) {
   test(`${name} --dtype ${dtype}: a line per text, in order, as transformers has it`, async () => {
     const { cases }: { cases: Case[] } = JSON.parse(readFileSync(join(retrieval(name), "expected.json"), "utf8"));
@@ -41,7 +44,7 @@ for (const [name, dtype, tolerance] of [
       texts.map((text) => [["image", "text", "itm", "itc"], image, text]),
     );
     for (const [i, each] of wanted.entries()) {
-      const { itm, itc } = name === "blip2-itm-half" ? each.f16 : each;
+      const { itm, itc } = name.endsWith("half") ? each.f16 : each;
       assert.ok(Math.abs(lines[i].itm - itm) <= tolerance, `${each.text}: itm ${lines[i].itm} for ${itm}`);
       assert.ok(Math.abs(lines[i].itc - itc) <= tolerance, `${each.text}: itc ${lines[i].itc} for ${itc}`);
     }

@@ -6,8 +6,9 @@ import { packageRoot } from "../../src/gpu/package-root.ts";
 
 export const images: string = join(packageRoot, "test", "fixtures", "images");
 
+/** The folder of a fixture that writes texts, and of every kind of BLIP. */
 export function model(name: string): string {
-  return join(packageRoot, "test", "fixtures", "models", name);
+  return join(packageRoot, "test", "fixtures", name.startsWith("blip-") ? "blip" : "models", name);
 }
 
 /** One case of a checkpoint's expected.json. */

@@ -8,7 +8,10 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageRoot } from "../../src/gpu/package-root.ts";
 import { sha256 } from "../../src/jobs/store.ts";
-import { ImageIndexWriter, openImageIndex } from "../../src/search/vector-file.ts";
+import { imageScores } from "../../src/search/similarity.ts";
+import { openImageIndex } from "../../src/search/vector-file.ts";
+import { ImageIndexWriter } from "../../src/search/vector-file-writer.ts";
+import { unevenVectors } from "../search/some-vectors.ts";
 import { images, runCli } from "./run-cli.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "blipfleet-search-"));
@@ -22,6 +25,8 @@ const file = join(folder, "pictures.index");
 
 interface Line {
   readonly text: string;
+  readonly like?: string;
+  readonly similarity?: number;
   readonly rank: number;
   readonly image: string;
   readonly itc: number;
@@ -62,6 +67,7 @@ test("a folder is indexed; what is found is what match says, exactly and in the 
   const byCosine = [...matches].sort((a, b) => b.itc - a.itc);
   const plain = await search(text, "--top", "100", "--rerank", "0");
   assert.equal(plain.status, 0, plain.stderr);
+  assert.match(plain.stderr, /^10 images, each compared exactly$/m);
   assert.deepEqual(
     plain.lines,
     byCosine.map(({ image, itc }, i) => ({ text, rank: i + 1, image, itc, itm: null })),
@@ -166,6 +172,136 @@ test("an image that has changed or gone since cannot be matched, and says so", a
   );
 });
 
+test("images like one: the mean of the largest cosines, the image itself first, nothing matched", async () => {
+  const path = join(images, "shapes.jpg");
+  const { status, lines, stderr } = await search("red", "--image", path, "--top", "3");
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(
+    lines.map(({ text, like, rank }) => [text ?? like, rank]),
+    [1, 2, 3].map((rank) => ["red", rank]).concat([1, 2, 3].map((rank) => [path, rank])),
+    "texts first",
+  );
+  const made = (await openImageIndex(file)) ?? assert.fail("an index");
+  const { model } = made;
+  let values: Float32Array = new Float32Array();
+  for await (const block of made.blocks()) values = block.values;
+  const sizes = { images: made.images.length, queries: model.queries, width: model.width };
+  const own = [...made.images].findIndex(({ digest }) => digest === sha256(readFileSync(path)));
+  const vector = (q: number) => values.slice((own * model.queries + q) * model.width).subarray(0, model.width);
+  const scores = imageScores(values, sizes, [Array.from({ length: model.queries }, (_, q) => vector(q))]);
+  const found = lines.slice(3);
+  assert.ok(Math.abs((found[0]?.similarity ?? 0) - 1) < 1e-6);
+  for (const { image, similarity, itc, itm } of found) {
+    const place = [...made.images].findIndex((each) => each.images[0] === image);
+    assert.ok(Math.abs((similarity ?? 9) - (scores[place] ?? 0)) < 1e-6, image);
+    assert.deepEqual([itc, itm], [undefined, undefined]);
+  }
+  const { stdout } = await runCli(["search", "--image", path, "--index", file, "--top", "1"]);
+  assert.match(stdout, /^rank {2}similarity {2}image\n {3}1 {6}1\.0000 {2}\S+\n$/);
+});
+
+test("a page with the pictures, whatever the files are named", async () => {
+  const odd = join(folder, "odd names");
+  mkdirSync(odd);
+  const named = ['a <b>&"it\'s".png', "50% é #1?.png", "two\nlines.png"];
+  for (const [i, name] of named.entries()) copyFileSync(join(images, names[i] ?? ""), join(odd, name));
+  const page = join(folder, "found <1>.html");
+  const out = join(folder, "odd.index");
+  const made = await runCli(["index", odd, "--out", out, "--model", ref]);
+  assert.equal(made.status, 0, made.stderr);
+  rmSync(join(odd, named[1] ?? ""));
+  const query = ["<i>red</i>", "--image", join(odd, named[0] ?? "")];
+  const { stderr } = await runCli(["search", ...query, "--index", out, "--html", page, "--rerank", "0"]);
+  assert.match(stderr, /found <1>\.html: the pictures$/m);
+  const html = readFileSync(page, "utf8");
+  assert.match(html, /<h2>&lt;i&gt;red&lt;\/i&gt;<\/h2>/);
+  assert.match(html, /<h2>Images like \/.*\/a &lt;b&gt;&amp;&quot;it&#39;s&quot;\.png<\/h2>/);
+  assert.equal(
+    html.match(/<img src="data:image\/jpeg;base64,\/9j\/[\w+/=]+" alt="">/g)?.length,
+    4,
+    "two of three, twice",
+  );
+  assert.equal(html.match(/<span class="missing">.*no such file.*<\/span>/g)?.length, 2);
+  assert.equal(html.match(/itc -?\d\.\d{4}<br>/g)?.length, 3);
+  assert.equal(html.match(/1\. similarity 1\.0000<br>/g)?.length, 1);
+  assert.match(html, /href="file:\/\/[^"]*\/50%25%20%C3%A9%20%231%3F\.png">/);
+  assert.match(html, /two lines\.png<\/a>/);
+  assert.doesNotMatch(html, /<b>|<i>|https?:|<script/);
+});
+
+test("int8 vectors: less room, cosines nearly the same, and what an index has it keeps", async () => {
+  const small = join(folder, "small.index");
+  const args = ["--out", small, "--model", ref];
+  assert.equal((await runCli(["index", join(pictures, "below"), ...args, "--vectors", "int8"])).status, 0);
+  assert.equal((await runCli(["index", pictures, ...args])).status, 1, "the broken image");
+  assert.equal((await openImageIndex(small))?.stored.type, "int8");
+  const query = ["search", "red", "--top", "100", "--rerank", "0", "--format", "jsonl", "--index"];
+  const [full, whole] = await Promise.all([runCli([...query, file]), runCli([...query, small])]);
+  const itcOf = new Map(linesOf(full.stdout).map(({ image, itc }) => [image, itc]));
+  const lines = linesOf(whole.stdout);
+  assert.equal(lines.length, 10);
+  assert.ok(lines.every(({ image, itc }) => Math.abs(itc - (itcOf.get(image) ?? 9)) < 0.01));
+  assert.ok(lines.some(({ image, itc }) => itc !== itcOf.get(image)));
+  const refused = await runCli(["index", pictures, ...args, "--vectors", "full"]);
+  assert.match(refused.stderr, /expected an index with vectors in f32, got one in int8; leave --vectors out/);
+  assert.equal(refused.status, 2);
+});
+
+test("an index with codes is searched by them, and says so; --exact compares all", async () => {
+  const coded = join(folder, "coded.index");
+  const { model } = (await openImageIndex(file)) ?? assert.fail("an index");
+  const count = 3000;
+  const values = unevenVectors(count, model.queries, model.width, 5);
+  const writer = await ImageIndexWriter.create(coded, model);
+  await writer.add(new Uint8Array(values.buffer));
+  const list = Array.from({ length: count }, (_, i) => ({
+    digest: sha256(Buffer.from(`${i}`)),
+    images: [`/${i}.png`],
+  }));
+  await writer.commit(list, null, "always");
+  const query = [
+    "search",
+    "red",
+    "a photo of a cat",
+    "--index",
+    coded,
+    "--top",
+    "5",
+    "--rerank",
+    "0",
+    "--format",
+    "jsonl",
+  ];
+  const [byCodes, exact] = [await runCli(query), await runCli([...query, "--exact"])];
+  assert.equal(byCodes.status, 0, byCodes.stderr);
+  assert.match(
+    byCodes.stderr,
+    /^3000 images by their codes, at most \d+ of them compared exactly; --exact compares all$/m,
+  );
+  assert.match(exact.stderr, /^3000 images, each compared exactly$/m);
+  assert.equal(linesOf(exact.stdout).length, 10);
+  assert.equal(byCodes.stdout, exact.stdout);
+  assert.equal(
+    (await runCli(["index", join(images, "shapes.jpg"), "--out", coded, "--codes", "never"])).status,
+    2,
+    "no model",
+  );
+});
+
+test("--codes adds codes to what is there, and takes them away", async () => {
+  const has = async () => (await openImageIndex(file))?.basis !== null;
+  const before = (await openImageIndex(file))?.images.length;
+  assert.equal(await has(), false);
+  const below = join(pictures, "below");
+  await index(below, "--model", ref, "--codes", "always");
+  assert.equal(await has(), true);
+  await index(below, "--model", ref);
+  assert.equal(await has(), true, "nothing new, nothing changed");
+  await index(below, "--model", ref, "--codes", "never");
+  assert.equal(await has(), false);
+  assert.equal((await openImageIndex(file))?.images.length, before);
+});
+
 test("wrong use: one sentence, status 2", async () => {
   const other = join(packageRoot, "test", "fixtures", "retrieval", "blip2-itm-half");
   const empty = join(folder, "empty");
@@ -192,6 +328,11 @@ test("wrong use: one sentence, status 2", async () => {
       ["index", pictures, "--out", file, "--model", other],
       /expected an index made with .*half .*, got one made with .*tiny/,
     ],
+    [["search", "--index", file], /search: expected a text or --image FILE, got neither/],
+    [
+      ["search", "x", "--index", file, "--html", join(folder, "no", "x.html")],
+      /--html: expected a file in a folder that can be written, got no such folder/,
+    ],
     [["index", empty, "--out", file, "--model", ref], /empty: expected images \(.*\), got a folder without any/],
     [
       ["index", pictures, "--out", join(folder, "no", "x"), "--model", ref],
@@ -205,6 +346,21 @@ test("wrong use: one sentence, status 2", async () => {
   }
 });
 
+/** A run that gets a signal with its first line. */
+async function signalled(args: readonly string[], signal: NodeJS.Signals) {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "../../src/cli/main.js"), ...args]);
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (data: Buffer) => {
+    if (stdout === "") child.kill(signal);
+    stdout += data.toString("utf8");
+  });
+  child.stderr.on("data", (data: Buffer) => {
+    stderr += data.toString("utf8");
+  });
+  const status = await new Promise((resolve) => child.on("close", resolve));
+  return { status, stdout, stderr };
+}
+
 test("Ctrl-C keeps what was done", async () => {
   const many = join(folder, "many");
   mkdirSync(many);
@@ -213,16 +369,7 @@ test("Ctrl-C keeps what was done", async () => {
   for (let i = 0; i < 3000; i++) writeFileSync(join(many, `${i}.png`), Buffer.concat([source, Buffer.from(`${i}`)]));
   const out = join(folder, "many.index");
   const args = ["index", many, "--out", out, "--model", ref, "--format", "jsonl"];
-  const child = spawn(process.execPath, [join(import.meta.dirname, "../../src/cli/main.js"), ...args]);
-  let [stdout, stderr] = ["", ""];
-  child.stdout.on("data", (data: Buffer) => {
-    if (stdout === "") child.kill("SIGINT");
-    stdout += data.toString("utf8");
-  });
-  child.stderr.on("data", (data: Buffer) => {
-    stderr += data.toString("utf8");
-  });
-  const status = await new Promise((resolve) => child.on("close", resolve));
+  const { status, stdout, stderr } = await signalled(args, "SIGINT");
   assert.equal(status, 130, stderr);
   const told = /interrupted; (\d+) images were encoded, (\d+) are in /.exec(stderr);
   const count = linesOf(stdout).length;
@@ -230,4 +377,31 @@ test("Ctrl-C keeps what was done", async () => {
   assert.deepEqual([Number(told?.[1]), Number(told?.[2])], [count, count], stderr);
   const found = await runCli(["search", "red", "--index", out, "--top", "5000", "--rerank", "0", "--format", "jsonl"]);
   assert.equal(linesOf(found.stdout).length, count);
+});
+
+test("what a run that was killed had encoded is not encoded again", async () => {
+  const many = join(folder, "many");
+  const some = join(folder, "some");
+  mkdirSync(some);
+  for (let i = 0; i < 150; i++) copyFileSync(join(many, `${i}.png`), join(some, `${i}.png`));
+  const out = join(folder, "some.index");
+  const args = ["index", some, "--out", out, "--model", ref, "--format", "jsonl"];
+  const killed = await signalled(args, "SIGKILL");
+  assert.equal(killed.status, null);
+  const done = linesOf(killed.stdout).length;
+  assert.ok(done > 0 && done < 150, `${done} lines`);
+  assert.equal(await openImageIndex(out), null);
+  const { status, stdout, stderr } = await runCli(args);
+  assert.equal(status, 0, stderr);
+  const told = /(\d+) encoded, (\d+) kept, (\d+) taken over from a run that was killed; 150 images in all$/m.exec(
+    stderr,
+  );
+  const [encoded = 0, kept = 0, recovered = 0] = (told ?? []).slice(1).map(Number);
+  assert.ok(recovered >= done, `${recovered} of ${done}: ${stderr}`);
+  assert.deepEqual([encoded + recovered, kept], [150, recovered]);
+  assert.equal(linesOf(stdout).filter(({ state }) => state === "encoded").length, encoded);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.startsWith(".some.index")),
+    [],
+  );
 });

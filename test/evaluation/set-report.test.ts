@@ -68,8 +68,8 @@ test("figures stand beside blindness and the reference, and ids are compared one
   ]);
   assert.equal(isAllEqual(report), false);
   const lines = reportLines(report, "unseen");
-  assert.equal(lines[0], "test-comb, 2 scenes         ours    blind  reference");
-  assert.equal(lines[1], "  caption all right      100.0 %   50.0 %     50.0 %");
+  assert.equal(lines[0], "test-comb, 2 scenes      of     ours    blind  reference");
+  assert.equal(lines[1], "  caption all right       2  100.0 %   50.0 %     50.0 %");
   assert.equal(lines.at(-1), "  1 of 2 captions and 2 of 3 answers equal the reference's");
 });
 

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { test } from "node:test";
-import { toPixels } from "../../src/image/pixels.ts";
+import { resized, toPixels } from "../../src/image/pixels.ts";
+import { clipConfig, clipImageSettings } from "../../src/models/clip-config.ts";
 import type { ImageSettings } from "../../src/stages.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
 
@@ -37,3 +38,30 @@ for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
     }
   });
 }
+
+for (const name of ["clip-tiny", "clip-half"]) {
+  test(`every image gives the pixel_values of ${name}'s processor, bit for bit`, async () => {
+    const { vision } = clipConfig(name, await readJson(`clip/${name}/config.json`));
+    const settings = clipImageSettings(name, await readJson(`clip/${name}/preprocessor_config.json`), vision.imageSize);
+    const { pixels_sha256 } = await readJson<{ pixels_sha256: Record<string, string> }>(`clip/${name}/expected.json`);
+    const images = Object.entries(pixels_sha256);
+    assert.equal(images.length, 10);
+    for (const [image, wanted] of images) {
+      const pixels = await toPixels(await readFile(path.join(fixtures, "images", image)), settings);
+      assert.equal(pixels.data.length, 3 * settings.height * settings.width);
+      assert.equal(createHash("sha256").update(new Uint8Array(pixels.data.buffer)).digest("hex"), wanted, image);
+    }
+  });
+}
+
+test("a very long image is cut before it is resized, and from its middle", () => {
+  const long = 200_000;
+  const image = { width: long, height: 1, data: new Uint8Array(3 * long).fill(7) };
+  image.data.fill(200, (3 * long) / 2 - 30, (3 * long) / 2 + 30);
+  const settings = { resample: "bicubic", rescale: 1, mean: [0, 0, 0], std: [1, 1, 1] } as const;
+  for (const turned of [image, { ...image, width: 1, height: long }]) {
+    const { data, height, width } = resized(turned, { ...settings, height: 32, width: 32, shortestEdge: 32 });
+    assert.deepEqual([height, width], [32, 32]);
+    assert.ok(data.every((level) => level === 200));
+  }
+});

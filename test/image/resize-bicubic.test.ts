@@ -67,3 +67,50 @@ for (const expected of cases) {
     }
   });
 }
+
+test("a window is that part of the whole, in either order of the passes", () => {
+  for (const [from, to] of [
+    [
+      [40, 31],
+      [90, 70],
+    ],
+    [
+      [97, 60],
+      [20, 43],
+    ],
+    [
+      [60, 97],
+      [43, 20],
+    ],
+    [
+      [50, 50],
+      [50, 31],
+    ],
+    [
+      [50, 50],
+      [31, 50],
+    ],
+    [
+      [33, 41],
+      [33, 41],
+    ],
+  ] as const) {
+    const image = pattern(from[0], from[1]);
+    const [height, width] = to;
+    const whole = resizeBicubic(image, height, width);
+    for (const window of [
+      { top: 0, left: 0, height, width },
+      { top: 3, left: 5, height: 11, width: 9 },
+      { top: height - 8, left: 0, height: 8, width: 1 },
+      { top: 0, left: width - 7, height: 1, width: 7 },
+    ]) {
+      const part = resizeBicubic(image, height, width, window);
+      assert.deepEqual([part.height, part.width], [window.height, window.width]);
+      const wanted = Array.from({ length: window.height }, (_, y) => {
+        const start = ((window.top + y) * width + window.left) * 3;
+        return [...whole.data.subarray(start, start + window.width * 3)];
+      });
+      assert.deepEqual([...part.data], wanted.flat(), `${from} to ${to}, ${JSON.stringify(window)}`);
+    }
+  }
+});

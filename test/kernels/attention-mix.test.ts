@@ -85,6 +85,27 @@ for (const { softwareAdapter, family } of families) {
     });
   }
 
+  for (const [shape, lengths] of [
+    [[2, 9, 9, 2, 6]],
+    [[1, 37, 37, 1, 70]],
+    [
+      [3, 20, 20, 2, 4],
+      [20, 8, 13],
+    ],
+  ] as const) {
+    test(`causal (${shape.join(", ")})${lengths ? ` of ${lengths.join(", ")}` : ""}, ${family}`, async () => {
+      const made = makeCase(shape);
+      const tokens = shape[1];
+      // NaN is never met where nothing was written, nor in the values that padding has.
+      const weights = Float32Array.from(made.weights, (value, i) =>
+        i % tokens <= Math.floor(i / tokens) % tokens ? value : Number.NaN,
+      );
+      const given = { ...made, weights, causal: true, ...(lengths && { lengths }) };
+      await compare(given, softwareAdapter);
+      await compare(given, softwareAdapter, shape[0] - 1, 1);
+    });
+  }
+
   test(`some items of a batch, ${family}`, () => compare(makeCase([5, 6, 9, 2, 4]), softwareAdapter, 2, 2));
 }
 

@@ -23,17 +23,31 @@ async function compare(given: WeightsCase, softwareAdapter: boolean, firstItem =
   const q = { rows: await rig.tensor("q", [batch * queryTokens, heads * headWidth], given.q), column: 0 };
   const key = { rows: await rig.tensor("k", [batch * keyTokens, heads * headWidth], given.k), column: 0 };
   const lengths = given.lengths && { keyLengths: await rig.tensor("lengths", [batch], given.lengths, "u32") };
+  const { reach, values } = given.biasByDistance ?? { reach: 0, values: [] };
+  const bias = given.biasByDistance && { positionBias: await rig.tensor("bias", [2 * reach + 1, heads], values) };
+  const sizes = {
+    batch,
+    queryTokens,
+    keyTokens,
+    heads,
+    headWidth,
+    scale,
+    ...lengths,
+    ...bias,
+    causal: given.causal ?? false,
+  };
   const [weights, totals] = await rig.run((k) => {
-    const made = attentionWeights(asFamily(k, softwareAdapter), q, key, { ...given, ...lengths }, { firstItem, items });
+    const made = attentionWeights(asFamily(k, softwareAdapter), q, key, sizes, { firstItem, items });
     return [made.weights, made.totals];
   });
   const expected = attentionWeightsReference(given);
   const rows = heads * queryTokens;
-  // What belongs to padding is left as it was.
+  // What belongs to padding, or comes after a causal query, is left as it was.
   for (const [i, weight] of (weights ?? []).entries()) {
     const item = firstItem + Math.floor(i / (rows * keyTokens));
-    if (i % keyTokens < (given.lengths?.[item] ?? keyTokens)) continue;
-    assert.ok(Number.isNaN(weight), `weight ${i} is of padding, and was written: ${weight}`);
+    const seen = given.causal ? (Math.floor(i / keyTokens) % queryTokens) + 1 : keyTokens;
+    if (i % keyTokens < Math.min(given.lengths?.[item] ?? keyTokens, seen)) continue;
+    assert.ok(Number.isNaN(weight), `weight ${i} is of a key that is not seen, and was written: ${weight}`);
     if (weights) weights[i] = 0;
   }
   const part = (all: Float64Array, size: number) => all.subarray(firstItem * size, (firstItem + items) * size);
@@ -84,6 +98,38 @@ for (const { softwareAdapter, family } of families) {
     });
   }
 
+  for (const [shape, reach] of [
+    [[1, 1, 1, 1, 1], 3],
+    [[2, 9, 33, 2, 5], 4],
+    [[1, 37, 37, 3, 6], 16],
+    [[1, 20, 70, 2, 4], 128],
+    [[2, 5, 7, 1, 3], 0],
+  ] as const) {
+    test(`position bias reaching ${reach} in (${shape.join(", ")}), ${family}`, async () => {
+      const heads = shape[3];
+      const biasByDistance = { reach, values: randomValues((2 * reach + 1) * heads, 3, 4) };
+      await compare({ ...makeCase(shape, 1), biasByDistance }, softwareAdapter);
+      const lengths = Array.from({ length: shape[0] }, (_, item) => shape[2] - item);
+      await compare({ ...makeCase(shape, -0.5), biasByDistance, lengths }, softwareAdapter, shape[0] - 1, 1);
+    });
+  }
+
+  for (const [shape, lengths] of [
+    [[1, 1, 1, 1, 3]],
+    [[2, 9, 9, 2, 6]],
+    [[1, 70, 70, 1, 5]],
+    [
+      [3, 33, 33, 2, 4],
+      [33, 8, 20],
+    ],
+  ] as const) {
+    test(`causal (${shape.join(", ")})${lengths ? ` of ${lengths.join(", ")}` : ""}, ${family}`, async () => {
+      const given = { ...makeCase(shape, 0.7), causal: true, ...(lengths && { lengths }) };
+      await compare(given, softwareAdapter);
+      await compare(given, softwareAdapter, shape[0] - 1, 1);
+    });
+  }
+
   test(`the largest score may come first, last or in between, ${family}`, async () => {
     for (const place of [0, 1, 31, 32, 40, 69]) {
       const given = makeCase([1, 2, 70, 1, 1], 1);
@@ -108,7 +154,23 @@ test("wrong shapes are named", async () => {
     attentionWeights(k, part, part, { ...sizes, keyLengths }, { firstItem: 0, items: 1 });
     return [];
   });
+  const uneven = rig.run((k) => {
+    const q = { rows, column: 0 };
+    attentionWeights(k, q, q, { ...sizes, keyTokens: 3, causal: true }, { firstItem: 0, items: 1 });
+    return [];
+  });
+  await assert.rejects(uneven, /ShapeError: attention: expected as many keys as queries to be causal, got 3 and 4/);
   await assert.rejects(twoLengths, /ShapeError: attention: expected lengths to be \(1\), got \(2\)/);
+  const evenBias = await rig.tensor("bias", [4, 2], new Float32Array(8));
+  const withBias = rig.run((k) => {
+    const part = { rows, column: 0 };
+    attentionWeights(k, part, part, { ...sizes, positionBias: evenBias }, { firstItem: 0, items: 1 });
+    return [];
+  });
+  await assert.rejects(
+    withBias,
+    /ShapeError: attention: expected a position bias for as many distances .* got 4 in all/,
+  );
   await assert.rejects(launch(9, 4), /ShapeError: attention: expected 2 heads of 8 from column 9 within rows, got/);
   await assert.rejects(launch(0, 3), /ShapeError: attention: expected rows to be \(3, width\), got \(4, 24\)/);
 });

@@ -129,6 +129,20 @@ for (const { softwareAdapter, family } of families) {
     assert.deepEqual(one, all.slice(row * width, (row + 1) * width));
   });
 
+  test(`causal: a row sees those before it, whatever comes behind, ${family}`, async () => {
+    const given = { ...makeCase([2, 19, 19, 2, 7], 0.4), causal: true };
+    const all = await separate(given, softwareAdapter);
+    expectClose(all, attentionReference(given), tolerance(3));
+    const width = 14;
+    const cut = (values: ArrayLike<number>) =>
+      Float32Array.from(values, (value, i) => (Math.floor(i / width) % 19 < 11 ? value : Number.NaN));
+    const begun = await separate({ ...given, q: cut(given.q), k: cut(given.k), v: cut(given.v) }, softwareAdapter);
+    for (const item of [0, 1]) {
+      const first = item * 19 * width;
+      assert.deepEqual(begun.slice(first, first + 11 * width), all.slice(first, first + 11 * width), `item ${item}`);
+    }
+  });
+
   test(`a row's bits do not depend on how much padding follows, ${family}`, async () => {
     const lengths = [5, 13, 1];
     const padded = { ...makeCase([3, 4, 16, 2, 7], 0.4), lengths };

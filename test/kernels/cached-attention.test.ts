@@ -17,6 +17,8 @@ interface Case {
   readonly positions: number;
   readonly spread?: number;
   readonly scale?: number;
+  /** Of a position bias; left out: none. */
+  readonly reach?: number;
 }
 
 /** Every row reads its own sequence, whose positions lie in shuffled slots; unused slots hold NaN. */
@@ -51,7 +53,7 @@ function build({ heads, headDim, type, visible, positions, spread = 1 }: Case) {
 }
 
 async function run(given: Case, softwareAdapter: boolean) {
-  const { heads, headDim, type, positions, scale = headDim ** -0.5 } = given;
+  const { heads, headDim, type, positions, reach, scale = headDim ** -0.5 } = given;
   const { width, stride, slots, table, keys, values, seen, queries, cursors, sequences } = build(given);
   const rows = given.visible.length;
   const queriesTensor = await rig.tensor("queries", [rows, width], queries);
@@ -61,10 +63,16 @@ async function run(given: Case, softwareAdapter: boolean) {
   };
   const tableTensor = await rig.tensor("table", [sequences, positions], table, "u32");
   const cursorsTensor = await rig.tensor("cursors", [rows, 4], cursors, "u32");
+  // What lies before a query is all that can be asked for: the rest is NaN.
+  const bias =
+    reach === undefined ? undefined : randomValues((2 * reach + 1) * heads, 5, 4).fill(Number.NaN, (reach + 1) * heads);
+  const more = reach === undefined ? {} : { positionBias: await rig.tensor("bias", [2 * reach + 1, heads], bias) };
   const [got] = await rig.run((k) => [
-    cachedAttention(asFamily(k, softwareAdapter), queriesTensor, cache, tableTensor, cursorsTensor, heads, scale),
+    cachedAttention(asFamily(k, softwareAdapter), queriesTensor, cache, tableTensor, cursorsTensor, heads, scale, more),
   ]);
-  const expected = cachedAttentionReference({ heads, headDim, scale, queries, keys, values, stride, visible: seen });
+  const positionBias = bias && { reach: reach ?? 0, values: bias };
+  const sizes = { heads, headDim, scale, stride, visible: seen };
+  const expected = cachedAttentionReference({ ...sizes, queries, keys, values, positionBias });
   assert.ok(got instanceof Float32Array);
   return { got, expected };
 }
@@ -124,6 +132,19 @@ for (const { softwareAdapter, family } of families) {
     const given = { heads: 2, headDim: 12, type: "f32", visible: [9, 30], positions: 32 } as const;
     for (const scale of [0, 0.05, 2]) {
       const { got, expected } = await run({ ...given, scale }, softwareAdapter);
+      expectClose(got, expected, rounding);
+    }
+  });
+
+  test(`position bias, near and beyond its reach, ${family}`, async () => {
+    for (const [reach, type] of [
+      [128, "f32"],
+      [70, "f16"],
+      [3, "f32"],
+      [0, "f32"],
+    ] as const) {
+      const given = { heads: 3, headDim: 10, type, visible: [1, 4, 0, 65, 129, 130, 131], positions: 131, reach };
+      const { got, expected } = await run({ ...given, scale: 1 }, softwareAdapter);
       expectClose(got, expected, rounding);
     }
   });

@@ -14,7 +14,8 @@ interface Case {
   /** Columns of each segment. */
   readonly split: readonly number[];
   readonly weightType: "f32" | "f16";
-  readonly positionType: "f32" | "f16";
+  /** null: no position table. */
+  readonly positionType: "f32" | "f16" | null;
 }
 
 /** The head's column of an id: value (id, d). */
@@ -41,7 +42,7 @@ async function run(given: Case, rows: readonly (readonly [number, number])[], of
     from += columns;
   }
   assert.equal(from, vocabulary);
-  const positions = await rig.tensor("positions", [tableRows, width], table, positionType);
+  const positions = positionType && (await rig.tensor("positions", [tableRows, width], table, positionType));
   const cursors = await rig.tensor(
     "cursors",
     [rows.length, 4],
@@ -58,7 +59,7 @@ async function run(given: Case, rows: readonly (readonly [number, number])[], of
     Array.from({ length: width }, (_, d) => {
       if (at === none) return 0;
       if (token >= vocabulary) return untouched;
-      const position = table[(at + offset) * width + d] ?? Number.NaN;
+      const position = positionType === null ? 0 : (table[(at + offset) * width + d] ?? Number.NaN);
       return Math.fround(weightAt(given, token, d) + (positionType === "f16" ? roundF16(position) : position));
     }),
   );
@@ -100,4 +101,21 @@ test("the offset into the position table is the caller's", async () => {
       ],
       offset,
     );
+});
+
+test("a model without position embeddings", async () => {
+  for (const weightType of ["f32", "f16"] as const) {
+    const given: Case = { width: 65, vocabulary: 9, split: [4, 5], weightType, positionType: null };
+    await run(
+      given,
+      [
+        [0, 0],
+        [8, 500],
+        [none, 1],
+        [3, none],
+        [4, 2],
+      ],
+      0,
+    );
+  }
 });

@@ -33,19 +33,27 @@ interface Made {
   readonly given: MatmulCase & { readonly x: Float32Array };
   readonly x: Tensor;
   readonly linear: Linear;
+  readonly factor: Tensor | undefined;
   readonly residual: Tensor | undefined;
 }
 
 async function make(
   [rows, inputs, columns]: readonly [number, number, number],
   type: Type,
-  options: { bias?: boolean; residual?: boolean; activation?: Activation; splits?: readonly number[] } = {},
+  options: {
+    bias?: boolean;
+    factor?: boolean;
+    residual?: boolean;
+    activation?: Activation;
+    splits?: readonly number[];
+  } = {},
 ): Promise<Made> {
   const x = randomValues(rows * inputs, 1);
   const exact = randomValues(inputs * columns, 2);
   const weight = type === "f16" ? exact.map(roundF16) : exact;
   const bias = options.bias ? randomValues(columns, 3) : undefined;
   const residual = options.residual ? randomValues(rows * columns, 4) : undefined;
+  const factor = options.factor ? randomValues(rows * columns, 5) : undefined;
   const starts = [0, ...(options.splits ?? [])];
   const segments: Segment[] = [];
   for (const [i, from] of starts.entries()) {
@@ -53,15 +61,28 @@ async function make(
   }
   const round = type === "f16" ? roundF16 : (value: number) => value;
   return {
-    given: { rows, inputs, columns, x, weight, bias, residual, activation: options.activation ?? "none", round },
+    given: {
+      rows,
+      inputs,
+      columns,
+      x,
+      weight,
+      bias,
+      factor,
+      residual,
+      activation: options.activation ?? "none",
+      round,
+    },
     x: await rig.tensor("x", [rows, inputs], x),
     linear: { segments, bias: bias ? await rig.tensor("bias", [columns], bias) : null, inputs, columns },
+    factor: factor ? await rig.tensor("factor", [rows, columns], factor) : undefined,
     residual: residual ? await rig.tensor("residual", [rows, columns], residual) : undefined,
   };
 }
 
-function multiply(k: Recorder, { x, linear, residual, given }: Made): Tensor {
-  return matmul(k, x, linear, { activation: given.activation ?? "none", ...(residual ? { residual } : {}) });
+function multiply(k: Recorder, { x, linear, factor, residual, given }: Made): Tensor {
+  const { activation = "none" } = given;
+  return matmul(k, x, linear, { activation, ...(factor && { factor }), ...(residual && { residual }) });
 }
 
 /** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
@@ -98,6 +119,9 @@ for (const type of ["f32", "f16"] as const) {
       { bias: true, residual: true, activation: "gelu" },
       { bias: true, residual: true, activation: "relu" },
       { residual: true, activation: "relu" },
+      { factor: true, activation: "gelu" },
+      { bias: true, factor: true, residual: true, activation: "tanh gelu" },
+      { bias: true, residual: true, activation: "quick gelu" },
     ] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
@@ -152,12 +176,13 @@ for (const type of ["f32", "f16"] as const) {
   });
 }
 
-test("gelu is the exact one, to f32 rounding", async () => {
+/** One activation over values of every size, against the reference. */
+async function compareActivation(activation: "gelu" | "quick gelu" | "tanh gelu"): Promise<void> {
   const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) / 200);
   const small = [1e-8, -1e-8, 1e-4, -1e-4, 0, 40, -40, 1000, -1000];
   const values = Float32Array.from([...x, ...small]);
   const rows = values.length;
-  const given = { rows, inputs: 1, columns: 1, x: values, weight: [1], activation: "gelu" } as const;
+  const given = { rows, inputs: 1, columns: 1, x: values, weight: [1], activation } as const;
   const linear = {
     segments: [await segment(Float32Array.of(1), 1, 1, 0, 1, "f32")],
     bias: null,
@@ -165,11 +190,14 @@ test("gelu is the exact one, to f32 rounding", async () => {
     columns: 1,
   };
   const xs = await rig.tensor("x", [rows, 1], values);
-  const [y] = await rig.run((k) => [matmul(k, xs, linear, { activation: "gelu" })]);
-  // tanh's form of gelu is 5e-4 away.
+  const [y] = await rig.run((k) => [matmul(k, xs, linear, { activation })]);
   const reason = "the last place of the largest value beside 0, and exp's few";
   expectClose(y, matmulReference(given), { absolute: 3e-7, relative: 2 ** -23, reason });
-});
+}
+
+test("gelu is the exact one, to f32 rounding", () => compareActivation("gelu"));
+test("tanh gelu, which is up to 5e-4 away from it, to f32 rounding", () => compareActivation("tanh gelu"));
+test("quick gelu, which is up to 0.02 away from it, to f32 rounding", () => compareActivation("quick gelu"));
 
 test("with f16 weights every x is rounded to the nearest f16, ties to even, above 65504 to inf", async () => {
   const cases = [
@@ -219,14 +247,18 @@ test("wrong shapes and types are named", async () => {
   const made = await make([2, 3, 4], "f32", { bias: true });
   const narrow = await rig.tensor("narrow", [2, 2], [1, 2, 3, 4]);
   const packed = await rig.tensor("packed", [2, 4], new Array(8).fill(1), "f16");
-  const launch = (x: Tensor, linear: Linear, residual?: Tensor) =>
-    rig.run((k) => [matmul(k, x, linear, residual ? { residual } : {})]);
+  const launch = (x: Tensor, linear: Linear, more: { residual?: Tensor; factor?: Tensor } = {}) =>
+    rig.run((k) => [matmul(k, x, linear, more)]);
   await assert.rejects(
     launch(narrow, made.linear),
     /ShapeError: matmul: expected narrow to be \(rows, 3\), got \(2, 2\)/,
   );
   await assert.rejects(launch(packed, { ...made.linear, inputs: 4 }), /matmul: expected packed to be f32, got f16/);
-  await assert.rejects(launch(made.x, made.linear, narrow), /expected narrow to be \(2, 4\), got \(2, 2\)/);
+  await assert.rejects(
+    launch(made.x, made.linear, { residual: narrow }),
+    /expected narrow to be \(2, 4\), got \(2, 2\)/,
+  );
+  await assert.rejects(launch(made.x, made.linear, { factor: narrow }), /expected narrow to be \(2, 4\), got \(2, 2\)/);
   await assert.rejects(launch(made.x, { ...made.linear, bias: narrow }), /expected narrow to be \(4\), got \(2, 2\)/);
   await assert.rejects(launch(made.x, { ...made.linear, columns: 3, bias: null }), /columns up to 3, got 4/);
 });

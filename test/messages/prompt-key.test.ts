@@ -60,6 +60,8 @@ test("every field changes the key", () => {
     { ...input, kind: "features" },
     { ...input, frame: 1 },
     { ...input, image: { ...image, height: 384 } },
+    { ...input, image: { ...image, shortestEdge: 224 } },
+    { ...input, image: { ...image, shortestEdge: 256 } },
     { ...input, image: { ...image, width: 384 } },
     { ...input, image: { ...image, rescale: 1 / 256 } },
     { ...input, image: { ...image, mean: [0.5, 0.4578275, 0.40821073] } },

@@ -17,6 +17,7 @@ import {
   maxGenerateRows,
 } from "../../src/models/generate-row.ts";
 import { defaultGeneration, type Generation } from "../../src/stages.ts";
+import { finalBits } from "./final-bits.ts";
 import { generationOf, loadTinyOpt, type TinyOpt, tinyModels } from "./tiny-opt.ts";
 
 const gpu: Gpu = await openGpu({ nap: true });
@@ -74,28 +75,6 @@ for (const { name, cases } of tinyModels) {
   }
 }
 
-/** Ids, scores and counters of every row, to the bit: what the GPU holds when all of them are done. */
-async function finalBits(machine: DecodeMachine, rows: readonly GenerateRow[], perSubmit: number): Promise<string[]> {
-  await machine.load(rows);
-  await gpu.submit(machine.first);
-  const steps = Math.max(...rows.map(({ generation }) => generation.maxNewTokens)) - 1;
-  for (let step = 0; step < steps; step += perSubmit) {
-    await gpu.submit(new Array(Math.min(perSubmit, steps - step)).fill(machine.next).flat());
-  }
-  const { progress, ended, beams, newRows } = machine.state;
-  const words = async (tensor: typeof progress) => new Uint32Array(await gpu.read(tensor));
-  const [progressWords, endedWords] = [await words(progress), await words(ended)];
-  return rows.map((_, item) => {
-    const own = [...progressWords.subarray(item * (2 + beams), (item + 1) * (2 + beams))];
-    const records = Array.from({ length: beams }, (_, beam) => {
-      const from = (item * beams + beam) * (3 + newRows);
-      const length = endedWords[from + 2] ?? 0;
-      return [...endedWords.subarray(from, from + 3 + length)];
-    });
-    return JSON.stringify({ own, records });
-  });
-}
-
 /** Rows that differ in everything that rows of a batch may differ in. */
 function mixedRows(tiny: TinyOpt, numBeams: number): GenerateRow[] {
   return [
@@ -122,22 +101,22 @@ for (const [name, type] of [
         makeDecodeMachine(gpu, tiny.model, items, { ...buckets, textRows, newRows });
       const single = await make(1, 4, 16);
       const expected: string[] = [];
-      for (const row of rows) expected.push(...(await finalBits(single, [row], 1)));
+      for (const row of rows) expected.push(...(await finalBits(gpu, single, [row], 1)));
       assert.ok(new Set(expected).size >= 4, "rows that differ give different bits");
       const batch = await make(8, 4, 16);
-      assert.deepEqual(await finalBits(batch, rows, 1), expected, "a batch, one step per submit");
+      assert.deepEqual(await finalBits(gpu, batch, rows, 1), expected, "a batch, one step per submit");
       assert.deepEqual(
-        await finalBits(batch, rows.toReversed(), 4),
+        await finalBits(gpu, batch, rows.toReversed(), 4),
         expected.toReversed(),
         "another order, four steps",
       );
-      assert.deepEqual(await finalBits(batch, rows, 16), expected, "all steps in one submit, over used buffers");
+      assert.deepEqual(await finalBits(gpu, batch, rows, 16), expected, "all steps in one submit, over used buffers");
       const wide = await make(16, 8, 32);
-      assert.deepEqual(await finalBits(wide, rows, 7), expected, "wider buckets, seven steps");
+      assert.deepEqual(await finalBits(gpu, wide, rows, 7), expected, "wider buckets, seven steps");
       const parts = await makeDecodeMachine(gpu, tiny.model, 8, { ...buckets, textRows: 4, newRows: 16 }, 1);
       assert.equal(parts.first.length, tiny.config.layers + 2);
       assert.equal(parts.next.length, tiny.config.layers + 2);
-      assert.deepEqual(await finalBits(parts, rows, 3), expected, "every layer recorded by itself");
+      assert.deepEqual(await finalBits(gpu, parts, rows, 3), expected, "every layer recorded by itself");
       for (const machine of [single, batch, wide, parts]) machine.destroy();
     });
 
@@ -147,7 +126,7 @@ for (const [name, type] of [
         const tiny = await loadTinyOpt(gpu, name, { type, ...(headColumns ? { headColumns } : {}) });
         const rows = mixedRows(tiny, numBeams);
         const machine = await makeDecodeMachine(gpu, tiny.model, 8, bucketsOf(rows[0] as GenerateRow));
-        const bits = await finalBits(machine, rows, 5);
+        const bits = await finalBits(gpu, machine, rows, 5);
         machine.destroy();
         expected ??= bits;
         assert.deepEqual(bits, expected, `${headColumns} columns per segment`);

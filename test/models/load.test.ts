@@ -7,7 +7,7 @@ import { openGpu } from "../../src/gpu/device.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { WeightLoader, weightBytes } from "../../src/models/load.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
-import { linear, norm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { linear, norm, picked, rmsNorm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
 import { packF16, randomValues, roundF16, unpackF16 } from "../kernels/harness.ts";
 import { temporaryFolder, withHeader, writeFolder } from "../weights/checkpoint-files.ts";
 
@@ -68,8 +68,11 @@ const tree = {
   // 4.3 MB each under f32: more than one piece, odd in every direction.
   matrix: linear("matrix", 1033, 1037),
   plain: linear("plain", 5, 7, { bias: false }),
+  exact: linear("exact", 6, 9, { bias: false, keepsF32: true }),
   wide: table("wide", [1, 1031, 1051], [1031, 1051]),
   small: [norm("small.0", 9, 0.5), norm("small.1", 1, 0.25)],
+  root: rmsNorm("root", 11, 0.125),
+  picks: picked("picks", [5, 3], [4, 0, 0, 2, 4, 1]),
 } as const;
 
 for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
@@ -91,20 +94,21 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
       assert.ok(Math.abs(allocated - weightBytes(tree, type)) < 200, `${allocated} of ${weightBytes(tree, type)}`);
       assert.ok(told > 0);
       const of = (name: string) => values.get(name) ?? new Float32Array();
-      const rounded = type === "f16" ? roundF16 : (value: number) => value;
-      for (const [name, columns, inputs, matrix] of [
-        ["matrix", 1037, 1033, loaded.matrix],
-        ["plain", 7, 5, loaded.plain],
+      for (const [name, columns, inputs, matrix, kept] of [
+        ["matrix", 1037, 1033, loaded.matrix, type],
+        ["plain", 7, 5, loaded.plain, type],
+        ["exact", 9, 6, loaded.exact, "f32"],
       ] as const) {
         const [segment, ...others] = matrix.segments;
         assert.ok(segment && others.length === 0);
         const stride = Math.ceil(columns / 4) * 4;
         assert.deepEqual(segment.weight.shape, [inputs, stride]);
-        assert.equal(segment.weight.type, type);
+        assert.equal(segment.weight.type, kept);
         const weights = of(`${name}.weight`);
         expectSame(name, await valuesOf(segment.weight), (i) => {
           const column = i % stride;
-          return column < columns ? rounded(weights[column * inputs + Math.floor(i / stride)] ?? 0) : 0;
+          const value = weights[column * inputs + Math.floor(i / stride)] ?? 0;
+          return column < columns ? (kept === "f16" ? roundF16(value) : value) : 0;
         });
       }
       assert.equal(loaded.plain.bias, null);
@@ -115,6 +119,7 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
         ["small.0.bias", loaded.small[0]?.bias ?? null],
         ["small.1.weight", loaded.small[1]?.gain ?? null],
         ["small.1.bias", loaded.small[1]?.bias ?? null],
+        ["root.weight", loaded.root.gain],
       ];
       for (const [name, tensor] of exact) {
         assert.ok(tensor);
@@ -124,7 +129,11 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
         assert.equal(actual.length, expected.length);
         expectSame(name, actual, (i) => expected[i] ?? Number.NaN);
       }
-      assert.deepEqual([loaded.small[0]?.eps, loaded.small[1]?.eps], [0.5, 0.25]);
+      assert.deepEqual([loaded.small[0]?.eps, loaded.small[1]?.eps, loaded.root.eps], [0.5, 0.25, 0.125]);
+      assert.deepEqual(loaded.picks.shape, [6, 3]);
+      const rows = of("picks");
+      const wanted = tree.picks.picks.flatMap((row) => [...rows.subarray(3 * row, 3 * row + 3)]);
+      expectSame("picks", await valuesOf(loaded.picks), (i) => wanted[i] ?? Number.NaN);
       // What reading took stays with the device.
       const full = gpu.allocatedBytes;
       loader.release();

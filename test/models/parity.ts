@@ -6,7 +6,14 @@ import path from "node:path";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import { toPixels } from "../../src/image/pixels.ts";
 import type { LoadedModel } from "../../src/models/load-model.ts";
-import type { Activation, Dtype, Generation, ImageSettings, Pixels } from "../../src/stages.ts";
+import {
+  type Activation,
+  type Dtype,
+  defaultGeneration,
+  type Generation,
+  type ImageSettings,
+  type Pixels,
+} from "../../src/stages.ts";
 import { readSafetensorsHeader } from "../../src/weights/safetensors.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
 
@@ -60,8 +67,9 @@ export async function pixelsOf(image: string, settings: ImageSettings): Promise<
   return toPixels(await readFile(path.join(fixtures, "images", image)), settings);
 }
 
-export function generationOf({ generation }: ExpectedCase): Generation {
+export function generationOf({ generation }: Pick<ExpectedCase, "generation">): Generation {
   return {
+    ...defaultGeneration,
     maxNewTokens: generation.max_new_tokens,
     minNewTokens: generation.min_new_tokens,
     numBeams: generation.num_beams,

@@ -10,8 +10,9 @@ import type { GenerateRow } from "../../src/models/generate-row.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { type OptWeights, optLanguageModel } from "../../src/models/opt.ts";
 import { type OptConfig, optConfig } from "../../src/models/opt-config.ts";
-import type { Activation, Generation } from "../../src/stages.ts";
+import { type Activation, defaultGeneration, type Generation } from "../../src/stages.ts";
 import { packF16 } from "../kernels/harness.ts";
+import { optLogits } from "../reference/opt.ts";
 
 const folder = join(packageRoot, "test", "fixtures", "beam-search");
 
@@ -160,10 +161,34 @@ export async function loadTinyOpt(
 /** A fixture case's settings in our spelling. */
 export function generationOf({ generation }: Case): Generation {
   return {
+    ...defaultGeneration,
     maxNewTokens: generation.max_new_tokens,
     minNewTokens: generation.min_new_tokens,
     numBeams: generation.num_beams,
     lengthPenalty: generation.length_penalty,
     repetitionPenalty: generation.repetition_penalty,
   };
+}
+
+/** f64 logits after every position of image slots, text and further ids; for f32 fixtures. */
+export function logitsBehind(
+  { config, cases, tensors }: TinyOpt,
+  { prompt, textIds }: Pick<GenerateRow, "prompt" | "textIds">,
+  ids: readonly number[],
+): number[][] {
+  const values = [...new Float32Array(Uint8Array.from(prompt.bytes).buffer)];
+  const image = Array.from({ length: cases.queries }, (_, q) => values.slice(q * config.width, (q + 1) * config.width));
+  const reference = {
+    heads: config.heads,
+    layers: config.layers,
+    eps: config.normEps,
+    tensor: (name: string) => {
+      const found = tensors.get(name);
+      if (!found) throw new Error(`no tensor ${name}`);
+      return found;
+    },
+    round: (value: number) => value,
+    roundPosition: (value: number) => value,
+  };
+  return optLogits(reference, image, [...textIds, ...ids]);
 }

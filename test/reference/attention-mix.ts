@@ -8,6 +8,8 @@ export interface MixCase {
   readonly headWidth: number;
   /** (batch): how many keys of each item count; left out, all do. */
   readonly lengths?: readonly number[];
+  /** Query token r sees the key tokens 0 to r. */
+  readonly causal?: boolean;
   /** (batch, heads, queryTokens, keyTokens) */
   readonly weights: ArrayLike<number>;
   /** (batch, heads, queryTokens) */
@@ -21,10 +23,10 @@ export function attentionMixReference(given: MixCase): Float64Array {
   const { batch, queryTokens, keyTokens, heads, headWidth, weights, totals, v } = given;
   const y = new Float64Array(batch * queryTokens * heads * headWidth);
   for (let b = 0; b < batch; b++) {
-    const count = given.lengths?.[b] ?? keyTokens;
     for (let h = 0; h < heads; h++) {
       for (let r = 0; r < queryTokens; r++) {
         const row = (b * heads + h) * queryTokens + r;
+        const count = Math.min(given.lengths?.[b] ?? keyTokens, given.causal ? r + 1 : keyTokens);
         for (let d = 0; d < headWidth; d++) {
           let sum = 0;
           for (let t = 0; t < count; t++) {

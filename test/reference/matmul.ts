@@ -1,4 +1,4 @@
-// y = activation(x·W + b) + residual, in f64.
+// y = activation(x·W + b) * factor + residual, in f64.
 
 import { erf } from "./erf.ts";
 
@@ -11,14 +11,26 @@ export interface MatmulCase {
   /** (inputs, columns) */
   readonly weight: ArrayLike<number>;
   readonly bias?: ArrayLike<number> | undefined;
+  readonly factor?: ArrayLike<number> | undefined;
   readonly residual?: ArrayLike<number> | undefined;
-  readonly activation?: "none" | "gelu" | "relu";
+  readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu";
   /** Applied to every x before it is multiplied. */
   readonly round?: (value: number) => number;
 }
 
 export function matmulReference(given: MatmulCase): Float64Array {
-  const { rows, inputs, columns, x, weight, bias, residual, activation = "none", round = (value) => value } = given;
+  const {
+    rows,
+    inputs,
+    columns,
+    x,
+    weight,
+    bias,
+    factor,
+    residual,
+    activation = "none",
+    round = (value) => value,
+  } = given;
   const y = new Float64Array(rows * columns);
   for (let r = 0; r < rows; r++) {
     for (let c = 0; c < columns; c++) {
@@ -29,6 +41,11 @@ export function matmulReference(given: MatmulCase): Float64Array {
       if (bias) sum += bias[c] ?? Number.NaN;
       if (activation === "gelu") sum = (sum / 2) * (1 + erf(sum / Math.SQRT2));
       if (activation === "relu") sum = Math.max(sum, 0);
+      if (activation === "quick gelu") sum /= 1 + Math.exp(-1.702 * sum);
+      if (activation === "tanh gelu") {
+        sum = (sum / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (sum + 0.044715 * sum ** 3)));
+      }
+      if (factor) sum *= factor[r * columns + c] ?? Number.NaN;
       if (residual) sum += residual[r * columns + c] ?? Number.NaN;
       y[r * columns + c] = sum;
     }

@@ -1,12 +1,17 @@
 // Indexes of images as files: what is written is read, in pieces; what is damaged, foreign or of another model is refused.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { expectModel, ImageIndexWriter, type IndexModel, openImageIndex } from "../../src/search/vector-file.ts";
+import { codeSizes, Encoder } from "../../src/search/codes.ts";
+import { expectModel, expectType, openImageIndex } from "../../src/search/vector-file.ts";
+import type { IndexModel } from "../../src/search/vector-file-format.ts";
+import { ImageIndexWriter, isCoded, type WhenCoded } from "../../src/search/vector-file-writer.ts";
 import { packF16, randomValues } from "../kernels/harness.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "vector-file-"));
@@ -19,7 +24,12 @@ function imageOf(i: number) {
 }
 
 /** Indexes `count` images of random vectors. @returns their values */
-async function write(file: string, count: number, of: IndexModel = model): Promise<Float32Array> {
+async function write(
+  file: string,
+  count: number,
+  of: IndexModel = model,
+  coded: WhenCoded = "auto",
+): Promise<Float32Array> {
   const size = of.queries * of.width;
   const values = randomValues(count * size, 3);
   const before = await openImageIndex(file);
@@ -32,6 +42,7 @@ async function write(file: string, count: number, of: IndexModel = model): Promi
   await writer.commit(
     Array.from({ length: count }, (_, i) => imageOf(i)),
     before?.version ?? null,
+    coded,
   );
   return values;
 }
@@ -56,7 +67,7 @@ test("what was written is read: model, images, vectors", async () => {
   const index = (await openImageIndex(file)) ?? assert.fail("an index");
   assert.deepEqual(index.model, model);
   assert.deepEqual(
-    index.images,
+    [...index.images],
     Array.from({ length: 7 }, (_, i) => imageOf(i)),
   );
   assert.deepEqual(await valuesOf(file), { values: [...values], blocks: 1 });
@@ -103,7 +114,7 @@ test("a new version replaces the old one whole, or not at all", async () => {
 
 test("vectors of another size, images without vectors, and folders that are not there are refused", async () => {
   const writer = await ImageIndexWriter.create(join(folder, "refused"), model);
-  await assert.rejects(writer.add(new Uint8Array(56)), /expected vectors of 60 bytes, got 56/);
+  await assert.rejects(writer.add(new Uint8Array(56)), /expected vectors of 60 bytes an image, got 56/);
   await assert.rejects(writer.commit([imageOf(1)], null), /expected 0 images as vectors were added, got 1/);
   await writer.abandon();
   await assert.rejects(ImageIndexWriter.create(join(folder, "absent", "x"), model), {
@@ -128,6 +139,8 @@ test("a damaged index is refused wherever it is damaged, another file by what it
   const damaged = { name: "ImageIndexError", message: /expected an undamaged index, got .*; delete it and index/ };
   await assert.rejects(spoilt(flip(4096)), damaged); // the first vector
   await assert.rejects(spoilt(flip(4096 + 3 * 60 - 1)), damaged); // the last one
+  await assert.rejects(spoilt(flip(4096 + 3 * 60)), damaged); // the first check
+  await assert.rejects(spoilt(flip(4096 + 3 * 60 + 3 * 8 - 1)), damaged); // the last one
   await assert.rejects(spoilt(flip(good.length - 10)), damaged); // the list of images
   await assert.rejects(
     spoilt((bytes) => bytes.subarray(0, bytes.length - 4)),
@@ -136,6 +149,10 @@ test("a damaged index is refused wherever it is damaged, another file by what it
   await assert.rejects(
     spoilt((bytes) => Buffer.from(bytes.toString("latin1").replace('"dtype":"f32"', '"dtype":"f16"'), "latin1")),
     damaged,
+  );
+  await assert.rejects(
+    spoilt((bytes) => Buffer.from(bytes.toString("latin1").replace("index 2", "index 1"), "latin1")),
+    /expected a blipfleet image index 2, got a blipfleet image index 1; delete it and index the images again/,
   );
   const foreign = {
     name: "ImageIndexError",
@@ -168,4 +185,136 @@ test("vectors of another model, type or size are refused by name", () => {
         /^x\.index: expected an index made with mine \(\w{12}\) as f\d\d, got one made with org\/model \(abababababab\) as f32; use/,
     });
   }
+});
+
+test("vectors of another way of storing are refused by name", () => {
+  const given = { file: "x.index", stored: { ...storedOf, type: "int8" as const } };
+  expectType(given, "int8");
+  assert.throws(() => expectType(given, "f32"), {
+    name: "ImageIndexError",
+    message:
+      /^x\.index: expected an index with vectors in f32, got one in int8; leave --vectors out, or use another file$/,
+  });
+});
+
+const storedOf = {
+  ...{ file: "/x.index", version: null, images: 0, queries: 1, width: 1 },
+  ...{ vectors: 0, checks: 0, codes: null },
+};
+
+test("int8: each vector's direction, in a quarter of the room", async () => {
+  const file = join(folder, "whole");
+  const writer = await ImageIndexWriter.create(file, model, "int8");
+  assert.equal(writer.imageBytes, 15);
+  await writer.add(new Uint8Array(Int8Array.of(127, 0, 0, 0, 0, -3, 4, 0, 0, 0, 0, 0, 0, 0, 0).buffer));
+  await writer.commit([imageOf(0)], null);
+  const index = (await openImageIndex(file)) ?? assert.fail("an index");
+  assert.equal(index.stored.type, "int8");
+  const { values } = await valuesOf(file);
+  const expected = [1, 0, 0, 0, 0, -0.6, 0.8, 0, 0, 0, 0, 0, 0, 0, 0];
+  for (const [i, value] of values.entries()) assert.ok(Math.abs(value - (expected[i] ?? 9)) < 1e-7, `${values}`);
+});
+
+test("codes are as the basis makes them, small ones too, and are checked with it", async () => {
+  const file = join(folder, "coded");
+  const of = { ...model, queries: 18, width: 11 };
+  const values = await write(file, 40, of, "always");
+  const index = (await openImageIndex(file)) ?? assert.fail("an index");
+  const { codes } = index.stored;
+  const basis = index.basis ?? assert.fail("a basis");
+  if (codes === null) assert.fail("codes");
+  const { imageCodes, imageFactors } = codeSizes(basis);
+  const encoder = new Encoder(basis);
+  const bytes = await readFile(file);
+  for (let i = 0; i < 40; i++) {
+    const [wanted, factors] = [new Uint8Array(imageCodes), new Uint16Array(imageFactors / 2)];
+    encoder.encode(values.subarray(i * 198, (i + 1) * 198), wanted, factors);
+    const at: number = codes.codes + i * imageCodes;
+    assert.deepEqual(new Uint8Array(bytes.subarray(at, at + imageCodes)), wanted, `image ${i}`);
+    const from: number = codes.factors + i * imageFactors;
+    assert.deepEqual(bytes.subarray(from, from + imageFactors), Buffer.from(factors.buffer));
+  }
+  assert.deepEqual(await valuesOf(file), { values: [...values], blocks: 1 });
+  const basisStart = codes.checks + 8;
+  bytes[basisStart + 5] = (bytes[basisStart + 5] ?? 0) ^ 1;
+  await writeFile(file, bytes);
+  await assert.rejects(openImageIndex(file), /expected an undamaged index, got a basis of codes with another checksum/);
+});
+
+test("codes come with size, and only then", () => {
+  const large = { ...model, queries: 32, width: 256 };
+  assert.equal(isCoded(32767, large, "auto"), false);
+  assert.equal(isCoded(32768, large, "auto"), true);
+  assert.equal(isCoded(1_000_000, large, "never"), false);
+  assert.equal(isCoded(1, model, "always"), true);
+  assert.equal(isCoded(0, model, "always"), false);
+});
+
+/** A writer in a process of its own that adds images 0 to 4 and is killed. */
+async function killedRun(file: string): Promise<void> {
+  const script = `
+    import { ImageIndexWriter } from ${JSON.stringify(new URL("../../src/search/vector-file-writer.js", import.meta.url))};
+    const writer = await ImageIndexWriter.create(${JSON.stringify(file)}, ${JSON.stringify(model)});
+    for (let i = 0; i < 5; i++) {
+      const digest = i.toString(16).padStart(64, "0");
+      await writer.addNew(new Uint8Array(60).fill(i), { digest, images: ["/images/" + i] });
+    }
+    await writer.add(new Uint8Array(60).fill(77));
+    process.kill(process.pid, "SIGKILL");`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: "inherit" });
+  const [, signal] = await once(child, "close");
+  assert.equal(signal, "SIGKILL");
+}
+
+const partsIn = (where: string) => readdirSync(where).filter((name) => name.startsWith("."));
+
+test("what a run that was killed had encoded is taken over, up to what is whole, once", async () => {
+  const where = join(folder, "killed");
+  mkdirSync(where);
+  const file = join(where, "x.index");
+  await killedRun(file);
+  await killedRun(file);
+  assert.equal(partsIn(where).length, 4, "vectors and journal of each");
+  const [part = ""] = partsIn(where).filter((name) => name.endsWith(".part"));
+  const spoilt = await readFile(join(where, part));
+  spoilt[4096 + 60 * 3] = 99;
+  await writeFile(join(where, part), spoilt);
+
+  const other = await ImageIndexWriter.create(file, { ...model, digest: "cd".repeat(32) });
+  assert.deepEqual(await other.recover(new Set()), [], "nothing of another model");
+  await other.abandon();
+
+  const writer = await ImageIndexWriter.create(file, model);
+  const known = "1".padStart(64, "0");
+  const recovered = await writer.recover(new Set([known]));
+  assert.deepEqual(
+    recovered.map(({ images }) => images[0]).sort(),
+    ["/images/0", "/images/2", "/images/3", "/images/4"],
+    "the damaged image from the other run; none twice; none that is known",
+  );
+  await writer.commit(recovered, null);
+  assert.deepEqual(partsIn(where), []);
+  const bytes: number[] = [];
+  for await (const block of (await openImageIndex(file))?.blocks() ?? []) bytes.push(...block.bytes);
+  assert.deepEqual(
+    bytes,
+    recovered.flatMap(({ images }) => new Array(60).fill(Number(images[0]?.at(-1)))),
+  );
+});
+
+test("a version that cannot be put in place is left for the next run, one at work is nobody's", async () => {
+  const where = join(folder, "left");
+  mkdirSync(where);
+  const file = join(where, "x.index");
+  const late = await ImageIndexWriter.create(file, model);
+  await late.addNew(new Uint8Array(60).fill(7), imageOf(7));
+  await write(file, 1);
+  const meanwhile = await ImageIndexWriter.create(file, model);
+  assert.deepEqual(await meanwhile.recover(new Set()), [], "the other one is at work");
+  await meanwhile.abandon();
+  await assert.rejects(late.commit([imageOf(7)], null), /got another version/);
+  const next = await ImageIndexWriter.create(file, model);
+  assert.deepEqual(await next.recover(new Set()), [imageOf(7)]);
+  await next.abandon();
+  assert.deepEqual(partsIn(where), []);
 });

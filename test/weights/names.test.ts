@@ -1,11 +1,16 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
-import { blip2Config, blip2RetrievalConfig } from "../../src/models/blip-2-config.ts";
+import { blip2Config, blip2RetrievalConfig, blip2T5Config } from "../../src/models/blip-2-config.ts";
+import { type BlipConfig, blipConfig } from "../../src/models/blip-config.ts";
+import { clipConfig } from "../../src/models/clip-config.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
+import { blipCaptionNames, blipRetrievalNames, blipVqaNames } from "../../src/weights/names/blip.ts";
 import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
-import type { NamedTensor } from "../../src/weights/names/tensor-names.ts";
+import { blip2T5Names } from "../../src/weights/names/blip-2-t5.ts";
+import { clipNames } from "../../src/weights/names/clip.ts";
+import type { NamedTensor, NameTable } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
 
 function parameters(tensors: readonly NamedTensor[]): number {
@@ -62,6 +67,62 @@ for (const { name, width, total } of [
   });
 }
 
+/** What config.json of the published checkpoints with flan-t5 says beyond the class defaults. */
+function publishedT5(text: Record<string, unknown>): Record<string, unknown> {
+  return {
+    model_type: "blip-2",
+    image_token_index: 32100,
+    text_config: {
+      model_type: "t5",
+      num_layers: 24,
+      feed_forward_proj: "gated-gelu",
+      dense_act_fn: "gelu",
+      tie_word_embeddings: false,
+      decoder_start_token_id: 0,
+      bos_token_id: 1,
+      ...text,
+    },
+  };
+}
+
+for (const { name, text, total } of [
+  { name: "blip2-flan-t5-xl", text: { d_model: 2048, d_ff: 5120, num_heads: 32 }, total: 3_942_446_592 },
+  { name: "blip2-flan-t5-xxl", text: { d_model: 4096, d_ff: 10240, num_heads: 64 }, total: 12_229_596_672 },
+]) {
+  test(`${name}: names, shapes, 1291 tensors, ${total} parameters`, () => {
+    const { required, tied } = blip2T5Names(blip2T5Config(name, publishedT5(text)));
+    assert.equal(required.length + tied.length, 1291);
+    assert.equal(new Set([...required, ...tied].map((each) => each.name)).size, 1291, "no name twice");
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const { d_model: width, d_ff: ffn, num_heads: heads } = text;
+    const inner = heads * 64;
+    const expected: [string, number[]][] = [
+      ["language_projection.weight", [width, 768]],
+      ["language_model.shared.weight", [32128, width]],
+      ["language_model.lm_head.weight", [32128, width]],
+      ["language_model.encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", [32, heads]],
+      ["language_model.decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", [32, heads]],
+      ["language_model.encoder.block.23.layer.0.SelfAttention.q.weight", [inner, width]],
+      ["language_model.encoder.block.23.layer.1.DenseReluDense.wi_1.weight", [ffn, width]],
+      ["language_model.encoder.block.23.layer.1.layer_norm.weight", [width]],
+      ["language_model.encoder.final_layer_norm.weight", [width]],
+      ["language_model.decoder.block.23.layer.1.EncDecAttention.o.weight", [width, inner]],
+      ["language_model.decoder.block.23.layer.2.DenseReluDense.wo.weight", [width, ffn]],
+      ["language_model.decoder.block.23.layer.2.layer_norm.weight", [width]],
+    ];
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    assert.ok(!shapes.has("language_model.encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"));
+  });
+}
+
+test("T5 with a tied head: no head is needed, and one that is there is the embeddings' copy", () => {
+  const sizes = blip2T5Config("m", publishedT5({ tie_word_embeddings: true }));
+  const { required, tied } = blip2T5Names(sizes);
+  assert.ok(!required.some(({ name }) => name.includes("lm_head")));
+  assert.deepEqual(tied.at(-1), { name: "language_model.lm_head.weight", shape: [32128, 512] });
+});
+
 test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () => {
   const config = blip2RetrievalConfig("model", {
     model_type: "blip-2",
@@ -91,10 +152,70 @@ test("blip2-itm-vit-g: names, shapes, 809 tensors, 1172032258 parameters", () =>
   for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
 });
 
+for (const { name, json, tensors, count, widths } of [
+  { name: "clip-vit-base-patch32", json: {}, tensors: 398, count: 151_277_313, widths: [768, 32, 50, 512, 512] },
+  {
+    name: "clip-vit-large-patch14",
+    json: {
+      projection_dim: 768,
+      text_config: { hidden_size: 768, intermediate_size: 3072, num_attention_heads: 12 },
+      vision_config: {
+        ...{ hidden_size: 1024, intermediate_size: 4096, num_attention_heads: 16 },
+        ...{ num_hidden_layers: 24, patch_size: 14 },
+      },
+    },
+    tensors: 590,
+    count: 427_616_513,
+    widths: [1024, 14, 257, 768, 768],
+  },
+] as const) {
+  test(`${name}: names, shapes, ${tensors} tensors, ${count} parameters`, () => {
+    const { required, tied } = clipNames(clipConfig(name, { model_type: "clip", ...json }));
+    assert.equal(required.length, tensors);
+    assert.equal(new Set(required.map((each) => each.name)).size, tensors, "no name twice");
+    assert.deepEqual(tied, []);
+    assert.equal(parameters(required), count);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const [width, patch, tokens, textWidth, projection] = widths;
+    const expected: [string, number[]][] = [
+      ["logit_scale", []],
+      ["vision_model.embeddings.class_embedding", [width]],
+      ["vision_model.embeddings.patch_embedding.weight", [width, 3, patch, patch]],
+      ["vision_model.embeddings.position_embedding.weight", [tokens, width]],
+      ["vision_model.pre_layrnorm.weight", [width]],
+      ["vision_model.encoder.layers.11.self_attn.q_proj.bias", [width]],
+      ["vision_model.post_layernorm.bias", [width]],
+      ["visual_projection.weight", [projection, width]],
+      ["text_model.embeddings.token_embedding.weight", [49408, textWidth]],
+      ["text_model.embeddings.position_embedding.weight", [77, textWidth]],
+      ["text_model.encoder.layers.11.mlp.fc1.weight", [4 * textWidth, textWidth]],
+      ["text_model.final_layer_norm.weight", [textWidth]],
+      ["text_projection.weight", [projection, textWidth]],
+    ];
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    for (const key of [
+      "vision_model.embeddings.patch_embedding.bias",
+      "visual_projection.bias",
+      "text_projection.bias",
+    ]) {
+      assert.ok(!shapes.has(key), key);
+    }
+  });
+}
+
 for (const name of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
     const names = blip2OptNames(blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+for (const name of ["blip2-t5-tiny", "blip2-t5-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "models", name));
+    const names = blip2T5Names(blip2T5Config(name, (await readSettings(checkpoint, "config.json")) ?? {}));
     expectTensors(checkpoint, names);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });
@@ -108,5 +229,130 @@ for (const name of ["blip2-itm-tiny", "blip2-itm-half"]) {
     );
     expectTensors(checkpoint, names);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+for (const name of ["clip-tiny", "clip-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "clip", name));
+    const names = clipNames(clipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
+  });
+}
+
+const blipBase: [string, number[]][] = [
+  ["vision_model.embeddings.class_embedding", [1, 1, 768]],
+  ["vision_model.embeddings.position_embedding", [1, 577, 768]],
+  ["vision_model.embeddings.patch_embedding.weight", [768, 3, 16, 16]],
+  ["vision_model.encoder.layers.11.self_attn.qkv.bias", [2304]],
+  ["vision_model.post_layernorm.weight", [768]],
+];
+const decoderBase: [string, number[]][] = [
+  ["text_decoder.bert.embeddings.word_embeddings.weight", [30524, 768]],
+  ["text_decoder.bert.embeddings.position_embeddings.weight", [512, 768]],
+  ["text_decoder.bert.encoder.layer.11.attention.self.query.weight", [768, 768]],
+  ["text_decoder.bert.encoder.layer.11.crossattention.self.query.weight", [768, 768]],
+  ["text_decoder.bert.encoder.layer.11.crossattention.output.LayerNorm.bias", [768]],
+  ["text_decoder.bert.encoder.layer.11.intermediate.dense.weight", [3072, 768]],
+  ["text_decoder.cls.predictions.transform.dense.weight", [768, 768]],
+  ["text_decoder.cls.predictions.bias", [30524]],
+];
+const blipLarge = {
+  vision_config: { hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 24, num_attention_heads: 16 },
+};
+
+// Counts and totals as transformers 4.57.6 gives them for models built from these configurations.
+for (const { name, json, namesOf, count, total, expected } of [
+  {
+    name: "blip-image-captioning-base",
+    json: {},
+    namesOf: blipCaptionNames,
+    count: 473,
+    total: 223_971_644,
+    expected: [...blipBase, ...decoderBase],
+  },
+  {
+    name: "blip-image-captioning-large",
+    json: blipLarge,
+    namesOf: blipCaptionNames,
+    count: 617,
+    total: 446_290_492,
+    expected: [
+      ["vision_model.encoder.layers.23.self_attn.qkv.weight", [3072, 1024]],
+      ["text_decoder.bert.encoder.layer.0.crossattention.self.key.weight", [768, 1024]],
+      ["text_decoder.bert.encoder.layer.0.attention.self.key.weight", [768, 768]],
+    ],
+  },
+  {
+    name: "blip-vqa-base",
+    json: {},
+    namesOf: blipVqaNames,
+    count: 789,
+    total: 361_230_140,
+    expected: [...blipBase, ...decoderBase, ["text_encoder.embeddings.word_embeddings.weight", [30524, 768]]],
+  },
+  {
+    name: "blip-itm-base",
+    json: {},
+    namesOf: blipRetrievalNames,
+    count: 472,
+    total: 223_744_258,
+    expected: [
+      ...blipBase,
+      ["text_encoder.encoder.layer.11.crossattention.self.value.weight", [768, 768]],
+      ["vision_proj.weight", [256, 768]],
+      ["text_proj.bias", [256]],
+      ["itm_head.weight", [2, 768]],
+    ],
+  },
+] as {
+  name: string;
+  json: Record<string, unknown>;
+  namesOf: (config: BlipConfig) => NameTable;
+  count: number;
+  total: number;
+  expected: [string, number[]][];
+}[]) {
+  test(`${name}: names, shapes, ${count} tensors, ${total} parameters`, () => {
+    const { required, tied } = namesOf(blipConfig(name, json));
+    assert.equal(required.length + tied.length, count);
+    assert.equal(new Set([...required, ...tied].map((each) => each.name)).size, count, "no name twice");
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    for (const [key, shape] of expected) assert.deepEqual(shapes.get(key), shape, key);
+    assert.ok(!shapes.has("text_decoder.bert.encoder.layer.12.intermediate.dense.weight"));
+  });
+}
+
+test("the head's copies may be there where it is tied; where it is not, its matrix must be", () => {
+  const head = "text_decoder.cls.predictions.decoder";
+  for (const tied of [true, false]) {
+    const names = blipCaptionNames(blipConfig("m", { text_config: { tie_word_embeddings: tied } }));
+    const weight = { name: `${head}.weight`, shape: [30524, 768] };
+    const bias = { name: `${head}.bias`, shape: [30524] };
+    assert.deepEqual(names.tied, tied ? [weight, bias] : [bias]);
+    assert.equal(
+      names.required.some(({ name }) => name === weight.name),
+      !tied,
+    );
+    assert.ok(names.required.some(({ name }) => name === "text_decoder.bert.embeddings.word_embeddings.weight"));
+  }
+});
+
+for (const [name, namesOf] of [
+  ["blip-caption-tiny", blipCaptionNames],
+  ["blip-caption-half", blipCaptionNames],
+  ["blip-vqa-tiny", blipVqaNames],
+  ["blip-vqa-half", blipVqaNames],
+  ["blip-itm-tiny", blipRetrievalNames],
+  ["blip-itm-half", blipRetrievalNames],
+] as const) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "blip", name));
+    const names = namesOf(blipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {}));
+    expectTensors(checkpoint, names);
+    const held = [...names.required, ...(name === "blip-caption-tiny" ? names.tied : [])].map((each) => each.name);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), held.sort());
   });
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { test } from "node:test";
-import { readPieces, readSafetensorsHeader } from "../../src/weights/safetensors.ts";
+import { readPieces, readSafetensorsHeader, readScalar } from "../../src/weights/safetensors.ts";
 import { fixtures } from "../fixture-files.ts";
 import { safetensors, temporaryFolder, withHeader } from "./checkpoint-files.ts";
 
@@ -152,4 +152,35 @@ test("pieces are whole rows, at most as large as asked, and together the tensor"
     parts.push(Buffer.from(bytes));
   }
   assert.ok(Buffer.concat(parts).equals(whole[0] ?? Buffer.alloc(0)), "rows longer than a piece come in several");
+});
+
+test("one number of any float type; anything else is refused by name", async () => {
+  const file = path.join(folder, "scalar.bin");
+  const bytes = (hex: string) => Buffer.from(hex, "hex");
+  for (const [dtype, hex, value] of [
+    ["F32", "00006040", 3.5],
+    ["BF16", "6c40", 3.6875],
+    ["F16", "0043", 3.5],
+    ["F16", "ff7b", 65504],
+    ["F16", "01c0", -2.001953125],
+    ["F16", "0180", -(2 ** -24)],
+    ["F16", "00fc", Number.NEGATIVE_INFINITY],
+  ] as const) {
+    const content = Buffer.concat([bytes("7777"), bytes(hex), bytes("77")]);
+    await writeFile(file, content);
+    const stored = { name: "scale", dtype, shape: [], file, start: 2, bytes: hex.length / 2 };
+    assert.equal(await readScalar(stored), value, `${dtype} ${hex}`);
+  }
+  for (const [dtype, size] of [
+    ["I32", 4],
+    ["F32", 8],
+    ["F16", 4],
+  ] as const) {
+    const stored = { name: "scale", dtype, shape: [], file, start: 0, bytes: size };
+    await writeFile(file, Buffer.alloc(16));
+    await assert.rejects(readScalar(stored), {
+      name: "WeightsError",
+      message: /scale: .*one F32, F16 or BF16, got \d bytes of/s,
+    });
+  }
 });

@@ -1,7 +1,7 @@
 // One answer wherever it is made: in this process, by a fused worker, and by three workers with one stage each.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -12,6 +12,7 @@ import { Fleet, runCommand } from "./fleet.ts";
 import { writeManifest, writePictures } from "./pictures.ts";
 
 const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny");
+const withoutQuery = join(packageRoot, "test", "fixtures", "blip", "blip-vqa-tiny");
 const distinct = 100;
 const asked = ["--model", model, "--dtype", "f32", "--max-new-tokens", "8"];
 
@@ -57,6 +58,39 @@ async function runJob(jobId: string, topology: "fused" | "split"): Promise<strin
   return fleet.must(["job", "export", jobId]);
 }
 
+test("a model without a query stage: questions in this process, and by two workers with one stage each", async () => {
+  const [image = "", other = ""] = paths;
+  const questions = ["how many cats are there?", "red"];
+  const flags = ["--model", withoutQuery, "--dtype", "f32", "--max-new-tokens", "8"];
+  const local = await runCommand(["ask", image, ...questions, ...flags, "--format", "jsonl"]);
+  assert.equal(local.status, 0, local.stderr);
+  await fleet.nats.restart({ empty: true });
+  const parts = [];
+  for (const stage of ["encode", "generate"] as const) {
+    parts.push(await fleet.worker({ model: withoutQuery, stages: [stage] }));
+  }
+  const list = join(images, "questions.jsonl");
+  const items = [...questions.map((prompt) => ({ image, prompt })), { image: other, prompt: "red" }];
+  await writeFile(list, items.map((item) => `${JSON.stringify(item)}\n`).join(""));
+  const submit = ["job", "submit", list, "--id", "no-query", "--task", "ask", ...flags];
+  const split = await fleet.run([...submit, "--topology", "split"]);
+  assert.equal(split.status, 2);
+  assert.match(
+    split.stderr,
+    /--topology split: expected a model whose query is a stage of its own, got .*blip-vqa-tiny, /,
+  );
+  const caption = await fleet.run(["job", "submit", image, "--id", "wrong-task", ...flags]);
+  assert.equal(caption.status, 2);
+  assert.match(caption.stderr, /expected a model that captions images, got BlipForQuestionAnswering, /);
+  await fleet.must(submit);
+  await fleet.must(["job", "watch", "no-query"]);
+  const exported = answers(await fleet.must(["job", "export", "no-query"]));
+  assert.deepEqual(exported.slice(0, 2), answers(local.stdout));
+  assert.equal(exported.length, 3);
+  assert.deepEqual(await stored(), { features: 2 });
+  for (const part of parts) assert.equal(await part.stop(), 0, part.log);
+});
+
 /** The part of a line that is the same for `caption` and a job. */
 function answers(jsonl: string): string[] {
   return jsonl
@@ -72,6 +106,7 @@ test("200 images, half of them repeated: local, fused and split runs give the sa
   const local = await runCommand(["caption", ...paths, ...paths, ...asked, "--format", "jsonl"]);
   assert.equal(local.status, 0, local.stderr);
 
+  await fleet.nats.restart({ empty: true });
   const all = await fleet.worker({ model });
   const fused = await runJob("fused", "fused");
   assert.deepEqual(await stored(), { prompt: distinct });

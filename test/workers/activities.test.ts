@@ -1,31 +1,32 @@
 // Activities alone, in Temporal's mock environment: resuming, first writer wins, what is whose mistake.
 
 import assert from "node:assert/strict";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, test } from "node:test";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { ApplicationFailure, CancelledFailure } from "@temporalio/common";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { DefaultLogger } from "@temporalio/worker";
 import { planManifest } from "../../src/jobs/manifest.ts";
 import { readResults, stageObjectName } from "../../src/jobs/results.ts";
 import { rootCheck } from "../../src/jobs/roots.ts";
-import { openStore } from "../../src/jobs/store.ts";
+import { openStore, sha256 } from "../../src/jobs/store.ts";
 import { PromptStoreError, PromptStoreUnavailableError } from "../../src/messages/errors.ts";
-import { type Asked, type ChunkIdentity, defaultGeneration, type GenerateInput } from "../../src/messages/job.ts";
+import type { Asked, ChunkIdentity, GenerateInput } from "../../src/messages/job.ts";
 import { type MemoryPromptStore, memoryPromptStore } from "../../src/messages/memory-prompt-store.ts";
-import { encodeOne } from "../../src/workers/activities/answer.ts";
+import { defaultGeneration } from "../../src/stages.ts";
+import { encodeOne, generateOne, queryOne } from "../../src/workers/activities/answer.ts";
 import { encode, query } from "../../src/workers/activities/encode.ts";
 import { generate } from "../../src/workers/activities/generate.ts";
 import { InFlight } from "../../src/workers/activities/in-flight.ts";
-import { fold } from "../../src/workers/activities/jobs.ts";
+import { fold, plan } from "../../src/workers/activities/jobs.ts";
 import { toFailure } from "../../src/workers/activities/mistakes.ts";
 import type { Serving } from "../../src/workers/activities/serving.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
 import { gate } from "../workflows/rig.ts";
-import { type FakeStages, fakeCard, fakeStages } from "./fake-stages.ts";
+import { type FakeStages, fakeCard, fakeStages, featuresCard } from "./fake-stages.ts";
 
 const folder = temporaryFolder();
 const images = join(folder, "images");
@@ -103,6 +104,32 @@ test("encode resumes by asking the prompt store", async () => {
   assert.equal(first.prompts.messages.size, 40);
   assert.deepEqual([outcome.made, outcome.reused], [40 - 10, 10]);
   assert.equal(rows(second.stages, "encodeAndQuery"), 30);
+});
+
+test("what samples is told which image it is about; settings that a job leaves out have their defaults", async () => {
+  for (const topology of ["fused", "split"] as const) {
+    const chunk = await aChunk();
+    const served = serving();
+    const sampled: Asked = { ...asked(topology), generation: { doSample: true, seed: 3 } };
+    const input = { ...chunk, asked: sampled, round: 0, missing: null };
+    const encoded = (await run(() => encode(served, input))).committed;
+    const prompts = topology === "fused" ? encoded : (await run(() => query(served, { ...input, encoded }))).committed;
+    await run(() => generate(served, { ...chunk, asked: sampled, round: 0, prompts: [prompts], last: false }));
+    const digests = Array.from({ length: 40 }, (_, i) => sha256(Buffer.from(`image ${i}`)));
+    assert.deepEqual(served.stages.texts.map(({ image }) => image).sort(), digests.sort(), topology);
+    const generation = { ...defaultGeneration, doSample: true, seed: 3 };
+    assert.deepEqual(served.stages.texts[0]?.generation, generation);
+
+    const image = pathToFileURL(join(images, "07.jpg")).href;
+    const ref = await run(() => encodeOne(served, { asked: sampled, image, overwrite: false }));
+    const queried =
+      topology === "fused"
+        ? ref
+        : await run(() => queryOne(served, { asked: sampled, encoded: ref, overwrite: false }));
+    assert.ok("prompt" in queried);
+    await run(() => generateOne(served, { asked: sampled, ...queried }));
+    assert.deepEqual(served.stages.texts.at(-1), { generation, image: sha256(Buffer.from("image 7")) });
+  }
 });
 
 test("two activities that want the same images encode each once", async () => {
@@ -266,6 +293,62 @@ test("split: query makes of features what fused makes at once, and says which fe
   const name = stageObjectName(0, "generate");
   const [a, b] = await Promise.all([openStore(fusedChunk.folder).find(name), openStore(splitChunk.folder).find(name)]);
   assert.equal(a?.sha256, b?.sha256);
+});
+
+test("without a query stage the features are what generate reads, fused and split alike", async () => {
+  const stages = () => fakeStages(0, async () => {}, featuresCard);
+  const [fusedChunk, splitChunk] = [await aChunk(), await aChunk()];
+  const fused = serving(stages());
+  const { outcome } = await generated(fused, fusedChunk);
+  assert.deepEqual([outcome.result?.done, outcome.result?.failed], [40, 0]);
+  const split = serving(stages(), { prompts: fused.prompts });
+  const request = { ...splitChunk, asked: asked("split"), round: 0, missing: null };
+  const reused = await run(() => encode(split, request));
+  assert.deepEqual([reused.made, reused.reused], [0, 40], "what one topology made serves the other");
+
+  const [lost = ""] = fused.prompts.messages.keys();
+  fused.prompts.messages.delete(lost);
+  const queried = await run(() => query(split, { ...request, encoded: reused.committed }));
+  const input = { ...splitChunk, asked: asked("split"), round: 0, prompts: [queried.committed], last: false };
+  const { missing } = await run(() => generate(split, input));
+  assert.deepEqual([missing.absent.length, missing.damaged.length], [1, 0]);
+  const round = { ...request, round: 1, missing };
+  const encodedAgain = await run(() => encode(split, round));
+  const queriedAgain = await run(() => query(split, { ...round, encoded: encodedAgain.committed }));
+  assert.deepEqual([encodedAgain.made, queriedAgain.made], [1, 0]);
+  const prompts = [queried.committed, queriedAgain.committed];
+  assert.ok((await run(() => generate(split, { ...input, round: 1, prompts }))).result);
+
+  const kinds = [...fused.prompts.messages.values()].map(({ headers }) => headers["Blipfleet-Kind"]);
+  assert.deepEqual([kinds.length, ...new Set(kinds)], [40, "features"]);
+  const done = [...fused.stages.rows, ...split.stages.rows].map(({ stage }) => stage);
+  assert.deepEqual([...new Set(done)].sort(), ["encode", "generate"]);
+  const name = stageObjectName(0, "generate");
+  const [a, b] = await Promise.all([openStore(fusedChunk.folder).find(name), openStore(splitChunk.folder).find(name)]);
+  assert.equal(a?.sha256, b?.sha256);
+});
+
+test("a model that is of no use for the task is refused when the job is planned, and at every stage's end", async () => {
+  const served = serving(fakeStages(0, async () => {}, featuresCard));
+  const chunk = await aChunk();
+  const { jobId, folder: place } = chunk;
+  const wrong: Asked = { ...asked(), task: "ask", prompt: "what?" };
+  const refused = (error: unknown) => {
+    assert.ok(error instanceof Error);
+    assert.equal(error.name, "UnsupportedModelError");
+    assert.match(error.message, /^fake: expected a model that answers questions, got BlipForConditionalGeneration, /);
+    const failure = toFailure(error);
+    assert.ok(failure instanceof ApplicationFailure && failure.nonRetryable);
+    return true;
+  };
+  const source = pathToFileURL(images).href;
+  const planned = { jobId, source, asked: wrong, itemsInFlight: 8, attempt: 0, folder: `${place}-never`, previous: [] };
+  await assert.rejects(
+    run(() => plan(planned, { roots, servings: [served] })),
+    refused,
+  );
+  assert.ok(!existsSync(fileURLToPath(planned.folder)), "a job that cannot be planned leaves no folder");
+  await assert.rejects(generated(served, chunk, { asked: wrong }), refused);
 });
 
 test("every class goes where it belongs", async () => {

@@ -7,7 +7,7 @@ import type { RowProgram, RowResult } from "../../src/gpu/row-program.ts";
 import type { GenerateRow } from "../../src/models/generate-row.ts";
 import type { Activation, Pixels } from "../../src/stages.ts";
 import type { LoadOptions, OpenedModel } from "../../src/workers/gpu-models.ts";
-import type { ModelKind, ModelRequest } from "../../src/workers/gpu-protocol.ts";
+import type { ModelRequest } from "../../src/workers/gpu-protocol.ts";
 
 /** First text ids that do harm instead of being counted from. */
 export const harm = { loseDevice: 9001, failRow: 9002, crashThread: 9003, loseDeviceLater: 9004 } as const;
@@ -112,12 +112,7 @@ function generateProgram(gpu: Gpu): RowProgram<GenerateRow, number[]> {
   };
 }
 
-export async function loadModel(
-  gpu: Gpu,
-  request: ModelRequest,
-  _kind: ModelKind,
-  { onProgress }: LoadOptions,
-): Promise<OpenedModel> {
+export async function loadModel(gpu: Gpu, request: ModelRequest, { onProgress }: LoadOptions): Promise<OpenedModel> {
   onProgress({ phase: "upload", what: request.ref, done: 1, total: 2 });
   if (request.ref === "missing") throw new FakeModelError("missing: expected a checkpoint, got none");
   const all = { encode: encodeProgram(gpu), generate: generateProgram(gpu) };
@@ -130,6 +125,7 @@ export async function loadModel(
       dtype: request.dtype,
       image: { height: 2, width: 2, resample: "bicubic", rescale: 1 / 255, mean: [0, 0, 0], std: [1, 1, 1] },
       features: [1, size],
+      handsOver: "prompt",
       prompt: [1, size],
       maxPositions: 4096,
     },

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { ImageError } from "../../src/image/image-error.ts";
-import type { Activation, ModelCard, Pixels, RowOptions, Stages } from "../../src/stages.ts";
+import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../../src/stages.ts";
 
 export const fakeCard: ModelCard = {
   ref: "fake",
@@ -21,29 +21,49 @@ export const fakeCard: ModelCard = {
     std: [0.5, 0.5, 0.5],
   },
   features: [4, 8],
+  handsOver: "prompt",
   prompt: [2, 4],
   maxPositions: 64,
 };
 
+/** Of a model without a query stage. */
+export const featuresCard: ModelCard = {
+  ...fakeCard,
+  family: "blip-caption",
+  handsOver: "features",
+  prompt: fakeCard.features,
+};
+
 export interface FakeStages extends Stages {
+  /** What generate was asked for, in order. */
+  readonly texts: { readonly generation: Generation; readonly image: string | undefined }[];
   /** Rows by stage, in order of their start. */
   readonly rows: { readonly stage: "encode" | "query" | "encodeAndQuery" | "generate"; readonly priority: string }[];
 }
 
 /** @param rowMs how long a row of any stage takes */
-export function fakeStages(rowMs = 0, onRow: (stage: string) => Promise<void> = async () => {}): FakeStages {
+export function fakeStages(
+  rowMs = 0,
+  onRow: (stage: string) => Promise<void> = async () => {},
+  card: ModelCard = fakeCard,
+): FakeStages {
   const rows: FakeStages["rows"] = [];
+  const texts: FakeStages["texts"] = [];
   const row = async (stage: FakeStages["rows"][number]["stage"], options: RowOptions = {}) => {
     rows.push({ stage, priority: options.priority ?? "batch" });
     await onRow(stage);
     if (rowMs > 0) await delay(rowMs, undefined, options.signal ? { signal: options.signal } : {});
     options.signal?.throwIfAborted();
   };
-  const encode = (pixels: Pixels) => activation("features", fakeCard.features, bytesOf(pixels.data));
-  const query = (features: Activation) => activation("prompt", fakeCard.prompt, features.bytes);
+  const encode = (pixels: Pixels) => activation("features", card.features, bytesOf(pixels.data));
+  const query = (features: Activation) => {
+    if (card.handsOver === "features") throw new Error("expected no query of a model that has none, got one");
+    return activation("prompt", card.prompt, features.bytes);
+  };
   return {
-    card: fakeCard,
+    card,
     rows,
+    texts,
     async toPixels(image) {
       const text = Buffer.from(image).toString("latin1");
       if (text === "" || text.startsWith("not an image")) throw new ImageError("image: expected an image, got none");
@@ -74,8 +94,12 @@ export function fakeStages(rowMs = 0, onRow: (stage: string) => Promise<void> = 
     },
     async generate(prompt, textIds, generation, options) {
       await row("generate", options);
+      texts.push({ generation, image: options?.image });
       const seed = createHash("sha256").update(prompt.bytes).update(Uint8Array.from(textIds)).digest();
       return [...seed.subarray(0, Math.min(6, generation.maxNewTokens))];
+    },
+    async rank(_prompt, _textIds, answers) {
+      return answers.map((ids) => -ids.length);
     },
     async detokenize(ids) {
       return Buffer.from(ids).toString("hex");

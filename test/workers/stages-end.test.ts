@@ -15,11 +15,12 @@ after(() => rmSync(cacheFolder, { recursive: true }));
 async function run(lines: string, env: Record<string, string> = {}) {
   const code = `
     import { openStagesGroup, openStages } from ${JSON.stringify(new URL("../../src/workers/stages.js", import.meta.url).href)};
+    import { defaultGeneration } from ${JSON.stringify(new URL("../../src/stages.js", import.meta.url).href)};
     const models = ${JSON.stringify(new URL("./fake-models.js", import.meta.url).href)};
     const options = { cacheFolder: ${JSON.stringify(cacheFolder)}, models, ioThreads: 1 };
     const request = { ref: "fake", dtype: "f32" };
     const prompt = { kind: "prompt", type: "f32", shape: [1, 12], bytes: new Uint8Array(48) };
-    const count = (steps) => ({ maxNewTokens: steps });
+    const count = (steps) => ({ ...defaultGeneration, maxNewTokens: steps });
     const report = (promise) => promise.then((value) => console.log("value", value), (error) => console.log(error.name + ": " + error.message));
     ${lines}`;
   const script = join(cacheFolder, "script.mjs");

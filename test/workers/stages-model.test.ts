@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { packageRoot } from "../../src/gpu/package-root.ts";
+import { defaultGeneration } from "../../src/stages.ts";
 import { openStagesGroup } from "../../src/workers/stages.ts";
 
 interface Case {
@@ -37,6 +38,7 @@ test("all cases at once give the ids and texts of transformers, in shared batche
       const pixels = await stages.toPixels(readFileSync(join(fixtures, "images", image)));
       const made = await stages.encodeAndQuery(pixels);
       const ids = await stages.generate(made, await stages.tokenize(prompt), {
+        ...defaultGeneration,
         maxNewTokens: generation.max_new_tokens ?? Number.NaN,
         minNewTokens: generation.min_new_tokens ?? Number.NaN,
         numBeams: generation.num_beams ?? Number.NaN,

@@ -104,7 +104,10 @@ export function qFormerNames({ qFormer, queries }: Pick<Blip2OptSizes, "qFormer"
 }
 
 /** `language_projection.*` */
-export function projectionNames({ qFormer, text }: Pick<Blip2OptSizes, "qFormer" | "text">) {
+export function projectionNames({
+  qFormer,
+  text,
+}: Pick<Blip2OptSizes, "qFormer"> & { readonly text: { readonly width: number } }) {
   return linear("language_projection", qFormer.width, text.width);
 }
 

@@ -14,6 +14,8 @@ export interface LinearNames {
   readonly bias: NamedTensor | null;
   readonly inputs: number;
   readonly columns: number;
+  /** Stays f32 under every --dtype, and so does what is multiplied with it. Left out: as --dtype says. */
+  readonly keepsF32?: true;
 }
 
 /** A Norm: gain and bias (width). */
@@ -24,6 +26,20 @@ export interface NormNames {
   readonly eps: number;
 }
 
+/** An RmsNorm: gain (width). */
+export interface RmsNormNames {
+  readonly kind: "rms-norm";
+  readonly gain: NamedTensor;
+  readonly eps: number;
+}
+
+/** Rows of a (rows, width) tensor, the same one more than once perhaps: (picks, width) on the GPU, f32 under every --dtype. */
+export interface PickedNames {
+  readonly kind: "picked";
+  readonly stored: NamedTensor;
+  readonly picks: readonly number[];
+}
+
 /** A tensor that stays f32 under every --dtype; `shape` is the one on the GPU, of as many elements. */
 export interface TableNames {
   readonly kind: "table";
@@ -31,22 +47,34 @@ export interface TableNames {
   readonly shape: readonly number[];
 }
 
-export type NameLeaf = LinearNames | NormNames | TableNames;
+export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames;
 export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
 
-export function linear(key: string, inputs: number, columns: number, options: { bias?: boolean } = {}): LinearNames {
+export function linear(
+  key: string,
+  inputs: number,
+  columns: number,
+  options: { bias?: boolean; keepsF32?: true } = {},
+): LinearNames {
   return {
     kind: "linear",
     weight: { name: `${key}.weight`, shape: [columns, inputs] },
     bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [columns] } : null,
     inputs,
     columns,
+    ...(options.keepsF32 && { keepsF32: true }),
   };
 }
 
 /** A convolution whose stride is its kernel: a Linear over unfolded patches (channels, height, width). */
-export function patchLinear(key: string, channels: number, patch: number, columns: number): LinearNames {
-  const plain = linear(key, channels * patch * patch, columns);
+export function patchLinear(
+  key: string,
+  channels: number,
+  patch: number,
+  columns: number,
+  options: { bias?: boolean } = {},
+): LinearNames {
+  const plain = linear(key, channels * patch * patch, columns, options);
   return { ...plain, weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
 }
 
@@ -57,6 +85,14 @@ export function norm(key: string, width: number, eps: number): NormNames {
     bias: { name: `${key}.bias`, shape: [width] },
     eps,
   };
+}
+
+export function rmsNorm(key: string, width: number, eps: number): RmsNormNames {
+  return { kind: "rms-norm", gain: { name: `${key}.weight`, shape: [width] }, eps };
+}
+
+export function picked(name: string, stored: readonly number[], picks: readonly number[]): PickedNames {
+  return { kind: "picked", stored: { name, shape: stored }, picks };
 }
 
 export function table(name: string, stored: readonly number[], shape: readonly number[] = stored): TableNames {
@@ -83,6 +119,7 @@ export function tensorsOf(tree: NameTree): readonly NamedTensor[] {
   return leavesOf(tree).flatMap((leaf) => {
     if (leaf.kind === "linear") return leaf.bias ? [leaf.weight, leaf.bias] : [leaf.weight];
     if (leaf.kind === "norm") return [leaf.gain, leaf.bias];
+    if (leaf.kind === "rms-norm") return [leaf.gain];
     return [leaf.stored];
   });
 }

@@ -54,22 +54,20 @@ export async function encodeOne(serving: Serving, input: EncodeOneInput): Promis
 
 export async function queryOne(serving: Serving, input: QueryOneInput): ReturnType<AnswerActivities["queryOne"]> {
   const { prompt, features } = input.encoded;
-  if (features === undefined) return { prompt };
+  if (features === undefined) return input.encoded;
   const outcome = await atOnce(serving, "query", (row) =>
     queryFeatures(serving, { prompt, features }, input.overwrite, row),
   );
   if ("missing" in outcome) return outcome;
   serving.metrics.item("query", outcome.made ? "made" : "reused");
-  return { prompt, features };
+  return input.encoded;
 }
 
 export async function generateOne(
   serving: Serving,
   input: GenerateOneInput,
 ): ReturnType<AnswerActivities["generateOne"]> {
-  const generated = await atOnce(serving, "generate", (row) =>
-    generateText(serving, input.asked, null, input.prompt, row),
-  );
+  const generated = await atOnce(serving, "generate", (row) => generateText(serving, input.asked, null, input, row));
   if (!("missing" in generated)) serving.metrics.item("generate", "made");
   return generated;
 }

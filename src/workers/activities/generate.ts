@@ -66,7 +66,7 @@ async function textOf(
   if (line === undefined) return { missing: "absent" };
   if ("error" in line) return failed(line.error);
   try {
-    const generated = await generateText(serving, asked, item.prompt, line.prompt, { signal });
+    const generated = await generateText(serving, asked, item.prompt, line, { signal });
     if (!("missing" in generated)) {
       run.count("made");
       return { result: { ...named, status: "done", ...(question === null ? {} : { question }), ...generated } };

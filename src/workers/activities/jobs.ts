@@ -8,9 +8,11 @@ import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
 import type { ChunkReport, ChunkStanding, Committed, ManifestRef } from "../../messages/job.ts";
+import { expectServes } from "../../models/families.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
 import { withHeartbeats } from "./heartbeats.ts";
+import { purposeOfTask } from "./model-text.ts";
 import { activationBytes } from "./prompt-names.ts";
 import type { Serving } from "./serving.ts";
 
@@ -22,13 +24,14 @@ export interface Planning {
 
 /**
  * Commit the manifest and check that the prompts in flight fit the store; only a worker that has the job's model can.
- * @throws ManifestError, PathError, StoreError, PromptStoreError
+ * @throws ManifestError, PathError, StoreError, PromptStoreError, UnsupportedModelError
  */
 export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
-  const manifest = await planItems(input, roots);
   const { asked, itemsInFlight } = input;
   const { digest, dtype } = asked.model;
   const serving = servings.find(({ stages: { card } }) => card.digest === digest && card.dtype === dtype);
+  if (serving !== undefined) expectServes(serving.stages.card, purposeOfTask[asked.task]);
+  const manifest = await planItems(input, roots);
   if (serving === undefined) return manifest;
   const { card } = serving.stages;
   const features = asked.topology === "split" ? activationBytes("features", card) : 0;

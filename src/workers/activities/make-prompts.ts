@@ -18,6 +18,8 @@ export interface EncodeRequest {
 export interface Encoded {
   readonly prompt: string;
   readonly features?: string;
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly image: string;
   /** False when it was there already. */
   readonly made: boolean;
 }
@@ -32,7 +34,8 @@ export async function encodeImage(serving: Serving, request: EncodeRequest, row:
   const names = promptNames(bytes, stages.card);
   const isFused = request.topology === "fused";
   const target = isFused ? names.prompt : names.features;
-  const keys = { prompt: names.prompt.key, ...(isFused ? {} : { features: names.features.key }) };
+  const { image } = names;
+  const keys = { prompt: names.prompt.key, ...(isFused ? {} : { features: names.features.key }), image };
   const { overwrite } = request;
   let made = false;
   await publishing.once(`${target.key} ${overwrite}`, async () => {

@@ -2,7 +2,7 @@
 
 import { answerFrom } from "../../answer.ts";
 import type { Asked } from "../../messages/job.ts";
-import type { RowOptions } from "../../stages.ts";
+import { defaultGeneration, type RowOptions } from "../../stages.ts";
 import { keyOf } from "./make-prompts.ts";
 import { QuestionError } from "./mistakes.ts";
 import { modelText } from "./model-text.ts";
@@ -14,17 +14,23 @@ export interface Generated {
   readonly token_ids: readonly number[];
 }
 
+/** An item's prompt in the store, and its image. */
+export interface Prompted {
+  readonly prompt: string;
+  readonly image?: string;
+}
+
 /**
- * @param prompt key in the store
+ * @param prompted key in the store, and the digest of the image, which sampling needs
  * @param own the item's own question or prompt; it goes before the job's
  * @returns the text, or why the prompt is not to be had
- * @throws QuestionError, TokenizerError, PromptStoreUnavailableError
+ * @throws QuestionError, TokenizerError, UnsupportedModelError, PromptStoreUnavailableError
  */
 export async function generateText(
   serving: Serving,
   asked: Asked,
   own: string | null,
-  prompt: string,
+  { prompt, image }: Prompted,
   row: RowOptions,
 ): Promise<Generated | { readonly missing: "absent" | "damaged" }> {
   const { stages, prompts } = serving;
@@ -33,8 +39,10 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const read = modelText(stages.card.family, asked.task, questionOf(asked, own));
-  const { text, tokenIds } = await answerFrom(stages, activation, read, asked.generation, row);
+  const read = modelText(stages.card, asked.task, questionOf(asked, own));
+  const generation = { ...defaultGeneration, ...asked.generation };
+  const options = { ...row, ...(image !== undefined && { image }) };
+  const { text, tokenIds } = await answerFrom(stages, activation, read, generation, options);
   return { text, token_ids: tokenIds };
 }
 

@@ -30,6 +30,7 @@ const callerMistakes: ReadonlySet<string> = new Set([
   "PathError",
   "PromptStoreError",
   "StageError",
+  "UnsupportedModelError",
 ]);
 
 /** What an item's own image, text or path can be wrong in. Any other class is no item's fault. */

@@ -1,9 +1,18 @@
 // What the language model reads for a question or a prompt.
 
+import { expectServes, type Purpose } from "../../models/families.ts";
+import type { ModelCard } from "../../stages.ts";
 import { questionPrompt } from "../../text/prompts.ts";
 
-/** `ask` wraps a question as BLIP-2 was evaluated; the other families, and every caption, take the text verbatim. */
-export function modelText(family: string, task: "caption" | "ask", text: string | null): string | null {
+/** What a model is wanted for by each task. */
+export const purposeOfTask = { caption: "captions", ask: "answers" } as const satisfies Record<string, Purpose>;
+
+/**
+ * `ask` wraps a question as BLIP-2 was evaluated; the other families, and every caption, take the text verbatim.
+ * @throws UnsupportedModelError when the model is of no use for the task
+ */
+export function modelText(card: ModelCard, task: "caption" | "ask", text: string | null): string | null {
+  expectServes(card, purposeOfTask[task]);
   if (text === null || task === "caption") return text;
-  return family.startsWith("blip-2") ? questionPrompt(text) : text;
+  return card.family.startsWith("blip-2") ? questionPrompt(text) : text;
 }

@@ -15,6 +15,7 @@ const lineSchema: z.ZodType<PromptLine> = z.union([
     position: z.number().int(),
     prompt: z.string(),
     features: z.string().exactOptional(),
+    image: z.string().exactOptional(),
     missing: reason.exactOptional(),
   }),
 ]);

@@ -9,13 +9,17 @@ import type { ModelCard } from "../../stages.ts";
 const preprocessingVersion = 1;
 
 export interface PromptNames {
+  /** Of what generate takes; the key of the features where it takes those. */
   readonly prompt: PromptKey;
   readonly features: PromptKey;
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly image: string;
 }
 
 export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
+  const imageSha256 = sha256(image);
   const shared = {
-    imageSha256: sha256(image),
+    imageSha256,
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
@@ -23,18 +27,22 @@ export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
     dtype: card.dtype,
   };
   return {
-    prompt: promptKey({ ...shared, kind: "prompt" }),
+    prompt: promptKey({ ...shared, kind: card.handsOver }),
     features: promptKey({ ...shared, kind: "features" }),
+    image: imageSha256,
   };
 }
 
-/** Shape and type of what this model's stages hand over. */
-export function activationForm(kind: "features" | "prompt", card: ModelCard): ActivationForm {
-  return { kind, type: card.dtype === "f32" ? "f32" : "f16", shape: kind === "prompt" ? card.prompt : card.features };
+/** Kind, shape and type of what this model's stages hand over. @param what features: of encode; prompt: to generate */
+export function activationForm(what: "features" | "prompt", card: ModelCard): ActivationForm {
+  const type = card.dtype === "f32" ? "f32" : "f16";
+  return what === "prompt"
+    ? { kind: card.handsOver, type, shape: card.prompt }
+    : { kind: "features", type, shape: card.features };
 }
 
 /** Bytes of one activation of this model. */
-export function activationBytes(kind: "features" | "prompt", card: ModelCard): number {
-  const { type, shape } = activationForm(kind, card);
+export function activationBytes(what: "features" | "prompt", card: ModelCard): number {
+  const { type, shape } = activationForm(what, card);
   return shape[0] * shape[1] * (type === "f32" ? 4 : 2);
 }

@@ -1,0 +1,125 @@
+// The kinds of BLIP-2: a checkpoint of each, checked.
+
+import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
+import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
+import type { DigestOptions } from "../weights/digest.ts";
+import { blip2OptNames, optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
+import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
+import { blip2T5Names, t5Names } from "../weights/names/blip-2-t5.ts";
+import { type Blip2Programs, blip2Programs } from "./blip-2.ts";
+import {
+  type Blip2ImageConfig,
+  blip2Config,
+  blip2ImageSettings,
+  blip2RetrievalConfig,
+  blip2T5Config,
+} from "./blip-2-config.ts";
+import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
+import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
+import { featuresOf } from "./image-stage.ts";
+import { optLanguageModel } from "./opt.ts";
+import { relativeBuckets } from "./relative-buckets.ts";
+import { mostIds, t5LanguageModel } from "./t5.ts";
+
+/** Blip2ForConditionalGeneration with OPT. @param json config.json. @throws as checkModel */
+export async function checkBlip2Opt(
+  checkpoint: Checkpoint,
+  json: Record<string, unknown>,
+  dtype: Dtype,
+  options: DigestOptions,
+): Promise<CheckedModel<ModelCard, Blip2Programs>> {
+  const config = blip2Config(checkpoint.ref, json);
+  const { queries, text } = config;
+  const facts = {
+    ...(await visionFacts(checkpoint, config)),
+    widths: { "text_config.hidden_size": text.width },
+    names: blip2OptNames(config),
+  };
+  const card: ModelCard = {
+    ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
+    family: "blip-2-opt",
+    handsOver: "prompt",
+    prompt: [queries, text.width],
+    maxPositions: text.maxPositions,
+  };
+  const parts = {
+    encode: { vit: vitNames(config) },
+    query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
+    generate: { opt: optNames(config) },
+  };
+  const { imageId } = config;
+  return checkedModel(card, parts, (gpu, weights) => {
+    const { opt } = weights;
+    const language = opt && optLanguageModel(opt, text, { queries, imageId, cacheType: featuresOf(card).type });
+    return blip2Programs(gpu, weights, language, config, card);
+  });
+}
+
+/** Blip2ForConditionalGeneration with T5. @param json config.json. @throws as checkModel */
+export async function checkBlip2T5(
+  checkpoint: Checkpoint,
+  json: Record<string, unknown>,
+  dtype: Dtype,
+  options: DigestOptions,
+): Promise<CheckedModel<ModelCard, Blip2Programs>> {
+  const config = blip2T5Config(checkpoint.ref, json);
+  const { queries, text } = config;
+  const facts = {
+    ...(await visionFacts(checkpoint, config)),
+    widths: { "text_config.d_model": text.width },
+    names: blip2T5Names(config),
+  };
+  const card: ModelCard = {
+    ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
+    family: "blip-2-t5",
+    handsOver: "prompt",
+    prompt: [queries, text.width],
+    maxPositions: mostIds,
+  };
+  const buckets = {
+    encoder: relativeBuckets(text.relativePositions, true),
+    decoder: relativeBuckets(text.relativePositions, false),
+  };
+  const parts = {
+    encode: { vit: vitNames(config) },
+    query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
+    generate: { t5: t5Names(config, buckets) },
+  };
+  return checkedModel(card, parts, (gpu, weights) => {
+    const { t5 } = weights;
+    const language = t5 && t5LanguageModel(t5, text, { queries, cacheType: featuresOf(card).type });
+    return blip2Programs(gpu, weights, language, config, card);
+  });
+}
+
+/** Blip2ForImageTextRetrieval. @param json config.json. @throws as checkModel */
+export async function checkBlip2Retrieval(
+  checkpoint: Checkpoint,
+  json: Record<string, unknown>,
+  dtype: Dtype,
+  options: DigestOptions,
+): Promise<CheckedModel<ContrastCard, RetrievalPrograms>> {
+  const config = blip2RetrievalConfig(checkpoint.ref, json);
+  const { queries, projectionWidth, text } = config;
+  const facts = {
+    ...(await visionFacts(checkpoint, config)),
+    widths: { image_text_hidden_size: projectionWidth },
+    names: blip2RetrievalNames(config),
+  };
+  const card: ContrastCard = {
+    ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
+    family: "blip-2-retrieval",
+    vectors: [queries, projectionWidth],
+    maxPositions: text.maxPositions,
+  };
+  const parts = {
+    encode: { vit: vitNames(config) },
+    query: { qFormer: qFormerWithTextNames(config), heads: retrievalHeadNames(config) },
+  };
+  return checkedModel(card, parts, (gpu, weights) => retrievalPrograms(gpu, weights, config, card));
+}
+
+async function visionFacts(checkpoint: Checkpoint, { vision }: Blip2ImageConfig) {
+  const json = await readSettings(checkpoint, "preprocessor_config.json");
+  return { vision, image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize) };
+}

@@ -1,0 +1,94 @@
+// A checkpoint that was checked whole, and how its weights become programs.
+
+import type { Gpu } from "../gpu/device.ts";
+import type { Stage } from "../messages/job.ts";
+import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
+import { type Checkpoint, expectTensors, readSettings } from "../weights/checkpoint.ts";
+import { checkpointDigest, type DigestOptions } from "../weights/digest.ts";
+import { CheckpointError } from "../weights/errors.ts";
+import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
+import { UnsupportedModelError } from "./errors.ts";
+import { type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+
+/** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
+export interface CheckedModel<Card extends CheckpointCard, Programs> {
+  readonly card: Card;
+  /** Bytes of weights that these stages need, by stage; of all that the model has if left out. */
+  memory(stages?: readonly Stage[]): MemoryPlan;
+  /** Upload the weights of these stages. @returns the programs that they can serve, and how to free their recordings */
+  load(gpu: Gpu, loader: WeightLoader, stages?: readonly Stage[]): Promise<OpenedPrograms<Programs>>;
+}
+
+export interface OpenedPrograms<Programs> {
+  readonly programs: Programs;
+  close(): void;
+}
+
+/** Bytes of weights by stage. */
+export type MemoryPlan = Readonly<Partial<Record<Stage, number>>>;
+
+/** The weights that each stage needs, in the order of the stages; parts are named as the programs want them. */
+export type PartsByStage = { readonly [S in Stage]?: { readonly [part: string]: NameTree } };
+
+type LoadedPart<P, S> = S extends keyof P ? Loaded<P[S]> : unknown;
+/** The parts of all stages in one record; those of stages that are not wanted are missing. */
+export type WeightsOf<P extends PartsByStage> = Partial<
+  LoadedPart<P, "encode"> & LoadedPart<P, "query"> & LoadedPart<P, "generate">
+>;
+
+/** @param programsOf what weights can serve; see PartsByStage */
+export function checkedModel<Card extends CheckpointCard, P extends PartsByStage, Programs>(
+  card: Card,
+  parts: P,
+  programsOf: (gpu: Gpu, weights: WeightsOf<P>) => OpenedPrograms<Programs>,
+): CheckedModel<Card, Programs> {
+  const wanted = (stages?: readonly Stage[]) =>
+    (Object.entries(parts) as [Stage, NameTree][]).filter(([stage]) => stages?.includes(stage) ?? true);
+  return {
+    card,
+    memory: (stages) =>
+      Object.fromEntries(wanted(stages).map(([stage, tree]) => [stage, weightBytes(tree, card.dtype)])),
+    async load(gpu, loader, stages) {
+      const weights = {};
+      for (const [, tree] of wanted(stages)) Object.assign(weights, await loader.load(tree));
+      return programsOf(gpu, weights as WeightsOf<P>);
+    },
+  };
+}
+
+/** What a family says of its checkpoint, for the checks that are the same for all. */
+export interface CheckpointFacts {
+  readonly image: ImageSettings;
+  readonly vision: { readonly width: number; readonly imageSize: number; readonly patchSize: number };
+  /** Widths of what is handed over between stages, by the key that says them; f16 needs even ones. */
+  readonly widths: Readonly<Record<string, number>>;
+  readonly names: NameTable;
+}
+
+/**
+ * The checks that all families share, and what a card says of every model.
+ * @throws CheckpointError, WeightsError, UnsupportedModelError
+ */
+export async function checkCheckpoint(
+  checkpoint: Checkpoint,
+  dtype: Dtype,
+  { image, vision, widths, names }: CheckpointFacts,
+  options: DigestOptions,
+): Promise<Omit<CheckpointCard, "family">> {
+  const { ref } = checkpoint;
+  if ((await readSettings(checkpoint, "tokenizer.json")) === null) {
+    throw new CheckpointError(
+      `${ref}: expected tokenizer.json, got no such file; save the model's fast tokenizer there`,
+    );
+  }
+  for (const [key, width] of Object.entries({ "vision_config.hidden_size": vision.width, ...widths })) {
+    if (dtype !== "f16" || width % 2 === 0) continue;
+    throw new UnsupportedModelError(
+      `${ref}: ${key}: expected an even number under --dtype f16, got ${width}; use --dtype f32`,
+    );
+  }
+  expectTensors(checkpoint, names);
+  const tokens = Math.floor(vision.imageSize / vision.patchSize) ** 2 + 1;
+  const digest = await checkpointDigest(checkpoint, options);
+  return { ref, digest, dtype, image, features: [tokens, vision.width] };
+}

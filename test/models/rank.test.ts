@@ -1,0 +1,104 @@
+// Log-probabilities of given texts, against an f64 model over each whole sequence; and what must not change them.
+
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import { adapterLine } from "../../src/gpu/adapter.ts";
+import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import { GenerationError } from "../../src/models/errors.ts";
+import { mostAnswers, type RankRow, rankProgram } from "../../src/models/rank.ts";
+import { expectClose } from "../kernels/harness.ts";
+import { logSoftmax } from "../reference/decoding.ts";
+import { loadTinyOpt, logitsBehind, type TinyOpt } from "./tiny-opt.ts";
+
+const gpu: Gpu = await openGpu({ nap: true });
+process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+after(() => gpu.close());
+
+/** Texts of 0 to 6 ids. */
+function answers(count: number, vocabulary: number): number[][] {
+  return Array.from({ length: count }, (_, n) =>
+    Array.from({ length: n % 7 }, (_, t) => (13 * n + 29 * t + 5) % vocabulary),
+  );
+}
+
+function rankRow(tiny: TinyOpt, prompt: number, given: RankRow["answers"]): RankRow {
+  return { prompt: tiny.prompt(prompt), textIds: tiny.cases.texts[prompt] ?? [], answers: given };
+}
+
+async function scoresOf(tiny: TinyOpt, rows: readonly RankRow[]): Promise<number[][]> {
+  const program = rankProgram(gpu, tiny.model);
+  const batch = program.start(rows);
+  const scores: number[][] = [];
+  for (let left = rows.length; left > 0; ) {
+    for (const result of await batch.step(new Set())) {
+      if ("error" in result) throw result.error;
+      scores[result.row] = result.value;
+      left--;
+    }
+  }
+  batch.release();
+  program.close();
+  return scores;
+}
+
+for (const name of ["one-end", "two-ends"]) {
+  test(`${name}: sums of the f64 model's log-probabilities, the end included`, async () => {
+    const tiny = await loadTinyOpt(gpu, name);
+    const { model, cases } = tiny;
+    const [end = 0] = model.stopIds;
+    const rows = [0, 1, 2, 3].map((prompt) => rankRow(tiny, prompt, answers(9, model.vocabulary)));
+    for (const row of rows) {
+      const [got] = await scoresOf(tiny, [row]);
+      const expected = row.answers.map((ids) => {
+        const logits = logitsBehind(tiny, row, ids);
+        const from = cases.queries + row.textIds.length - 1;
+        const each = [...ids, end].map((id, t) => logSoftmax(logits[from + t] ?? [])[id] ?? Number.NaN);
+        return each.reduce((sum, value) => sum + value, 0);
+      });
+      assert.ok(new Set(expected).size >= 8);
+      expectClose(got, expected, { absolute: 1e-4, relative: 1e-5, reason: "up to seven logarithms of f32 sums" });
+    }
+  });
+}
+
+for (const type of ["f32", "f16"] as const) {
+  test(`one-end, ${type}: rows in one batch, texts in another order or alone: the same bits`, async () => {
+    const tiny = await loadTinyOpt(gpu, "one-end", { type });
+    const given = answers(11, tiny.model.vocabulary);
+    const rows = [0, 1, 3].map((prompt) => rankRow(tiny, prompt, given));
+    const together = await scoresOf(tiny, rows);
+    for (const [i, row] of rows.entries()) {
+      assert.deepEqual((await scoresOf(tiny, [row]))[0], together[i], "a batch of one");
+      const [turned] = await scoresOf(tiny, [{ ...row, answers: given.toReversed() }]);
+      assert.deepEqual(turned, together[i]?.toReversed(), "another order");
+      const alone = await Promise.all(given.slice(4, 8).map((ids) => scoresOf(tiny, [{ ...row, answers: [ids] }])));
+      assert.deepEqual(alone.flat(2), together[i]?.slice(4, 8), "one text a row");
+    }
+  });
+}
+
+test("what cannot be ranked is refused, and weights that are not numbers give an error", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const program = rankProgram(gpu, tiny.model);
+  const refused: [RankRow["answers"], RegExp][] = [
+    [[], /rank: expected 1 to 32 texts, got 0/],
+    [new Array(mostAnswers + 1).fill([1]), /got 33/],
+    [[[1], [97]], /rank: expected ids below the vocabulary's 97, got 97/],
+    [[[1.5]], /got 1.5/],
+    [[new Array(42).fill(3)], /at most 48 positions .* got 49 \(3 \+ 3 \+ 43\)/],
+  ];
+  for (const [given, message] of refused) {
+    assert.throws(
+      () => program.start([rankRow(tiny, 1, given)]),
+      (error) => error instanceof GenerationError && message.test(error.message),
+      String(message),
+    );
+  }
+  program.close();
+  const endless = await loadTinyOpt(gpu, "no-end");
+  assert.throws(() => rankProgram(gpu, endless.model).start([rankRow(endless, 0, [[1]])]), /id that ends a text/);
+  const { bytes } = tiny.prompt(0);
+  const broken = new Uint8Array(new Float32Array(bytes.length / 4).fill(Number.NaN).buffer);
+  const row = rankRow(tiny, 0, [[3], [4, 5]]);
+  await assert.rejects(scoresOf(tiny, [{ ...row, prompt: { ...row.prompt, bytes: broken } }]), /got NaN/);
+});
