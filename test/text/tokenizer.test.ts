@@ -112,7 +112,7 @@ test("BERT's sigma at the end of a word is as elsewhere", async () => {
   await rm(copy, { recursive: true });
 });
 
-for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16"]) {
+for (const model of ["blip2-opt-tiny", "blip2-opt-sharded", "blip2-opt-bf16", "blip2-t5-tiny", "blip2-t5-half"]) {
   test(`${model}: prompts and captions of every case`, async () => {
     const config = await readJson<{ image_token_index: number; num_query_tokens: number }>(
       `models/${model}/config.json`,
