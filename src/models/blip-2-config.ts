@@ -4,21 +4,10 @@ import { z } from "zod";
 import type { ImageSettings } from "../stages.ts";
 import { ConfigError } from "../weights/errors.ts";
 import { classDefaults } from "./class-defaults.ts";
+import { expectHeads, parse, settingCheck, type VisionConfig, visionConfig } from "./config-parts.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type OptConfig, optConfig } from "./opt-config.ts";
 import { type T5Config, t5Config } from "./t5-config.ts";
-
-export interface VisionConfig {
-  readonly width: number;
-  readonly mlpWidth: number;
-  readonly layers: number;
-  readonly heads: number;
-  readonly imageSize: number;
-  readonly patchSize: number;
-  /** Of every layer norm of the ViT. */
-  readonly normEps: number;
-  readonly qkvBias: boolean;
-}
 
 export interface QFormerConfig {
   readonly width: number;
@@ -160,28 +149,15 @@ function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: 
     .unwrap()
     .unwrap()
     .parse(read.qformer_config ?? {});
-  const expect = (key: string, expected: unknown, got: unknown) => {
-    if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
-  };
-  expect("vision_config.hidden_act", "gelu", seen.hidden_act);
+  const expect = settingCheck(ref);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
   expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
-  expectHeads(ref, "vision_config", seen);
   expectHeads(ref, "qformer_config", asked);
   return {
     read,
     asked,
-    vision: {
-      width: seen.hidden_size,
-      mlpWidth: seen.intermediate_size,
-      layers: seen.num_hidden_layers,
-      heads: seen.num_attention_heads,
-      imageSize: seen.image_size,
-      patchSize: seen.patch_size,
-      normEps: seen.layer_norm_eps,
-      qkvBias: seen.qkv_bias,
-    },
+    vision: visionConfig(ref, seen, seen.qkv_bias),
     qFormer: {
       width: asked.hidden_size,
       mlpWidth: asked.intermediate_size,
@@ -194,18 +170,6 @@ function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: 
     },
     queries: read.num_query_tokens,
   };
-}
-
-/** @throws UnsupportedModelError when the heads do not divide the width of a part of config.json */
-export function expectHeads(
-  ref: string,
-  part: string,
-  sizes: { hidden_size: number; num_attention_heads: number },
-): void {
-  if (sizes.hidden_size % sizes.num_attention_heads === 0) return;
-  throw new UnsupportedModelError(
-    `${ref}: ${part}.num_attention_heads: expected a divisor of the hidden size ${sizes.hidden_size}, got ${sizes.num_attention_heads}`,
-  );
 }
 
 const processor = classDefaults.BlipImageProcessor;
@@ -265,12 +229,4 @@ export function blip2ImageSettings(
     mean: read.image_mean,
     std: read.image_std,
   };
-}
-
-/** A settings file as a schema reads it. @throws ConfigError naming every key that is wrong */
-export function parse<T>(ref: string, file: string, schema: z.ZodType<T>, json: unknown): T {
-  const read = schema.safeParse(json);
-  if (read.success) return read.data;
-  const problems = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-  throw new ConfigError(`${ref}: expected ${file} to be usable, got ${problems.join("; ")}`);
 }

@@ -1,8 +1,8 @@
 // config.json of a BLIP checkpoint -> sizes, or one sentence why not.
 
 import { z } from "zod";
-import { expectHeads, parse, type VisionConfig } from "./blip-2-config.ts";
 import { classDefaults } from "./class-defaults.ts";
+import { expectHeads, parse, settingCheck, type VisionConfig, visionConfig } from "./config-parts.ts";
 import { UnsupportedModelError } from "./errors.ts";
 
 /** Of the text encoder, the text decoder, or both: they have the same sizes. */
@@ -88,26 +88,13 @@ export function blipConfig(ref: string, json: Record<string, unknown>): BlipConf
     .unwrap()
     .unwrap()
     .parse(read.text_config ?? {});
-  const expect = (key: string, expected: unknown, got: unknown) => {
-    if (got !== expected) throw new UnsupportedModelError(`${ref}: ${key}: expected ${expected}, got ${got}`);
-  };
-  expect("vision_config.hidden_act", "gelu", seen.hidden_act);
+  const expect = settingCheck(ref);
   expect("text_config.hidden_act", "gelu", written.hidden_act);
   expect("text_config.position_embedding_type", "absolute", written.position_embedding_type);
   expect("text_config.is_decoder", true, written.is_decoder);
-  expectHeads(ref, "vision_config", seen);
   expectHeads(ref, "text_config", written);
   return {
-    vision: {
-      width: seen.hidden_size,
-      mlpWidth: seen.intermediate_size,
-      layers: seen.num_hidden_layers,
-      heads: seen.num_attention_heads,
-      imageSize: seen.image_size,
-      patchSize: seen.patch_size,
-      normEps: seen.layer_norm_eps,
-      qkvBias: true,
-    },
+    vision: visionConfig(ref, seen, true),
     text: {
       vocabulary: written.vocab_size,
       width: written.hidden_size,

@@ -4,8 +4,8 @@ import { z } from "zod";
 import type { Activation } from "../kernels/matmul.ts";
 import type { ImageSettings } from "../stages.ts";
 import { ConfigError } from "../weights/errors.ts";
-import { expectHeads, parse } from "./blip-2-config.ts";
 import { classDefaults } from "./class-defaults.ts";
+import { expectHeads, parse } from "./config-parts.ts";
 import { UnsupportedModelError } from "./errors.ts";
 
 /** What both encoders have. */
