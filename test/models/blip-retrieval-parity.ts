@@ -12,8 +12,14 @@ import { blipEncoderNames } from "../../src/weights/names/blip.ts";
 import { blipFolder } from "./blip-parity.ts";
 import { type ExpectedMatches, matchParityTests, pixelsOf, run } from "./retrieval-parity.ts";
 
+/**
+ * f16 steps of the whole pass end up in the logits: seen up to 3.6e-3, where transformers against itself, its inputs moved by
+ * 2e-6, differs by 5.2e-3.
+ */
+const halfLogits = 6e-3;
+
 export function blipRetrievalParityTests(name: string): Promise<void> {
-  return matchParityTests(blipFolder(name), textLayersOf);
+  return matchParityTests(blipFolder(name), textLayersOf, halfLogits);
 }
 
 /** The text after every layer, each of which reads the image. */
