@@ -17,6 +17,7 @@ const decidingFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
+  "ice_text.model",
 ] as const;
 
 export interface DigestOptions {
