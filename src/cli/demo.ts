@@ -48,7 +48,7 @@ async function demo(flags: Flags): Promise<void> {
   const dtype = await resolveDtype(ref, flags.dtype);
   const folder = mkdtempSync(join(tmpdir(), "blipfleet-demo-"));
   try {
-    const stack = await startDevStack({ folder, model: ref, dtype, roots: [flags.images], durable: false, tell });
+    const stack = await startDevStack({ folder, models: [ref], dtype, roots: [flags.images], durable: false, tell });
     const interrupt = () => {
       tell("stopping");
       void stack.stop().then(() => process.exit(130));

@@ -2,7 +2,7 @@
 
 import { type Command, Option } from "commander";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
-import type { IndexResult } from "./local-indexing.ts";
+import type { IndexResult } from "./index-update.ts";
 import {
   addFormatOption,
   addModelOptions,

@@ -31,7 +31,15 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from "@temporalio/workflow";
-import type { ChunkInFlight, ChunkInput, ChunkStanding, JobInput, JobProgress, OpenPage } from "../messages/job.ts";
+import type {
+  Asked,
+  ChunkInFlight,
+  ChunkInput,
+  ChunkStanding,
+  JobInput,
+  JobProgress,
+  OpenPage,
+} from "../messages/job.ts";
 import { chunkWorkflowId, jobsQueue } from "../messages/queues.ts";
 import { chunk } from "./chunk.ts";
 import { problemOf } from "./failures.ts";
@@ -317,8 +325,13 @@ function attemptOf({ attempt = 0 }: JobInput): number {
   return attempt;
 }
 
-function askedOf({ task, model, topology, prompt, generation }: JobInput) {
-  return { task, model, topology, prompt, generation };
+function askedOf({ task, model, topology, prompt, generation, texts, filter, known }: JobInput): Asked {
+  return {
+    ...{ task, model, topology, prompt, generation },
+    ...(texts === undefined ? {} : { texts }),
+    ...(filter === undefined ? {} : { filter }),
+    ...(known === undefined ? {} : { known }),
+  };
 }
 
 /** Jobs share the workers fairly; Temporal takes at most 64 bytes. */
