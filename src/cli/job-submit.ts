@@ -1,6 +1,7 @@
 // blipfleet job submit SOURCE
 
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Command, Option } from "commander";
@@ -19,13 +20,14 @@ import {
   samplingGenerationFrom,
   wholeNumber,
 } from "./generation-options.ts";
+import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
 import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
-interface Flags extends ModelFlags, FormatFlag, GenerationFlags, FilterFlags {
+interface Flags extends ModelFlags, FormatFlag, GenerationFlags, FilterFlags, ImageFolderFlag {
   readonly task: Task;
   readonly prompt?: string;
   readonly text?: readonly string[];
@@ -87,6 +89,7 @@ export function addSubmitCommand(job: Command): void {
     .option("--window <chunks>", "chunks in flight", wholeNumber("--window", 1, 1000), defaultWindow)
     .option("--watch", "stay and show progress until the job has ended");
   addModelOptions(command, "the demo model that fits the task");
+  addImageFolderOption(command);
   addFilterOptions(command);
   addFormatOption(command);
   addGenerationOptions(command);
@@ -147,13 +150,14 @@ type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];
 
 async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: Flags): Promise<void> {
   const jobId = flags.id ?? newJobId(new Date());
-  const { task, text: texts, index } = flags;
+  const { task, text: texts, index, images } = flags;
   const request = await requestFor(jobId, source, await chooseServed(flags, purposesOfTasks[task], dev), {
     ...{ task, topology: flags.topology, chunkSize: flags.chunkSize, window: flags.window },
     prompt: flags.prompt ?? null,
     generation: task === "capfilt" ? samplingGenerationFrom(flags) : generationFrom(flags),
     ...(texts === undefined ? {} : { texts }),
-    ...(index === undefined ? {} : { known: pathToFileURL(resolve(index)).href }),
+    ...(index === undefined ? {} : { known: uriOf(index) }),
+    ...(images === undefined ? {} : { imageFolder: uriOf(images) }),
     ...(task === "capfilt" ? { filter: await chooseFilter(flags, dev) } : {}),
   });
   await jobs.submit(request);
@@ -212,7 +216,10 @@ async function chooseFilter(flags: Flags, dev: DevState | null): Promise<Served 
 
 /** What of a request has a default. */
 type RequestOptions = Partial<
-  Pick<JobRequest, "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window" | "texts" | "known">
+  Pick<
+    JobRequest,
+    "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window" | "texts" | "known" | "imageFolder"
+  >
 > & { readonly filter?: Served & { readonly threshold: number } };
 
 /**
@@ -227,7 +234,7 @@ export async function requestFor(
 ): Promise<JobRequest> {
   const { jobFolderUri } = await import("../jobs/roots.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
-  const { task = "caption", topology = "fused", texts, known, filter } = options;
+  const { task = "caption", topology = "fused", texts, known, imageFolder, filter } = options;
   const card = await cardOf({ ref, dtype }, purposeOfTask[task]);
   if (topology === "split" && "handsOver" in card && card.handsOver === "features") {
     throw new UsageError(
@@ -238,18 +245,25 @@ export async function requestFor(
   return {
     jobId,
     task,
-    model: { ref, digest: card.digest, dtype },
+    // An index names its model by an absolute path, and export may run elsewhere.
+    model: { ref: task === "index" && existsSync(ref) ? resolve(ref) : ref, digest: card.digest, dtype },
     topology,
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,
     ...(texts === undefined ? {} : { texts }),
     ...(known === undefined ? {} : { known }),
+    ...(imageFolder === undefined ? {} : { imageFolder }),
     ...(filter === undefined ? {} : { filter: await judgedBy(filter) }),
-    source: /^\w+:\/\//.test(source) ? source : pathToFileURL(resolve(source)).href,
+    source: uriOf(source),
     folder: jobFolderUri(jobId),
     chunkSize: options.chunkSize ?? defaultChunkSize,
     window: options.window ?? defaultWindow,
   };
+}
+
+/** What is a URI stays one. */
+function uriOf(path: string): string {
+  return /^\w+:\/\//.test(path) ? path : pathToFileURL(resolve(path)).href;
 }
 
 async function judgedBy({

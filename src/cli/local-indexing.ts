@@ -1,15 +1,14 @@
 // Images into an index, in this process: files are read ahead while the GPU works, known ones are only looked up, and the
 // index is replaced once, at the end.
 
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
-import { imagesBelow } from "../jobs/inputs.ts";
+import { resolve } from "node:path";
 import { sha256 } from "../jobs/store.ts";
 import { encodeImage } from "../matching.ts";
 import { expectModel, expectType, openImageIndex } from "../search/vector-file.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
-import { InterruptedError, UsageError } from "./errors.ts";
+import { InterruptedError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
+import { type SourceImage, sourceImages } from "./image-sources.ts";
 import { inOrder } from "./in-order.ts";
 import {
   type IndexCounts,
@@ -26,6 +25,8 @@ import { Progress } from "./progress.ts";
 
 export interface LocalIndexing {
   readonly sources: readonly string[];
+  /** See SourceOptions. */
+  readonly imageFolder?: string | undefined;
   readonly file: string;
   readonly model: ModelFlags;
   /** How vectors are stored; undefined: as the index has them, a new one as the model gives them. */
@@ -39,11 +40,11 @@ export interface LocalIndexing {
  * done in the index
  */
 export async function indexLocally(
-  { sources, file, model, vectors, codes }: LocalIndexing,
+  { sources, imageFolder, file, model, vectors, codes }: LocalIndexing,
   emit: (result: IndexResult, progress: Progress) => void,
 ): Promise<IndexCounts> {
   const old = await openImageIndex(file);
-  const images = await listed(sources);
+  const images = await sourceImages(sources, { imageFolder });
   const chosen = await chooseLocalModel(model, "vectors");
   return withModel(chosen, "stopped before all images were done", async (run) => {
     const wanted = indexModel(chosen.ref, run.stages.card);
@@ -54,7 +55,7 @@ export async function indexLocally(
     let failed = 0;
     try {
       const progress = new Progress(images.length, { noun: "images" });
-      const work = (image: string) => look(run, image, update);
+      const work = (image: SourceImage) => look(run, image, update);
       await inOrder(images, imagesInFlight, work, async (looked) => {
         const result = await update.take(looked);
         if ("error" in result) failed += 1;
@@ -79,38 +80,20 @@ export async function indexLocally(
   });
 }
 
-/** Files as they are named; of folders every image in them. @throws UsageError for a folder without images */
-async function listed(sources: readonly string[]): Promise<string[]> {
-  const images: string[] = [];
-  for (const source of sources) {
-    // What is not there fails as an image, alone.
-    const isFolder = (await stat(source).catch(() => null))?.isDirectory() ?? false;
-    if (!isFolder) images.push(source);
-    const before = images.length;
-    if (isFolder) for await (const below of imagesBelow(source)) images.push(join(source, below));
-    if (isFolder && images.length === before) {
-      throw new UsageError(
-        `${source}: expected images (.jpg, .png, .webp, .avif, .gif, .tiff), got a folder without any`,
-      );
-    }
-  }
-  return images;
-}
-
 /** Read an image, and encode it unless its bytes are known. */
 async function look(
   { stages, signal, fatal }: ModelRun<"vectors">,
-  image: string,
+  { image, path }: SourceImage,
   update: IndexUpdate,
 ): Promise<Looked> {
   signal.throwIfAborted();
   try {
     const problem = fatal();
     if (problem !== null) throw problem;
-    const bytes = await readImageFile(image);
+    const bytes = await readImageFile(path);
     const digest = sha256(bytes);
     const encode = async () => update.stored((await encodeImage(stages, bytes, { signal })).vectors);
-    return { image, digest, vectors: await update.vectorsOf(digest, encode) };
+    return { image, path: resolve(path), digest, vectors: await update.vectorsOf(digest, encode) };
   } catch (error) {
     signal.throwIfAborted();
     return { image, error };

@@ -49,6 +49,8 @@ export interface JobInput extends Asked {
   readonly jobId: string;
   /** URI of a folder, text list, JSONL or CSV; resolved and listed by the activity `plan`. */
   readonly source: string;
+  /** URI of the folder that relative paths of a list start at. Default: the list's own. */
+  readonly imageFolder?: string;
   /** URI of the folder that holds this job's manifest, chunk results and export. */
   readonly folder: string;
   /** Items a chunk: 64-512 on GPUs, at most 16 on slow adapters. */

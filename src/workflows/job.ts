@@ -136,10 +136,11 @@ export async function job(input: JobInput): Promise<JobProgress> {
 /** Commit the manifest, unless the job is cancelled first. A mistake in the source is the job's problem. */
 async function makePlan(activities: JobActivities, input: JobInput, state: State): Promise<void> {
   const scope = new CancellationScope();
-  const { jobId, source, chunkSize, window, previous = [] } = input;
+  const { jobId, source, imageFolder, chunkSize, window, previous = [] } = input;
   const plan = {
     jobId,
     source,
+    ...(imageFolder === undefined ? {} : { imageFolder }),
     asked: askedOf(input),
     itemsInFlight: chunkSize * window,
     attempt: attemptOf(input),

@@ -36,6 +36,7 @@ export interface JobActivities {
 export interface PlanInput {
   readonly jobId: string;
   readonly source: string;
+  readonly imageFolder?: string;
   readonly asked: Asked;
   /** Items of a full window, at most. */
   readonly itemsInFlight: number;

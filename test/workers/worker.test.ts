@@ -67,8 +67,7 @@ test("a fused job: every item once, repeated images encoded once", async () => {
   await worker.stop();
 });
 
-const texts = (results: readonly ItemResult[]) =>
-  results.map((result) => ("text" in result ? result.text : ""));
+const texts = (results: readonly ItemResult[]) => results.map((result) => ("text" in result ? result.text : ""));
 
 test("split over three workers of one stage each: the same lines as fused; the stream holds one prompt per image", async () => {
   const source = writeImages(

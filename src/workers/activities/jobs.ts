@@ -50,7 +50,10 @@ export async function plan(input: PlanInput, { roots, servings }: Planning): Pro
   return manifest;
 }
 
-async function planItems({ source, asked, folder, previous }: PlanInput, roots: RootCheck): Promise<ManifestRef> {
+async function planItems(
+  { source, imageFolder, asked, folder, previous }: PlanInput,
+  roots: RootCheck,
+): Promise<ManifestRef> {
   let records = 0;
   const { cancellationSignal: signal } = Context.current();
   return withHeartbeats(
@@ -63,12 +66,13 @@ async function planItems({ source, asked, folder, previous }: PlanInput, roots: 
       const onProgress = (count: number) => {
         records = count;
       };
-      return planManifest(store, source, { roots, texts: textsFor(asked), signal, onProgress }).catch(
-        async (error: unknown) => {
-          await store.leave(); // a job that cannot be planned leaves nothing behind
-          throw error;
-        },
-      );
+      return planManifest(store, source, {
+        ...{ roots, texts: textsFor(asked), signal, onProgress },
+        ...(imageFolder === undefined ? {} : { imageFolder }),
+      }).catch(async (error: unknown) => {
+        await store.leave(); // a job that cannot be planned leaves nothing behind
+        throw error;
+      });
     },
   );
 }
