@@ -6,7 +6,6 @@ import { NotAvailableError } from "./errors.ts";
 const laterCommands = {
   eval: "evaluation",
   tune: "kernel tuning",
-  capfilt: "caption filtering",
   serve: "the HTTP server",
 } as const;
 

@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { addAskCommand } from "./ask.ts";
 import { addBenchCommand } from "./bench.ts";
+import { addCapfiltCommand } from "./capfilt.ts";
 import { addCaptionCommand } from "./caption.ts";
 import { addChatCommand } from "./chat.ts";
 import { addClassifyCommand } from "./classify.ts";
@@ -58,6 +59,7 @@ Examples:
   addChatCommand(program);
   addMatchCommand(program);
   addClassifyCommand(program);
+  addCapfiltCommand(program);
   addIndexCommand(program);
   addSearchCommand(program);
   addJobCommand(program);
@@ -80,6 +82,7 @@ const callerMistakes = new Set([
   "CheckpointError",
   "ConfigError",
   "ImageIndexError",
+  "ManifestError",
   "NatsConfigError",
   "PathError",
   "TemporalConfigError",

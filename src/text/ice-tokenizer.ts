@@ -3,6 +3,7 @@
 
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { glmCaption, glmPrompt } from "./prompts.ts";
 import { type SentencePiece, sentencePiece } from "./sentence-piece.ts";
 import { readSentencePieceModel } from "./sentence-piece-model.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -61,8 +62,9 @@ export async function openIceTokenizer(directory: string, config: Fields, model:
   const start = pieces.encode(anyText);
   return {
     tokenize(text) {
-      check(text ?? "");
-      return [...before, image, ...pieces.encode(`${behindImage}${text ?? ""}`), ...tail];
+      const asked = text ?? glmPrompt(glmCaption);
+      check(asked);
+      return [...before, image, ...pieces.encode(`${behindImage}${asked}`), ...tail];
     },
     detokenize: (ids) => stripped(pieces.decode(ids)),
     continuation: (ids) => pieces.decode([...start, ...ids]).slice(pieces.decode(start).length),

@@ -37,8 +37,8 @@ export function languageOf(text: string): PromptLanguage {
   return /\p{Script=Han}/u.test(text) ? "zh" : "en";
 }
 
-/** What VisualGLM is asked for a caption: without a question it was never trained. */
-const glmCaption = "描述这张图片。";
+/** What VisualGLM is asked where it is asked nothing: it was not trained without a question. */
+export const glmCaption = "描述这张图片。";
 
 /**
  * What a model of a family reads for a question.
@@ -55,11 +55,6 @@ export function questionText(
   if (family === "visualglm") return glmPrompt(question, turns, language);
   if (family.startsWith("blip-2")) return answered(turns) + questionPrompt(question);
   return family.startsWith("instructblip") ? answered(turns) + question : question;
-}
-
-/** What a model of a family reads for a caption without a prompt; null for nothing. */
-export function captionText(family: string): string | null {
-  return family === "visualglm" ? glmPrompt(glmCaption) : null;
 }
 
 const chinese = "[\\u4e00-\\u9fff]";

@@ -20,7 +20,8 @@ export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
    * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
-   * continues a prompt, whose ids begin with bos and have no end. VisualGLM's ids hold <unk> once, where the image is.
+   * continues a prompt, whose ids begin with bos and have no end. VisualGLM's ids hold <unk> once, where the image
+   * is, and `null` gives its question for a description.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
