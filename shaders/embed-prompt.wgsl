@@ -1,7 +1,7 @@
 // x[item, t, d] = prompt[item, t, d] + positions[t + offset, d]   for the image slots t < queries
 //
-// Without `hasPositions` nothing is added.
-// prompt: (items, itemStride), each item (queries, width) with padding behind it. positions: (table rows, width).
+// prompt: (items, itemStride), each item (queries, width) with padding behind it. positions: (table rows, width); without
+// `hasPositions` there are none to add.
 // x: (items * tokens, width), tokens >= queries; rows of text and padding are left alone.
 // One invocation per element; f16 values are read from packed pairs, low half first, and added in f32.
 const lanes = 64u;

@@ -1,4 +1,4 @@
-// The image slots of a prefill: visual prompt, plus position embedding where a model has one.
+// The image slots of a prefill: visual prompt plus position embedding.
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
