@@ -60,7 +60,8 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const added = addedTokens(tokenizer, config);
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
-  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const template = templateOf(tokenizer, config);
+  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added, post_processor: template }, config);
   const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
@@ -222,6 +223,34 @@ function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
     lowercase: config.do_lower_case ?? true,
     strip_accents: config.strip_accents ?? null,
     handle_chinese_chars: config.tokenize_chinese_chars ?? true,
+  };
+}
+
+/**
+ * What is put around a text. transformers' LlamaTokenizerFast puts the tokens there that tokenizer_config.json names for these
+ * roles, whatever tokenizer.json says: Vicuna's texts begin with </s>.
+ */
+function templateOf(tokenizer: Fields, config: Fields): unknown {
+  if (!/^LlamaTokenizer(Fast)?$/.test(String(config.tokenizer_class))) return tokenizer.post_processor;
+  const named = (role: "bos_token" | "eos_token", standard: string): string =>
+    String(asObject(config[role])?.content ?? config[role] ?? standard);
+  const first = (config.add_bos_token ?? true) === true ? [named("bos_token", "<s>")] : [];
+  const last = config.add_eos_token === true ? [named("eos_token", "</s>")] : [];
+  const part = (sequence: "A" | "B", type_id: number) => [
+    ...first.map((id) => ({ SpecialToken: { id, type_id } })),
+    { Sequence: { id: sequence, type_id } },
+    ...last.map((id) => ({ SpecialToken: { id, type_id } })),
+  ];
+  const added = (tokenizer.added_tokens ?? []) as AddedToken[];
+  const vocabulary = asObject(asObject(tokenizer.model)?.vocab) ?? {};
+  const idsOf = (content: string) => [added.find((token) => token.content === content)?.id ?? vocabulary[content]];
+  return {
+    type: "TemplateProcessing",
+    single: part("A", 0),
+    pair: [...part("A", 0), ...part("B", 1)],
+    special_tokens: Object.fromEntries(
+      [...first, ...last].map((token) => [token, { id: token, ids: idsOf(token), tokens: [token] }]),
+    ),
   };
 }
 

@@ -292,7 +292,8 @@ function stagesToLoad(stages: readonly Stage[]): Stage[] {
 /** Prompts must fit the server's messages; features only where they travel. @throws PromptStoreError */
 async function checkSizes(prompts: PromptStore, card: ModelCard, stages: readonly Stage[]): Promise<void> {
   const isSplit = stages.includes("query") !== stages.includes("encode");
-  const sizes = [activationBytes("prompt", card), ...(isSplit ? [activationBytes("features", card)] : [])];
+  const travels = isSplit || card.instruction !== undefined;
+  const sizes = [activationBytes("prompt", card), ...(travels ? [activationBytes("features", card)] : [])];
   await prompts.checkPlan({ activationBytes: Math.max(...sizes) });
 }
 

@@ -34,7 +34,8 @@ export async function plan(input: PlanInput, { roots, servings }: Planning): Pro
   const manifest = await planItems(input, roots);
   if (serving === undefined) return manifest;
   const { card } = serving.stages;
-  const features = asked.topology === "split" ? activationBytes("features", card) : 0;
+  const travels = asked.topology === "split" || card.instruction !== undefined;
+  const features = travels ? activationBytes("features", card) : 0;
   await serving.prompts.checkPlan({
     activationBytes: Math.max(features, activationBytes("prompt", card)),
     inFlight: Math.min(itemsInFlight, manifest.items),
