@@ -31,6 +31,7 @@ export interface Tokenizer {
 interface Engine {
   readonly normalizer: unknown;
   readonly pre_tokenizer: unknown;
+  readonly decoder: unknown;
   encode(text: string): { readonly ids: number[] };
   decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
   id_to_token(id: number): string | undefined;
@@ -185,6 +186,9 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
       if (given.type === "Strip") part.normalize = (text) => trimmed(text, given);
       if (given.type === "Precompiled") part.normalize = precompiledNormalizer(String(given.precompiled_charsmap));
     }
+    for (const [part, given] of partsOf(engine.decoder, "decoders", asObject(tokenizer.decoder), "decoders")) {
+      if (given.type === "ByteFallback") part.text_decoder = { decode: textOfBytes };
+    }
     return engine;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -198,9 +202,21 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
 interface EnginePart {
   pre_tokenize_text?: (text: string) => string[];
   normalize?: (text: string) => string;
+  text_decoder?: { decode(bytes: Uint8Array): string };
 }
 
-/** The parts of a normaliser or pre-tokenizer, each with what the file says of it; those of a sequence one by one. */
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** What a run of byte tokens says; if it is no UTF-8 as a whole, each byte becomes U+FFFD. */
+function textOfBytes(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return "\ufffd".repeat(bytes.length);
+  }
+}
+
+/** The parts of a normaliser, pre-tokenizer or decoder, each with what the file says of it; those of a sequence one by one. */
 function partsOf(engine: unknown, key: string, given: Fields | null, givenKey: string): [EnginePart, Fields][] {
   if (given?.type !== "Sequence") return given === null ? [] : [[engine as EnginePart, given]];
   const parts = (engine as Record<string, EnginePart[]>)[key] ?? [];
