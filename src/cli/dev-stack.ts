@@ -5,10 +5,11 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { Dtype } from "../stages.ts";
+import type { Dtype, RunSettings } from "../stages.ts";
 import { type Child, logTail, startChild, waitUntilReady } from "../workers/servers/child.ts";
 import { startNats } from "../workers/servers/nats.ts";
 import { freePort, startTemporal } from "../workers/servers/temporal.ts";
+import { settingsAsFlags } from "./model-options.ts";
 import { fromHere } from "./output.ts";
 
 export interface DevStackOptions {
@@ -16,6 +17,8 @@ export interface DevStackOptions {
   readonly folder: string;
   readonly model: string;
   readonly dtype: Dtype;
+  /** How the worker runs the model. Default: as the checkpoint is. */
+  readonly settings?: RunSettings;
   /** Folders that jobs may read. */
   readonly roots: readonly string[];
   /**
@@ -107,7 +110,9 @@ async function superviseWorker(
   let stopping = false;
   let child: Child;
   const start = async () => {
-    const args = ["worker", "--model", options.model, "--dtype", options.dtype, "--metrics-port", String(metricsPort)];
+    const settings = settingsAsFlags(options.settings);
+    const args = ["worker", "--model", options.model, "--dtype", options.dtype, ...settings];
+    args.push("--metrics-port", String(metricsPort));
     child = await startChild({
       name: "worker",
       command: process.execPath,

@@ -13,6 +13,9 @@ const devState = z.object({
   /** What the worker serves: the model of jobs that name none. */
   model: z.string(),
   dtype: z.enum(["f32", "f16"]),
+  settings: z
+    .object({ imageSize: z.number().optional(), behaviour: z.enum(["huggingface", "lavis"]).optional() })
+    .optional(),
   ui: z.string().optional(),
 });
 

@@ -2,7 +2,7 @@
 
 import type { Command } from "commander";
 import type { Dtype } from "../stages.ts";
-import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
+import { addModelOptions, addSettingsOptions, chooseModel, type ModelFlags, settingsFrom } from "./model-options.ts";
 import { tell, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & { readonly data: string; readonly root?: readonly string[] };
@@ -14,6 +14,7 @@ export function addDevCommand(program: Command): void {
     .option("--data <folder>", "databases, logs and jobs; kept, so that jobs go on after a restart", "blipfleet-data")
     .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect);
   addModelOptions(command);
+  addSettingsOptions(command);
   command.addHelpText(
     "after",
     "\nExamples:\n  blipfleet dev\n  blipfleet dev --model Salesforce/blip2-opt-2.7b --root ~/photos\n",
@@ -32,6 +33,7 @@ async function dev(flags: Flags): Promise<void> {
   const { ref, notice } = chooseModel(flags.model);
   if (notice !== null) tell(notice);
   const dtype = await resolveDtype(ref, flags.dtype);
+  const settings = settingsFrom(flags);
   const alive = setInterval(() => {}, 60_000); // the children alone do not keep this process
   const interrupted = new Promise<null>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve(null));
@@ -40,6 +42,7 @@ async function dev(flags: Flags): Promise<void> {
     folder: flags.data,
     model: ref,
     dtype,
+    settings,
     roots: flags.root ?? ["."],
     durable: true,
     tell,
@@ -55,7 +58,14 @@ async function dev(flags: Flags): Promise<void> {
   }
   const { environment, uiUrl, metricsUrl } = stack;
   try {
-    writeDevState({ pid: process.pid, environment, model: ref, dtype, ...(uiUrl === undefined ? {} : { ui: uiUrl }) });
+    writeDevState({
+      pid: process.pid,
+      environment,
+      model: ref,
+      dtype,
+      settings,
+      ...(uiUrl === undefined ? {} : { ui: uiUrl }),
+    });
     for (const [name, value] of Object.entries(environment)) writeLine(`${name}=${value}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl}`);
     writeLine(`metrics      ${metricsUrl}`);

@@ -6,6 +6,7 @@ import type { IndexResult } from "./local-indexing.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -35,6 +36,7 @@ export function addIndexCommand(program: Command): void {
         .default("auto"),
     );
   addModelOptions(command, "the demo model that compares images with texts");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",

@@ -5,14 +5,23 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Command, Option } from "commander";
 import type { JobRequest, Topology } from "../messages/job.ts";
-import { type Dtype, defaultGeneration } from "../stages.ts";
+import { type Dtype, defaultGeneration, type RunSettings } from "../stages.ts";
 import type { DevState } from "./dev-state.ts";
 import { UsageError } from "./errors.ts";
 import { addGenerationOptions, type GenerationFlags, generationFrom, wholeNumber } from "./generation-options.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
-import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  addSettingsOptions,
+  chooseModel,
+  type FormatFlag,
+  type ModelFlags,
+  settingsAsFlags,
+  settingsFrom,
+} from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
 interface Flags extends ModelFlags, FormatFlag, GenerationFlags {
@@ -57,6 +66,7 @@ export function addSubmitCommand(job: Command): void {
     .option("--window <chunks>", "chunks in flight", wholeNumber("--window", 1, 1000), defaultWindow)
     .option("--watch", "stay and show progress until the job has ended");
   addModelOptions(command);
+  addSettingsOptions(command);
   addFormatOption(command);
   addGenerationOptions(command);
   command.addHelpText(
@@ -101,10 +111,10 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
   if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
   const unserved = await jobs.unserved(request);
   if (unserved.length > 0) {
-    const { ref, dtype } = request.model;
+    const { ref, dtype, settings } = request.model;
     tell(
       `job ${jobId} waits: no worker on ${unserved.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
-        `start one with \`blipfleet worker --model ${fromHere(ref)} --dtype ${dtype}\``,
+        `start one with \`blipfleet worker ${["--model", fromHere(ref), "--dtype", dtype, ...settingsAsFlags(settings)].join(" ")}\``,
     );
   }
   if (flags.watch) {
@@ -119,15 +129,18 @@ async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: F
 interface Served {
   readonly ref: string;
   readonly dtype: Dtype;
+  readonly settings?: RunSettings;
 }
 
-/** --model and --dtype; without --model what the worker of `blipfleet dev` has loaded. */
+/** --model, --dtype and settings; without any of them what the worker of `blipfleet dev` has loaded. */
 async function chooseServed(flags: ModelFlags, dev: DevState | null): Promise<Served> {
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
-  if (flags.model === undefined && flags.dtype === "auto" && dev !== null) return { ref: dev.model, dtype: dev.dtype };
+  const settings = settingsFrom(flags);
+  const isOpen = flags.model === undefined && flags.dtype === "auto" && Object.keys(settings).length === 0;
+  if (isOpen && dev !== null) return { ref: dev.model, dtype: dev.dtype, settings: settingsFrom(dev.settings ?? {}) };
   const { ref, notice } = chooseModel(flags.model ?? dev?.model);
   if (notice !== null) tell(notice);
-  return { ref, dtype: await resolveDtype(ref, flags.dtype) };
+  return { ref, dtype: await resolveDtype(ref, flags.dtype), settings };
 }
 
 /**
@@ -137,7 +150,7 @@ async function chooseServed(flags: ModelFlags, dev: DevState | null): Promise<Se
 export async function requestFor(
   jobId: string,
   source: string,
-  { ref, dtype }: Served,
+  { ref, dtype, settings = {} }: Served,
   options: Partial<Pick<JobRequest, "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window">> = {},
 ): Promise<JobRequest> {
   const { cacheFolder, jobFolderUri } = await import("../jobs/roots.ts");
@@ -148,6 +161,7 @@ export async function requestFor(
   const { card } = await checkModel(await openCheckpoint(ref), dtype, {
     cacheFolder: cacheFolder(),
     purpose: purposeOfTask[task],
+    settings,
   });
   if (topology === "split" && card.handsOver === "features") {
     throw new UsageError(
@@ -158,7 +172,7 @@ export async function requestFor(
   return {
     jobId,
     task,
-    model: { ref, digest: card.digest, dtype },
+    model: { ref, digest: card.digest, dtype, ...(card.settings && { settings: card.settings }) },
     topology,
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,

@@ -98,8 +98,14 @@ export async function indexLocally(
 }
 
 /** Whose vectors this run makes. */
-export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: ContrastCard): IndexModel {
-  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
+export function indexModel(ref: string, card: ContrastCard): IndexModel {
+  const {
+    digest,
+    dtype,
+    settings,
+    vectors: [queries, width],
+  } = card;
+  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, ...(settings && { settings }), queries, width };
 }
 
 /** Files as they are named; of folders every image in them. @throws UsageError for a folder without images */

@@ -18,7 +18,7 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { Dtype, ModelCard, Stages } from "../stages.ts";
+import type { ModelCard, Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
 import { activationBytes } from "./activities/prompt-names.ts";
 import type { Serving } from "./activities/serving.ts";
@@ -41,7 +41,7 @@ export interface ServedGroup extends Pick<StagesGroup, "close" | "fatal" | "repo
 }
 
 export interface RunWorkerOptions {
-  readonly models: readonly { readonly ref: string; readonly dtype: Dtype }[];
+  readonly models: readonly Pick<ModelRequest, "ref" | "dtype" | "settings">[];
   /** Which stages' queues to serve. Default: all. */
   readonly stages?: readonly Stage[];
   /** Serve the queue `jobs` as well. Default true. */
@@ -113,8 +113,8 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
 
     const servings: Serving[] = [];
     const publishing = new InFlight();
-    for (const { ref, dtype } of options.models) {
-      const opened = await group.open({ ref, dtype, stages: stagesToLoad(stages) });
+    for (const model of options.models) {
+      const opened = await group.open({ ...model, stages: stagesToLoad(stages) });
       servings.push({
         stages: opened,
         prompts,
@@ -323,8 +323,11 @@ export function adapterName({ device, description }: Pick<AdapterReport, "device
 }
 
 function logModel(log: Logger, card: ModelCard, stages: readonly Stage[]): void {
-  const { ref: model, digest, dtype } = card;
-  log.info({ model, digest, dtype, queues: stages.map((stage) => stageQueue(stage, card)) }, "model loaded");
+  const { ref: model, digest, dtype, settings } = card;
+  log.info(
+    { model, digest, dtype, ...(settings && { settings }), queues: stages.map((stage) => stageQueue(stage, card)) },
+    "model loaded",
+  );
 }
 
 function announce(log: Logger, address: string, health: Health | null, workers: readonly Worker[]): void {

@@ -8,6 +8,7 @@ import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
 import type { ChunkReport, ChunkStanding, Committed, ManifestRef } from "../../messages/job.ts";
+import { isSameModel } from "../../messages/queues.ts";
 import { expectServes } from "../../models/families.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
@@ -28,8 +29,7 @@ export interface Planning {
  */
 export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
   const { asked, itemsInFlight } = input;
-  const { digest, dtype } = asked.model;
-  const serving = servings.find(({ stages: { card } }) => card.digest === digest && card.dtype === dtype);
+  const serving = servings.find(({ stages: { card } }) => isSameModel(card, asked.model));
   if (serving !== undefined) expectServes(serving.stages.card, purposeOfTask[asked.task]);
   const manifest = await planItems(input, roots);
   if (serving === undefined) return manifest;

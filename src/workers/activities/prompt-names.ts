@@ -23,6 +23,7 @@ export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
+    ...(card.vision && { vision: card.vision }),
     preprocessing: preprocessingVersion,
     dtype: card.dtype,
   };
