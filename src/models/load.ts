@@ -12,6 +12,7 @@ import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
+  type ComputedNames,
   type GridNames,
   isLeaf,
   type LinearNames,
@@ -34,7 +35,7 @@ export type Loaded<T> = T extends LinearNames
     ? Norm
     : T extends RmsNormNames
       ? RmsNorm
-      : T extends TableNames | PickedNames | GridNames
+      : T extends TableNames | PickedNames | GridNames | ComputedNames
         ? Tensor
         : T extends readonly (infer Each)[]
           ? readonly Loaded<Each>[]
@@ -66,7 +67,7 @@ export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
 }
 
 function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
-  if (leaf.kind === "table") return byteLength(leaf.shape, "f32");
+  if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
   if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
   if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
   if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
@@ -138,6 +139,7 @@ export class WeightLoader {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
+    if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: await this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") {
       const gain = await this.#table(leaf.gain);
@@ -187,6 +189,13 @@ export class WeightLoader {
     const tensor = this.#alloc(stored.name, [1 + to * to, width], "f32");
     await this.#gpu.upload(tensor, new Uint8Array(resized.buffer));
     this.#onBytes(resized.byteLength);
+    return tensor;
+  }
+
+  async #computed({ name, shape, values }: ComputedNames): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, "f32");
+    const { buffer, byteOffset, byteLength: bytes } = values();
+    await this.#gpu.upload(tensor, new Uint8Array(buffer, byteOffset, bytes));
     return tensor;
   }
 

@@ -59,7 +59,15 @@ export interface GridNames {
   readonly width: number;
 }
 
-export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | GridNames;
+/** What no checkpoint holds, because it follows from the settings; f32 under every --dtype. */
+export interface ComputedNames {
+  readonly kind: "computed";
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly values: () => Float32Array;
+}
+
+export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | GridNames | ComputedNames;
 export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
 
 export function linear(
@@ -140,6 +148,11 @@ export function gridOf({
   return { from: Math.floor(trainedSize / patchSize), to: Math.floor(imageSize / patchSize), width };
 }
 
+/** @param values as many as the shape says, made when they are loaded */
+export function computed(name: string, shape: readonly number[], values: () => Float32Array): ComputedNames {
+  return { kind: "computed", name, shape, values };
+}
+
 /** `count` layers, made by index. */
 export function layers<T>(count: number, make: (index: number) => T): readonly T[] {
   return Array.from({ length: count }, (_, index) => make(index));
@@ -161,6 +174,7 @@ export function tensorsOf(tree: NameTree): readonly NamedTensor[] {
     if (leaf.kind === "linear") return leaf.bias ? [leaf.weight, leaf.bias] : [leaf.weight];
     if (leaf.kind === "norm") return [leaf.gain, leaf.bias];
     if (leaf.kind === "rms-norm") return [leaf.gain];
+    if (leaf.kind === "computed") return [];
     return [leaf.stored];
   });
 }
