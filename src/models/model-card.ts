@@ -2,7 +2,6 @@
 
 import type { ContrastCard, Dtype, LabelCard, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
@@ -13,6 +12,7 @@ import { checkInstructBlipLlama, checkInstructBlipT5 } from "./check-instructbli
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
+import type { CheckOptions } from "./run-settings.ts";
 
 /** What a model is known by, by what it is wanted for. */
 export interface Cards {
@@ -38,7 +38,7 @@ type Check<P extends Purpose> = (
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ) => Promise<CheckedModel<Cards[P], Programs[P]>>;
 
 const instructBlip = { "instructblip-vicuna": checkInstructBlipLlama, "instructblip-t5": checkInstructBlipT5 };
@@ -76,7 +76,7 @@ export interface PurposeOption<P extends Purpose> {
 export async function checkModel<P extends Purpose = "texts">(
   checkpoint: Checkpoint,
   dtype: Dtype,
-  options: DigestOptions & PurposeOption<P> = {},
+  options: CheckOptions & PurposeOption<P> = {},
 ): Promise<CheckedModel<Cards[P], Programs[P]>> {
   const purpose = (options.purpose ?? "texts") as P;
   const json = await modelSettings(checkpoint);
