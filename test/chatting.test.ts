@@ -98,12 +98,13 @@ test("VisualGLM: its frame in the question's language, or as told; replies tidie
 test("prompts by family", () => {
   const turns = [{ question: "what?", answer: "a dog" }];
   const said = "Question: what? Answer: a dog. ";
-  assert.equal(questionText("blip-2-opt", "why?", turns), `${said}Question: why? Answer:`);
-  assert.equal(questionText("blip-2-t5", "why?"), "Question: why? Answer:");
-  assert.equal(questionText("instructblip-vicuna", "Describe it.", turns), `${said}Describe it.`);
-  assert.equal(questionText("instructblip-t5", "Describe it."), "Describe it.");
-  assert.equal(questionText("blip-vqa", "why?", turns), "why?");
-  assert.equal(questionText("visualglm", "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
+  assert.equal(questionText({ family: "blip-2-opt" }, "why?", turns), `${said}Question: why? Answer:`);
+  assert.equal(questionText({ family: "blip-2-t5" }, "why?"), "Question: why? Answer:");
+  assert.equal(questionText({ family: "instructblip-vicuna" }, "Describe it.", turns), `${said}Describe it.`);
+  assert.equal(questionText({ family: "instructblip-t5" }, "Describe it."), "Describe it.");
+  assert.equal(questionText({ family: "blip-vqa" }, "why?", turns), "why?");
+  assert.equal(questionText({ family: "blip-vqa", settings: { behaviour: "lavis" } }, "Why, so?!", turns), "why, so?");
+  assert.equal(questionText({ family: "visualglm" }, "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
   assert.equal(glmPrompt("颜色？", turns), "问：what?\n答：a dog\n问：颜色？\n答：");
   assert.deepEqual(["what?", "猫?", "𠀀", "ネコ", ""].map(languageOf), ["en", "zh", "zh", "en", "en"]);
 });

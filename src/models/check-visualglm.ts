@@ -2,7 +2,6 @@
 
 import type { Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { computed } from "../weights/names/tensor-names.ts";
 import {
   glmNames,
@@ -18,6 +17,7 @@ import { glmLanguageModel } from "./glm.ts";
 import { type GlmConfig, visualGlmConfig, visualGlmImageSettings } from "./glm-config.ts";
 import { featuresOf } from "./image-stage.ts";
 import { rotaryFrequencies, rotaryTurns } from "./rotary-turns.ts";
+import { type CheckOptions, isResized, withSettings } from "./run-settings.ts";
 
 /** Its SentencePiece model; there is no tokenizer.json. */
 const tokenizer = "ice_text.model";
@@ -27,16 +27,18 @@ export async function checkVisualGlm(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
   const { ref, tensors } = checkpoint;
-  const config = visualGlmConfig(ref, json);
+  const written = visualGlmConfig(ref, json);
+  const config = withSettings(ref, written, null, options.settings);
   const { vision, queries, text } = config;
   const layout = visualGlmLayout(tensors.keys());
   const processor = await readSettings(checkpoint, "preprocessor_config.json");
   const facts = {
     vision,
-    image: visualGlmImageSettings(ref, processor, vision.imageSize),
+    written: written.vision,
+    image: visualGlmImageSettings(ref, processor, vision.imageSize, isResized(vision, options.settings)),
     widths: { hidden_size: text.width },
     names: visualGlmNames(config, layout),
     tokenizer,

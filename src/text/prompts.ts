@@ -1,4 +1,7 @@
-// What a language model reads for a question, by the kind of model, with the turns of a conversation before it.
+// What a model reads for what a user asks: the frame of its kind, the turns of a conversation before it, and what LAVIS makes of
+// texts before a tokenizer sees them.
+
+import type { ModelCard } from "../stages.ts";
 
 /** A question, and what was answered. */
 export interface Turn {
@@ -41,17 +44,18 @@ export function languageOf(text: string): PromptLanguage {
 export const glmCaption = "描述这张图片。";
 
 /**
- * What a model of a family reads for a question.
+ * What a model reads for a question.
  * @param turns of the same conversation, the oldest first. BLIP reads one question and none of them; InstructBLIP takes the
- * question verbatim, and turns in front of it as BLIP-2 has them.
+ * question verbatim, and turns in front of it as BLIP-2 has them. As LAVIS has it, BLIP's questions are cleaned.
  * @param language of VisualGLM's frame; default: the question's
  */
 export function questionText(
-  family: string,
+  { family, settings }: Pick<ModelCard, "family" | "settings">,
   question: string,
   turns: readonly Turn[] = [],
   language?: PromptLanguage,
 ): string {
+  if (family === "blip-vqa") return settings?.behaviour === "lavis" ? lavisQuestion(question) : question;
   if (family === "visualglm") return glmPrompt(question, turns, language);
   if (family.startsWith("blip-2")) return answered(turns) + questionPrompt(question);
   return family.startsWith("instructblip") ? answered(turns) + question : question;
@@ -80,4 +84,34 @@ export function glmReply(text: string): string {
 function endOfLast(text: string, mark: string): number {
   const at = text.lastIndexOf(mark);
   return at < 0 ? 0 : at + mark.length;
+}
+
+/** What LAVIS' captions begin with where a user gives nothing: lavis/configs/models/blip_caption_base_coco.yaml. */
+export const lavisCaptionPrompt = "a picture of ";
+
+/** Words that LAVIS keeps of a text: `max_words` of its processors. */
+const lavisWords = 50;
+
+/** Lower case, marks away, the first 50 words: BlipQuestionProcessor, lavis/processors/blip_processors.py at 506965b. */
+export function lavisQuestion(question: string): string {
+  const words = question
+    .toLowerCase()
+    .replaceAll(/[.!"()*#:;~]/g, "")
+    .trimEnd()
+    .split(" ");
+  return words.slice(0, lavisWords).join(" ");
+}
+
+/** The same with marks as spaces, and runs of white space as one: BlipCaptionProcessor. */
+export function lavisText(text: string): string {
+  const plain = text
+    .toLowerCase()
+    .replaceAll(/[.!"()*#:;~]/g, " ")
+    .replaceAll(/\s{2,}/g, " ");
+  return plain
+    .replace(/\n+$/, "")
+    .replace(/^ +| +$/g, "")
+    .split(" ")
+    .slice(0, lavisWords)
+    .join(" ");
 }

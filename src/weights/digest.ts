@@ -18,6 +18,8 @@ const decidingFiles = [
   "tokenizer_config.json",
   "special_tokens_map.json",
   "ice_text.model",
+  "qformer_tokenizer/tokenizer.json",
+  "qformer_tokenizer/tokenizer_config.json",
 ] as const;
 
 export interface DigestOptions {

@@ -5,6 +5,8 @@
 // rows in the language model's fused matrix.
 
 import {
+  gridOf,
+  gridPositions,
   type LinearNames,
   layers,
   linear,
@@ -23,8 +25,10 @@ export interface VisualGlmSizes {
     readonly mlpWidth: number;
     readonly layers: number;
     readonly imageSize: number;
+    readonly trainedSize: number;
     readonly patchSize: number;
     readonly normEps: number;
+    readonly lastNormEps: number;
   };
   readonly qFormer: {
     readonly width: number;
@@ -58,8 +62,6 @@ export interface VisualGlmLayout {
 }
 
 const channels = 3;
-/** PyTorch's default, which the norm behind the ViT has in SAT's source. */
-const visionNormEps = 1e-5;
 
 /** Endings by which the halves are found. */
 const vitEnding = "vit.transformer.word_embeddings.weight";
@@ -97,12 +99,11 @@ function nthOfHeads(index: number, count: number, width: number, heads: number):
 
 /** `vit.` */
 export function visualGlmVitNames({ vision }: Pick<VisualGlmSizes, "vision">, { image }: VisualGlmLayout) {
-  const { width, mlpWidth, imageSize, patchSize, normEps } = vision;
-  const tokens = Math.floor(imageSize / patchSize) ** 2 + 1;
+  const { width, mlpWidth, patchSize, normEps, lastNormEps } = vision;
   const vit = `${image}vit`;
   return {
     classEmbedding: table(`${vit}.transformer.word_embeddings.weight`, [1, width], [width]),
-    positions: table(`${vit}.transformer.position_embeddings.weight`, [tokens, width]),
+    positions: gridPositions(`${vit}.transformer.position_embeddings.weight`, gridOf(vision)),
     patches: patchLinear(`${vit}.mixins.patch_embedding.proj`, channels, patchSize, width),
     layers: layers(vision.layers, (i) => {
       const key = `${vit}.transformer.layers.${i}`;
@@ -115,7 +116,7 @@ export function visualGlmVitNames({ vision }: Pick<VisualGlmSizes, "vision">, { 
         fc2: linear(`${key}.mlp.dense_4h_to_h`, mlpWidth, width),
       };
     }),
-    norm: norm(`${vit}.mixins.cls.ln_vision`, width, visionNormEps),
+    norm: norm(`${vit}.mixins.cls.ln_vision`, width, lastNormEps),
   };
 }
 

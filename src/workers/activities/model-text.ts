@@ -3,7 +3,7 @@
 import type { Task } from "../../messages/job.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import type { ModelCard } from "../../stages.ts";
-import { questionText } from "../../text/prompts.ts";
+import { lavisCaptionPrompt, questionText } from "../../text/prompts.ts";
 
 /** What a model is wanted for by each task. */
 export const purposeOfTask = {
@@ -15,10 +15,13 @@ export const purposeOfTask = {
 } as const satisfies Record<Task, Purpose>;
 
 /**
- * `ask` wraps a question as the model was trained to be asked; a caption's prompt is taken verbatim.
+ * `ask` wraps a question as the model was trained to be asked; every caption takes the text verbatim. As LAVIS has it, BLIP's
+ * captions have a prompt of their own.
  * @throws UnsupportedModelError when the model is of no use for the task
  */
 export function modelText(card: ModelCard, task: Task, text: string | null): string | null {
   expectServes(card, purposeOfTask[task]);
-  return text === null || task !== "ask" ? text : questionText(card.family, text);
+  if (task === "ask") return text === null ? null : questionText(card, text);
+  const isLavis = card.settings?.behaviour === "lavis";
+  return text ?? (isLavis && card.family === "blip-caption" ? lavisCaptionPrompt : null);
 }
