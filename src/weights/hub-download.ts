@@ -24,10 +24,10 @@ export const settingsFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
-  "ice_text.model",
   // The Q-Former's own tokenizer, where it reads an instruction.
   "qformer_tokenizer/tokenizer.json",
   "qformer_tokenizer/tokenizer_config.json",
+  "ice_text.model",
 ] as const;
 
 const defaultEndpoint = "https://huggingface.co";
