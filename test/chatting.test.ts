@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { openChat } from "../src/chatting.ts";
 import { defaultGeneration, type ModelCard } from "../src/stages.ts";
 import { glmPrompt, glmReply, languageOf, questionText } from "../src/text/prompts.ts";
-import { type FakeStages, fakeCard, fakeStages } from "./workers/fake-stages.ts";
+import { type FakeStages, fakeCard, fakeStages, instructedCard } from "./workers/fake-stages.ts";
 
 const image = new TextEncoder().encode("an image");
 
@@ -65,6 +65,22 @@ test("a question that does not fit even by itself is asked without turns, and re
   const chat = await openChat(stages, image, { generation });
   const { leftOut } = await chat.ask("a question of very many words, more than fit");
   assert.equal(leftOut, null);
+});
+
+test("InstructBLIP: one encode of the features; turns that its Q-Former cannot read are left out as well", async () => {
+  const stages = listening({ ...instructedCard, maxPositions: 10_000 });
+  const chat = await openChat(stages, image, { generation });
+  const { text } = await chat.ask("Describe it.");
+  const second = await chat.ask("In short.");
+  const turn = `Question: Describe it. Answer: ${text}. `;
+  assert.deepEqual(stages.read, ["Describe it.", `${turn}In short.`]);
+  assert.equal(second.leftOut, null);
+  const third = await chat.ask("In one word.");
+  assert.deepEqual(third.leftOut, { turns: 1, needed: 2 + turn.length + turn.length - 3 + 12, available: 64 });
+  assert.deepEqual(
+    stages.rows.map(({ stage }) => stage),
+    ["encode", "query", "generate", "query", "generate", "query", "generate"],
+  );
 });
 
 test("a question that fails leaves the conversation as it was", async () => {
