@@ -26,6 +26,19 @@ export interface Activation {
 
 export type Dtype = "f32" | "f16";
 
+/** How a checkpoint is run where that is a choice; plain JSON. What is left out is as the checkpoint has it. */
+export interface RunSettings {
+  /**
+   * Side in pixels of the square that an image becomes. Where the ViT was trained with another one, its positions are
+   * interpolated.
+   */
+  readonly imageSize?: number | undefined;
+  /** Whose code is followed where transformers and LAVIS, the original, differ. Default "huggingface". */
+  readonly behaviour?: Behaviour | undefined;
+}
+
+export type Behaviour = "huggingface" | "lavis";
+
 /**
  * Unit vectors by which images and texts are compared, one a row: (queries, width) of an image, (1, width) of a text.
  * bytes as in an Activation.
@@ -119,6 +132,18 @@ export interface CheckpointCard {
   /** Image side in pixels and what preprocessing does; enters the prompt key. */
   readonly image: ImageSettings;
   readonly features: readonly [number, number];
+  /** Left out: all as the checkpoint has it. Names the queues, with digest and dtype. */
+  readonly settings?: RunSettings;
+  /** Where the ViT is run otherwise than the checkpoint says; enters the prompt key. */
+  readonly vision?: VisionChanges;
+}
+
+/** What the settings of a run change of a ViT, besides the images' size. */
+export interface VisionChanges {
+  /** How positions of another grid were made of those that were trained. */
+  readonly positions?: "bicubic";
+  /** Epsilon of the norms in its blocks, and of the last one. */
+  readonly normEps?: readonly [number, number];
 }
 
 /** Of a model that writes texts. */

@@ -206,13 +206,15 @@ const bicubic = 3;
 
 /**
  * @param json preprocessor_config.json; null when the checkpoint has none
- * @param imageSize what the ViT was made for
+ * @param imageSize what the ViT gets in this run
+ * @param isChosen the file need not say that size
  * @throws ConfigError for a missing or malformed file, UnsupportedModelError for preprocessing that is not built
  */
 export function blip2ImageSettings(
   ref: string,
   json: Record<string, unknown> | null,
   imageSize: number,
+  isChosen = false,
 ): ImageSettings {
   if (json === null) {
     throw new ConfigError(`${ref}: expected preprocessor_config.json, got no such file; save the processor there`);
@@ -229,11 +231,12 @@ export function blip2ImageSettings(
   expect("do_normalize", "true", read.do_normalize, read.do_normalize);
   expect("resample", `${bicubic} (bicubic)`, read.resample === bicubic, read.resample);
   const { height, width } = read.size;
-  const fits = height === imageSize && width === imageSize;
-  expect("size", `${imageSize} x ${imageSize} as vision_config.image_size says`, fits, `${height} x ${width}`);
+  const fits = isChosen || (height === imageSize && width === imageSize);
+  const wanted = `${imageSize} x ${imageSize} as vision_config.image_size says (or a size that is chosen with --image-size)`;
+  expect("size", wanted, fits, `${height} x ${width}`);
   return {
-    height,
-    width,
+    height: imageSize,
+    width: imageSize,
     resample: "bicubic",
     rescale: read.rescale_factor,
     mean: read.image_mean,

@@ -25,6 +25,7 @@ import {
   type TextOptions,
   type Vectors,
 } from "../stages.ts";
+import { lavisText } from "../text/prompts.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
@@ -148,10 +149,11 @@ export async function openStages<P extends Purpose = "texts">(
 ): Promise<OpenedFor[P]> {
   const group = await openStagesGroup(options);
   try {
-    const { ref, dtype, stages, purpose } = options;
+    const { ref, dtype, stages, purpose, settings } = options;
     const opened = await group.open<P>({
       ...{ ref, dtype },
       ...(stages === undefined ? {} : { stages }),
+      ...(settings === undefined ? {} : { settings }),
       ...(purpose === undefined ? {} : { purpose }),
     });
     return Object.assign(opened, { close: () => group.close() });
@@ -317,7 +319,7 @@ class ThreadedContrastStages<Card extends ContrastCard>
   implements OpenedContrastStages
 {
   tokenize(text: string): Promise<number[]> {
-    return this.idsOf(text);
+    return this.idsOf(this.card.settings?.behaviour === "lavis" ? lavisText(text) : text);
   }
 
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors> {

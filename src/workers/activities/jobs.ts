@@ -9,6 +9,7 @@ import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
 import type { Asked, ChunkReport, ChunkStanding, Committed, ManifestRef, ModelIdentity } from "../../messages/job.ts";
+import { isSameModel } from "../../messages/queues.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
@@ -31,9 +32,7 @@ export interface Planning {
 export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
   const { asked, itemsInFlight } = input;
   const served = (wanted: ModelIdentity, purpose: Purpose) => {
-    const serving = servings.find(
-      ({ stages: { card } }) => card.digest === wanted.digest && card.dtype === wanted.dtype,
-    );
+    const serving = servings.find(({ stages: { card } }) => isSameModel(card, wanted));
     if (serving !== undefined) expectServes(serving.stages.card, purpose);
     return serving === undefined ? [] : [serving];
   };

@@ -38,6 +38,7 @@ function sharedParts(imageSha256: string, card: CheckpointCard) {
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
+    ...(card.vision && { vision: card.vision }),
     preprocessing: preprocessingVersion,
     dtype: card.dtype,
   };
