@@ -99,7 +99,7 @@ export function attended(gpu: Gpu, name: string, shape: AttentionShape): Compari
     work: attentionWork(shape, "f32"),
     repeats: 1,
     ours: () => openSide(gpu, name, [shape.queryTokens, width], attentionForward(shape, 1)),
-    forms: attentionForms(shape, 1),
+    forms: attentionForms(shape, 1, !gpu.softwareAdapter),
     tolerance: tolerances.f16,
   };
 }
@@ -113,7 +113,7 @@ export function decoding(gpu: Gpu, keyTokens: number, { heads, width }: OptShape
     work: attentionWork(shape, "f16"),
     repeats: chain,
     ours: () => openSide(gpu, name, [1, width], decodeAttentionForward(shape, chain)),
-    forms: attentionForms(shape, chain),
+    forms: attentionForms(shape, chain, true),
     tolerance: tolerances.f16,
   };
 }
@@ -140,7 +140,7 @@ export function vitLayer(gpu: Gpu, name: string, shape: VitShape, type: Type): C
     work: sumOf([...products, mixing]),
     repeats: 1,
     ours: () => openSide(gpu, name, [tokens, width], vitLayerForward(shape, type)),
-    forms: vitLayerForms(shape, type),
+    forms: vitLayerForms(shape, type, !gpu.softwareAdapter),
     tolerance: 5 * tolerances[type],
   };
 }

@@ -1,7 +1,7 @@
 // What our kernels compute, as ONNX graphs for the peer: one operator in the forms that a runtime may be given it in, and
 // whole layers. Random constants have the seeds that ours.ts gives the same weights.
 
-import type { OnnxConstant, OnnxGraph, OnnxNode } from "./onnx-model.ts";
+import { elementTypes, type OnnxConstant, type OnnxGraph, type OnnxNode } from "./onnx-model.ts";
 import {
   type AttentionShape,
   decodeMean,
@@ -63,9 +63,25 @@ class Growing {
   }
 
   /** softmax(scale·q·kᵀ)·v of (1, tokens, heads * headWidth), in one operator. */
-  fusedAttention(q: string, k: string, v: string, { heads, headWidth }: Pick<AttentionShape, "heads" | "headWidth">) {
+  fusedAttention(
+    q: string,
+    k: string,
+    v: string,
+    { heads, headWidth }: Pick<AttentionShape, "heads" | "headWidth">,
+  ): string {
     const attributes = { num_heads: heads, scale: { float: headWidth ** -0.5 } };
     return this.one("MultiHeadAttention", [q, k, v], { domain: "com.microsoft", attributes });
+  }
+
+  /** The same, computed in f32 between values in f16. */
+  widenedAttention(
+    q: string,
+    k: string,
+    v: string,
+    shape: Pick<AttentionShape, "heads" | "headWidth">,
+  ): string {
+    const cast = (x: string, type: Type) => this.one("Cast", [x], { attributes: { to: elementTypes[type] } });
+    return cast(this.fusedAttention(cast(q, "f32"), cast(k, "f32"), cast(v, "f32"), shape), "f16");
   }
 
   /** The same in operators of ONNX itself. */
@@ -111,25 +127,27 @@ export function linearForms(rows: number, shape: LinearShape, type: Type): PeerF
   return [form(type, "MatMul"), form(type, "Gemm"), ...others];
 }
 
-/** x (1, queryTokens, width) attends `repeats` times to the same keys and values. */
-export function attentionForms(shape: AttentionShape, repeats: number): PeerForm[] {
+/**
+ * x (1, queryTokens, width) attends `repeats` times to the same keys and values.
+ * @param halfFused whether the peer's one operator for it may be tried in f16: for several queries it does not come back on
+ * lavapipe 25.0
+ */
+export function attentionForms(shape: AttentionShape, repeats: number, halfFused: boolean): PeerForm[] {
   const width = shape.heads * shape.headWidth;
   const form = (type: Type, kind: "fused" | "plain"): PeerForm => {
     const graph = new Growing();
-    const [keys, values] = [seeds.keys, seeds.values].map((seed) =>
-      graph.random([1, shape.keyTokens, width], seed, 1, decodeMean),
-    );
+    const constant = (seed: number) => graph.random([1, shape.keyTokens, width], seed, 1, decodeMean);
+    const [keys, values] = [constant(seeds.keys), constant(seeds.values)];
     let x = "x";
     for (let i = 0; i < repeats; i++) {
-      const attend = kind === "fused" ? graph.fusedAttention : graph.plainAttention;
-      x = attend.call(graph, x, keys as string, values as string, shape);
+      x = kind === "fused" ? graph.fusedAttention(x, keys, values, shape) : graph.plainAttention(x, keys, values, shape);
     }
     return {
       name: `${kind === "fused" ? "MultiHeadAttention" : "plain operators"} ${type}`,
       graph: graph.finish(type, [1, shape.queryTokens, width], x),
     };
   };
-  return [form("f32", "fused"), form("f16", "fused"), form("f32", "plain")];
+  return [form("f32", "fused"), form("f32", "plain"), ...(halfFused ? [form("f16", "fused")] : [])];
 }
 
 /** x (rows, width), normalised `repeats` times. */
@@ -142,25 +160,28 @@ export function normForms(rows: number, width: number, repeats: number): PeerFor
   });
 }
 
-/** One block of ViT-g over x (1, tokens, width). */
-export function vitLayerForms(shape: VitShape, type: Type): PeerForm[] {
+/** One block of ViT-g over x (1, tokens, width). @param halfFused see attentionForms */
+export function vitLayerForms(shape: VitShape, type: Type, halfFused: boolean): PeerForm[] {
   const { tokens, width, heads } = shape;
-  return typesFor(type).map((computed) => {
+  const form = (computed: Type, attention: "fused" | "widened"): PeerForm => {
     const graph = new Growing();
     const parts = shape.linears;
     const fused = graph.linear(graph.norm("x", width, seeds.norm), parts.qkv, "MatMul");
-    const [q, k, v] = graph.op("Split", [fused], { attributes: { axis: -1, num_outputs: 3 } }, 3) as [
-      string,
-      string,
-      string,
-    ];
-    const mixed = graph.fusedAttention(q, k, v, { heads, headWidth: width / heads });
+    const thirds = graph.op("Split", [fused], { attributes: { axis: -1, num_outputs: 3 } }, 3);
+    const [q, k, v] = thirds as [string, string, string];
+    const sizes = { heads, headWidth: width / heads };
+    const mixed =
+      attention === "fused" ? graph.fusedAttention(q, k, v, sizes) : graph.widenedAttention(q, k, v, sizes);
     const attended = graph.one("Add", [graph.linear(mixed, parts.projection, "MatMul"), "x"]);
     const hidden = graph.linear(graph.norm(attended, width, seeds.norm + 10), parts.fc1, "MatMul");
     const active = graph.one("Gelu", [hidden], { domain: "com.microsoft" });
     const y = graph.one("Add", [graph.linear(active, parts.fc2, "MatMul"), attended]);
-    return { name: `whole layer ${computed}`, graph: graph.finish(computed, [1, tokens, width], y) };
-  });
+    const name = `whole layer ${computed}${attention === "widened" ? ", attention f32" : ""}`;
+    return { name, graph: graph.finish(computed, [1, tokens, width], y) };
+  };
+  const f32 = form("f32", "fused");
+  if (type === "f32") return [f32];
+  return [form("f16", "widened"), f32, ...(halfFused ? [form("f16", "fused")] : [])];
 }
 
 /** One block of OPT for one new token, x (1, 1, width), behind `cache` earlier ones whose keys and values are constants. */

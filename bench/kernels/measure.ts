@@ -4,7 +4,7 @@ import type { BenchRow } from "../../src/cli/bench.ts";
 import type { PeerForm } from "./graphs.ts";
 import { leastMilliseconds, type MachineLimits, type Work } from "./limits.ts";
 import type { Side } from "./ours.ts";
-import { type Peer, PeerError } from "./peer.ts";
+import { type Peer, PeerError, type PeerSide } from "./peer.ts";
 import type { Provider } from "./peer-process.ts";
 
 /** What is compared. Both sides compute the same, from the same random weights. */
@@ -28,7 +28,7 @@ export interface Rounds {
 
 interface Chosen {
   readonly form: PeerForm;
-  readonly side: Side;
+  readonly side: PeerSide;
 }
 
 /** A form that is this much slower than another in a warm run is not tried again. */
@@ -106,6 +106,8 @@ async function fastestForm(
       refuse(`${form.name} on ${provider}: ${error.message}`);
     }
   }
+  // A form after it took the process down.
+  if (best?.side.gone) return { form: best.form, side: await peer.open(best.form, provider) };
   return best;
 }
 

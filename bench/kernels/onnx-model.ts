@@ -38,7 +38,8 @@ export const sampleSize = 8;
 /** The name of the model's output. */
 export const sampleName = "sample";
 
-const elementTypes = { f32: 1, f16: 10, int64: 7 } as const;
+/** As ONNX numbers them. */
+export const elementTypes = { f32: 1, f16: 10, int64: 7 } as const;
 const attributeTypes = { float: 1, int: 2, string: 3, ints: 7 } as const;
 
 const repeated = (type: string, id: number) => ({ rule: "repeated", type, id });

@@ -104,5 +104,5 @@ const runtime: OnnxRuntime = createRequire(pathToFileURL(`${folder}/`))("onnxrun
 process.on("message", (request: PeerRequest) => {
   void answer(runtime, request).then((answered) => process.send?.(answered));
 });
-// Its library may crash while it takes itself down.
+// The library may crash while it takes itself down.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));

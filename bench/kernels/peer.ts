@@ -11,55 +11,95 @@ export class PeerError extends Error {
   override readonly name = "PeerError";
 }
 
+/** Seconds; the slowest that compiles and runs takes a few. */
+const patience = 120;
+
 export class Peer {
-  readonly #child: ChildProcess;
-  readonly #waiting: { resolve(answer: PeerAnswer): void; reject(error: Error): void }[] = [];
-  #ended: Error | null = null;
+  readonly #folder: string;
+  #process: PeerProcess | null = null;
 
   /** @param folder where onnxruntime-node is installed */
   constructor(folder: string) {
-    const script = fileURLToPath(new URL("./peer-process.js", import.meta.url));
-    this.#child = fork(script, [folder], { serialization: "advanced", stdio: ["ignore", "ignore", "ignore", "ipc"] });
-    this.#child.on("message", (answer: PeerAnswer) => this.#waiting.shift()?.resolve(answer));
-    this.#child.on("error", (error) => this.#end(error.message));
-    this.#child.on("exit", (status, signal) => this.#end(`ended with ${signal ?? status}`));
+    this.#folder = folder;
   }
 
-  /** @throws PeerError */
-  async open({ graph }: PeerForm, provider: Provider): Promise<Side> {
-    const answer = await this.#ask({ load: graph, provider });
+  /**
+   * A model that is loaded and has run once. Where the process ended or gave no answer there is a new one at the next call,
+   * and what the old one had loaded is gone.
+   * @throws PeerError
+   */
+  async open({ graph }: PeerForm, provider: Provider): Promise<PeerSide> {
+    if (this.#process?.ended) this.#process = null;
+    this.#process ??= new PeerProcess(this.#folder);
+    const own = this.#process;
+    const answer = await own.ask({ load: graph, provider });
     if (!("loaded" in answer)) throw new PeerError(`onnxruntime-node: expected a model, got ${JSON.stringify(answer)}`);
     const { loaded, first, sample } = answer;
     return {
       first,
       sample,
+      get gone() {
+        return own.ended;
+      },
       run: async () => {
-        const ran = await this.#ask({ run: loaded });
+        const ran = await own.ask({ run: loaded });
         return "took" in ran ? ran.took : Number.NaN;
       },
       close: async () => {
-        await this.#ask({ close: loaded });
+        if (!own.ended) await own.ask({ close: loaded });
       },
     };
   }
 
   close(): void {
-    this.#child.removeAllListeners("exit");
-    if (this.#child.connected) this.#child.disconnect();
+    this.#process?.close();
+  }
+}
+
+export interface PeerSide extends Side {
+  /** Its process has ended. */
+  readonly gone: boolean;
+}
+
+class PeerProcess {
+  readonly #child: ChildProcess;
+  #waiting: ((answer: PeerAnswer) => void) | null = null;
+  #why: string | null = null;
+
+  constructor(folder: string) {
+    const script = fileURLToPath(new URL("./peer-process.js", import.meta.url));
+    this.#child = fork(script, [folder], { serialization: "advanced", stdio: ["ignore", "ignore", "ignore", "ipc"] });
+    this.#child.on("message", (answer: PeerAnswer) => this.#waiting?.(answer));
+    this.#child.on("error", (error) => this.#end(error.message));
+    this.#child.on("exit", (status, signal) => this.#end(`its process ended with ${signal ?? status}`));
   }
 
-  async #ask(request: PeerRequest): Promise<PeerAnswer> {
-    if (this.#ended) throw this.#ended;
-    const answer = await new Promise<PeerAnswer>((resolve, reject) => {
-      this.#waiting.push({ resolve, reject });
-      this.#child.send(request);
+  get ended(): boolean {
+    return this.#why !== null;
+  }
+
+  /** One question at a time. @throws PeerError */
+  async ask(request: PeerRequest): Promise<PeerAnswer> {
+    const timer = setTimeout(() => this.#end(`none within ${patience} s`), patience * 1000);
+    const answer = await new Promise<PeerAnswer>((resolve) => {
+      this.#waiting = resolve;
+      if (this.#why === null) this.#child.send(request);
+      else resolve({ failed: this.#why });
     });
-    if ("failed" in answer) throw new PeerError(`onnxruntime-node: ${answer.failed}`);
+    clearTimeout(timer);
+    if ("failed" in answer) throw new PeerError(`onnxruntime-node: expected an answer, got: ${answer.failed}`);
     return answer;
   }
 
+  close(): void {
+    this.#end("closed");
+  }
+
   #end(why: string): void {
-    this.#ended = new PeerError(`onnxruntime-node: expected its process to go on, got ${why}`);
-    for (const { reject } of this.#waiting.splice(0)) reject(this.#ended);
+    if (this.#why !== null) return;
+    this.#why = why;
+    // Its library may crash while it takes itself down.
+    this.#child.kill("SIGKILL");
+    this.#waiting?.({ failed: why });
   }
 }
