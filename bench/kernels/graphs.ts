@@ -74,12 +74,7 @@ class Growing {
   }
 
   /** The same, computed in f32 between values in f16. */
-  widenedAttention(
-    q: string,
-    k: string,
-    v: string,
-    shape: Pick<AttentionShape, "heads" | "headWidth">,
-  ): string {
+  widenedAttention(q: string, k: string, v: string, shape: Pick<AttentionShape, "heads" | "headWidth">): string {
     const cast = (x: string, type: Type) => this.one("Cast", [x], { attributes: { to: elementTypes[type] } });
     return cast(this.fusedAttention(cast(q, "f32"), cast(k, "f32"), cast(v, "f32"), shape), "f16");
   }
@@ -140,7 +135,8 @@ export function attentionForms(shape: AttentionShape, repeats: number, halfFused
     const [keys, values] = [constant(seeds.keys), constant(seeds.values)];
     let x = "x";
     for (let i = 0; i < repeats; i++) {
-      x = kind === "fused" ? graph.fusedAttention(x, keys, values, shape) : graph.plainAttention(x, keys, values, shape);
+      x =
+        kind === "fused" ? graph.fusedAttention(x, keys, values, shape) : graph.plainAttention(x, keys, values, shape);
     }
     return {
       name: `${kind === "fused" ? "MultiHeadAttention" : "plain operators"} ${type}`,
@@ -170,8 +166,7 @@ export function vitLayerForms(shape: VitShape, type: Type, halfFused: boolean): 
     const thirds = graph.op("Split", [fused], { attributes: { axis: -1, num_outputs: 3 } }, 3);
     const [q, k, v] = thirds as [string, string, string];
     const sizes = { heads, headWidth: width / heads };
-    const mixed =
-      attention === "fused" ? graph.fusedAttention(q, k, v, sizes) : graph.widenedAttention(q, k, v, sizes);
+    const mixed = attention === "fused" ? graph.fusedAttention(q, k, v, sizes) : graph.widenedAttention(q, k, v, sizes);
     const attended = graph.one("Add", [graph.linear(mixed, parts.projection, "MatMul"), "x"]);
     const hidden = graph.linear(graph.norm(attended, width, seeds.norm + 10), parts.fc1, "MatMul");
     const active = graph.one("Gelu", [hidden], { domain: "com.microsoft" });

@@ -26,6 +26,15 @@ export interface Rounds {
   readonly warmUp: number;
 }
 
+/** With what a comparison is made. */
+export interface Setting {
+  /** null: there is none, and its columns stay empty. */
+  readonly peer: Pick<Peer, "open"> | null;
+  readonly limits: MachineLimits;
+  readonly rounds: Rounds;
+  readonly tell: (line: string) => void;
+}
+
 interface Chosen {
   readonly form: PeerForm;
   readonly side: PeerSide;
@@ -34,15 +43,7 @@ interface Chosen {
 /** A form that is this much slower than another in a warm run is not tried again. */
 const hopeless = 1.5;
 
-export async function compare(
-  comparison: Comparison,
-  {
-    peer,
-    limits,
-    rounds,
-    tell,
-  }: { peer: Peer | null; limits: MachineLimits; rounds: Rounds; tell(line: string): void },
-): Promise<BenchRow> {
+export async function compare(comparison: Comparison, { peer, limits, rounds, tell }: Setting): Promise<BenchRow> {
   const { name, repeats, work, forms, tolerance } = comparison;
   const ours = await comparison.ours();
   const refuse = (line: string) => tell(`bench: ${name}: ${line}`);
@@ -86,7 +87,7 @@ export async function inTurns(sides: readonly Side[], { timed, warmUp }: Rounds)
 
 /** The form whose warm run is fastest, or null where the provider runs none. */
 async function fastestForm(
-  peer: Peer,
+  peer: Pick<Peer, "open">,
   forms: readonly PeerForm[],
   provider: Provider,
   refuse: (line: string) => void,

@@ -9,7 +9,7 @@ export interface RandomValues {
 }
 
 /** A prime, so that what repeats falls on other columns in every row. */
-const period = 65521;
+const period = 16381;
 
 /**
  * `count` values from the `first`-th of an endless row on, as f32 or as f16 (nearest, ties to even). They repeat after
