@@ -4,10 +4,8 @@ import type { Command } from "commander";
 import { NotAvailableError } from "./errors.ts";
 
 const laterCommands = {
-  chat: "conversation",
   eval: "evaluation",
   tune: "kernel tuning",
-  capfilt: "caption filtering",
   serve: "the HTTP server",
 } as const;
 

@@ -7,7 +7,7 @@ import { openGpu } from "../../src/gpu/device.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { WeightLoader, weightBytes } from "../../src/models/load.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
-import { linear, norm, picked, rmsNorm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { computed, linear, norm, picked, rmsNorm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
 import { packF16, randomValues, roundF16, unpackF16 } from "../kernels/harness.ts";
 import { temporaryFolder, withHeader, writeFolder } from "../weights/checkpoint-files.ts";
 
@@ -64,6 +64,12 @@ function expectSame(name: string, actual: Float32Array, expected: (index: number
   }
 }
 
+/** Two heads' worth of rows: of each head three blocks of 4, of which these are the second ones; and the last third of 9. */
+const parts = {
+  secondOfHeads: linear("fused", 5, 8, { part: { rows: 24, offset: 4, block: 4, period: 12 } }),
+  third: linear("thirds", 6, 3, { part: { rows: 9, offset: 6, block: 3, period: 9 } }),
+} as const;
+
 const tree = {
   // 4.3 MB each under f32: more than one piece, odd in every direction.
   matrix: linear("matrix", 1033, 1037),
@@ -73,6 +79,8 @@ const tree = {
   small: [norm("small.0", 9, 0.5), norm("small.1", 1, 0.25)],
   root: rmsNorm("root", 11, 0.125),
   picks: picked("picks", [5, 3], [4, 0, 0, 2, 4, 1]),
+  // A view into something larger.
+  made: computed("made", [2, 3], () => Float32Array.of(9, 1, 2, 3, 4, 5, 6, 9).subarray(1, 7)),
 } as const;
 
 for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
@@ -134,6 +142,8 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
       const rows = of("picks");
       const wanted = tree.picks.picks.flatMap((row) => [...rows.subarray(3 * row, 3 * row + 3)]);
       expectSame("picks", await valuesOf(loaded.picks), (i) => wanted[i] ?? Number.NaN);
+      assert.deepEqual(loaded.made.shape, [2, 3]);
+      expectSame("made", await valuesOf(loaded.made), (i) => i + 1);
       // What reading took stays with the device.
       const full = gpu.allocatedBytes;
       loader.release();
@@ -141,3 +151,39 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
     });
   }
 }
+
+test("parts of a matrix: blocks of rows become neighbouring columns, of the bias too; a tensor is named once", async () => {
+  const named = tensorsOf([parts, parts]);
+  assert.deepEqual(
+    named.map(({ name, shape }) => [name, ...shape]),
+    [
+      ["fused.weight", 24, 5],
+      ["fused.bias", 24],
+      ["thirds.weight", 9, 6],
+      ["thirds.bias", 9],
+    ],
+  );
+  for (const stored of ["F32", "F16"] as const) {
+    const values = await writeTensors(`parts ${stored}`, named, () => stored);
+    const loader = new WeightLoader(gpu, await openCheckpoint(`${folder}/parts ${stored}`), "f32");
+    const loaded = await loader.load(parts);
+    for (const [key, linear, rows] of [
+      ["fused", loaded.secondOfHeads, [4, 5, 6, 7, 16, 17, 18, 19]],
+      ["thirds", loaded.third, [6, 7, 8]],
+    ] as const) {
+      const [segment] = linear.segments;
+      assert.ok(segment && linear.bias);
+      const weights = values.get(`${key}.weight`) ?? new Float32Array();
+      const bias = values.get(`${key}.bias`) ?? new Float32Array();
+      const stride = Math.ceil(rows.length / 4) * 4;
+      expectSame(`${key} ${stored}`, await valuesOf(segment.weight), (i) => {
+        const row = rows[i % stride];
+        return row === undefined ? 0 : (weights[row * linear.inputs + Math.floor(i / stride)] ?? Number.NaN);
+      });
+      expectSame(`${key} bias ${stored}`, await valuesOf(linear.bias), (i) => bias[rows[i] ?? -1] ?? Number.NaN);
+    }
+    const before = gpu.allocatedBytes;
+    loader.release();
+    assert.ok(before - gpu.allocatedBytes >= weightBytes(parts, "f32"));
+  }
+});

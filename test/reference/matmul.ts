@@ -1,4 +1,4 @@
-// y = activation(x·W + b) * factor + residual, in f64.
+// y = activation(x·W + b) * factor + residualScale * residual, in f64.
 
 import { erf } from "./erf.ts";
 
@@ -13,7 +13,9 @@ export interface MatmulCase {
   readonly bias?: ArrayLike<number> | undefined;
   readonly factor?: ArrayLike<number> | undefined;
   readonly residual?: ArrayLike<number> | undefined;
-  readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu";
+  /** Default 1 */
+  readonly residualScale?: number | undefined;
+  readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
   /** Applied to every x before it is multiplied. */
   readonly round?: (value: number) => number;
 }
@@ -28,6 +30,7 @@ export function matmulReference(given: MatmulCase): Float64Array {
     bias,
     factor,
     residual,
+    residualScale = 1,
     activation = "none",
     round = (value) => value,
   } = given;
@@ -42,11 +45,12 @@ export function matmulReference(given: MatmulCase): Float64Array {
       if (activation === "gelu") sum = (sum / 2) * (1 + erf(sum / Math.SQRT2));
       if (activation === "relu") sum = Math.max(sum, 0);
       if (activation === "quick gelu") sum /= 1 + Math.exp(-1.702 * sum);
+      if (activation === "silu") sum /= 1 + Math.exp(-sum);
       if (activation === "tanh gelu") {
         sum = (sum / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (sum + 0.044715 * sum ** 3)));
       }
       if (factor) sum *= factor[r * columns + c] ?? Number.NaN;
-      if (residual) sum += residual[r * columns + c] ?? Number.NaN;
+      if (residual) sum += residualScale * (residual[r * columns + c] ?? Number.NaN);
       y[r * columns + c] = sum;
     }
   }
