@@ -24,9 +24,10 @@ import {
   unitVectors,
   vectorsOf,
 } from "./contrast.ts";
-import { activationBytes, encodePlan, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
+import { activationBytes, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import { blip2EncodePlan, type ClipTowerWeights } from "./vision-tower.ts";
 import type { VitWeights } from "./vit.ts";
 
 /** What turns the Q-Former's rows into vectors and logits. */
@@ -41,7 +42,7 @@ export interface RetrievalHeads {
 
 /** The parts of the model that this process holds. */
 export interface RetrievalWeights {
-  readonly vit?: VitWeights;
+  readonly vit?: VitWeights | ClipTowerWeights;
   readonly qFormer?: QFormerWeights;
   readonly heads?: RetrievalHeads;
 }
@@ -64,7 +65,7 @@ export function retrievalPrograms(
   card: ContrastCard,
 ): { readonly programs: RetrievalPrograms; close(): void } {
   const programs = {
-    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
+    ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
     ...(qFormer &&
       heads && {
         queryImage: queryImageProgram(gpu, qFormer, heads.vision, config, card),
