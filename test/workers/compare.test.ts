@@ -217,7 +217,7 @@ test("index: vectors are objects of their own; a killed worker's groups stay, co
   assert.equal((await store.list("chunks/")).filter((name) => name.endsWith(".bin")).length, 2);
 });
 
-test("index: images of the index that is named are not encoded, fused or split; one of another model knows none", async () => {
+test("index: images of the index that is named are not encoded, fused or split; one of another model is refused", async () => {
   const file = join(folder, "known.index");
   const known = { ...model, queries: 2, width: 4 };
   const writer = await ImageIndexWriter.create(file, known);
@@ -238,12 +238,17 @@ test("index: images of the index that is named are not encoded, fused or split; 
     const places = (await results(chunk, outcome)).map((result) => "vectors" in result && result.vectors.at?.row);
     assert.deepEqual(places, [0, undefined], topology);
   }
-  const other = { ...comparingCard, digest: "0".repeat(64) };
-  const what = asked("index", { known: pathToFileURL(file).href, model: { ...model, digest: other.digest } });
+  const what = asked("index", { known: pathToFileURL(file).href, model: { ...model, digest: "0".repeat(64) } });
   const chunk = await aChunk(lines, "none");
-  const stages = fakeComparing(undefined, other);
-  await run(() => compare(serving(stages), compareInput(chunk, what)));
-  assert.equal(rows(stages, "encode"), 2);
+  await assert.rejects(
+    run(() => compare(serving(fakeComparing()), compareInput(chunk, what))),
+    { name: "ImageIndexError", message: /expected an index made with fake matcher \(000000000000\) as f32, got/ },
+  );
+  const outside = asked("index", { known: "file:///etc/hostname" });
+  await assert.rejects(
+    run(() => compare(serving(fakeComparing()), compareInput(chunk, outside))),
+    { name: "PathError" },
+  );
 });
 
 test("capfilt: a job's decisions are those of filterTexts; an image that cannot be captioned fails with its error", async () => {
