@@ -27,11 +27,10 @@ export function claimPort(port: number, folder: string = tmpdir()): (() => void)
   return null;
 }
 
-/** By a process that lives. A claim that is being written is held. */
+/** By a process that lives. A claim that is being written is empty, which is 0: held by this process's group. */
 function isHeld(file: string): boolean {
   try {
-    const pid = Number(readFileSync(file, "utf8"));
-    return pid === 0 || process.kill(pid, 0);
+    return process.kill(Number(readFileSync(file, "utf8")), 0);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
   }
