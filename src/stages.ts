@@ -106,6 +106,12 @@ export interface RowOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How a prompt is made of features. */
+export interface QueryOptions extends RowOptions {
+  /** What tokenizeInstruction gave; needed where the card has `instruction`, and there only. */
+  readonly instructionIds?: readonly number[];
+}
+
 /** How one text is made, beside its settings. */
 export interface TextOptions extends RowOptions {
   /** Hex SHA-256 of the image file's bytes; doSample needs it. */
@@ -148,6 +154,11 @@ export interface ModelCard extends CheckpointCard {
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
   readonly maxPositions: number;
+  /**
+   * Where the Q-Former reads an instruction, so that there is a prompt for each, and features serve them all: the most ids
+   * of one, specials included. Left out: the prompt depends on the image alone.
+   */
+  readonly instruction?: { readonly maxIds: number };
 }
 
 /** Of a model that compares images with texts. */
@@ -197,11 +208,16 @@ export interface ImageStages {
 export interface Stages extends ImageStages {
   readonly card: ModelCard;
   /** Q-Former and language projection; only of a model that hands over a prompt. */
-  query(features: Activation, options?: RowOptions): Promise<Activation>;
-  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is. */
+  query(features: Activation, options?: QueryOptions): Promise<Activation>;
+  /**
+   * encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is, and the card
+   * has no `instruction`.
+   */
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
   /** Text ids for the language model or its encoder, specials included, image slots excluded. @throws TokenizerError */
   tokenize(text: string | null): Promise<number[]>;
+  /** Ids for the Q-Former, specials included; only where the card has `instruction`. @throws TokenizerError */
+  tokenizeInstruction(text: string): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(
     prompt: Activation,

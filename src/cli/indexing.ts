@@ -3,7 +3,7 @@
 import { type Command, Option } from "commander";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
 import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
-import type { IndexResult } from "./index-update.ts";
+import type { IndexResult } from "./indexing-update.ts";
 import {
   addFormatOption,
   addModelOptions,

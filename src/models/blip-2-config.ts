@@ -115,13 +115,16 @@ function writingConfig<Text>(
       `${ref}: expected BLIP-2 with the language model ${textModel}, got ${text.model_type}`,
     );
   }
-  if (read.image_token_index === null) {
-    throw new UnsupportedModelError(
-      `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
-        "such a file either: take a newer revision of the checkpoint",
-    );
-  }
-  return { vision, qFormer, queries, imageId: read.image_token_index, text: textConfig(text, ref) };
+  return { vision, qFormer, queries, imageId: imageIdOf(ref, read), text: textConfig(text, ref) };
+}
+
+/** The id that stands for an image slot. @throws UnsupportedModelError where a file has none */
+export function imageIdOf(ref: string, { image_token_index }: { readonly image_token_index: number | null }): number {
+  if (image_token_index !== null) return image_token_index;
+  throw new UnsupportedModelError(
+    `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
+      "such a file either: take a newer revision of the checkpoint",
+  );
 }
 
 /**
@@ -139,8 +142,15 @@ export function blip2RetrievalConfig(ref: string, json: Record<string, unknown>)
   };
 }
 
-/** The parts of a configuration that all kinds share, checked, and the file as it was read. */
-function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: { readonly readsText: boolean }) {
+/**
+ * The parts of a configuration that all kinds share, InstructBLIP included, checked, and the file as it was read.
+ * @param readsText what the file must say of the Q-Former; null: nothing
+ */
+export function imageConfig(
+  ref: string,
+  json: Record<string, unknown>,
+  { readsText }: { readonly readsText: boolean | null },
+) {
   // "image_token_id" is the same attribute under a second name.
   const named = { ...json, image_token_index: json.image_token_index ?? json.image_token_id ?? null };
   const read = parse(ref, "config.json", blip2Schema, named);
@@ -157,7 +167,7 @@ function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: 
   const expect = settingCheck(ref);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
-  expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
+  if (readsText !== null) expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
   expectHeads(ref, "qformer_config", asked);
   return {
     read,

@@ -8,6 +8,8 @@ import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { checkBlipCaption, checkBlipRetrieval, checkBlipVqa } from "./check-blip.ts";
 import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
 import { checkClip } from "./check-clip.ts";
+import { checkInstructBlipLlama, checkInstructBlipT5 } from "./check-instructblip.ts";
+import { checkVisualGlm } from "./check-visualglm.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
@@ -40,16 +42,32 @@ type Check<P extends Purpose> = (
   options: CheckOptions,
 ) => Promise<CheckedModel<Cards[P], Programs[P]>>;
 
+const instructBlip = { "instructblip-vicuna": checkInstructBlipLlama, "instructblip-t5": checkInstructBlipT5 };
+
 /** By purpose, every family that serves it. */
 const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P> } } = {
   texts: {
     "blip-2-opt": checkBlip2Opt,
     "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
     "blip-caption": checkBlipCaption,
     "blip-vqa": checkBlipVqa,
+    visualglm: checkVisualGlm,
   },
-  captions: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-caption": checkBlipCaption },
-  answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-vqa": checkBlipVqa },
+  captions: {
+    "blip-2-opt": checkBlip2Opt,
+    "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
+    "blip-caption": checkBlipCaption,
+    visualglm: checkVisualGlm,
+  },
+  answers: {
+    "blip-2-opt": checkBlip2Opt,
+    "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
+    "blip-vqa": checkBlipVqa,
+    visualglm: checkVisualGlm,
+  },
   matches: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
   vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval, clip: checkClip },
   labels: { clip: checkClip },

@@ -21,7 +21,7 @@ import { stageQueue } from "../messages/queues.ts";
 import type { CheckpointCard, ContrastStages, Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
 import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-names.ts";
-import { type AnyServing, writesTexts } from "./activities/serving.ts";
+import { type AnyServing, sharesFeatures, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";
 import { type Health, serveHealth } from "./health.ts";
@@ -298,7 +298,7 @@ function stagesToLoad(stages: readonly Stage[]): Stage[] {
 /** Prompts must fit the server's messages; features only where they travel. @throws PromptStoreError */
 async function checkSizes(prompts: PromptStore, serving: AnyServing, stages: readonly Stage[]): Promise<void> {
   const isSplit = stages.includes("query") !== stages.includes("encode");
-  const sizes = isSplit ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+  const sizes = isSplit || sharesFeatures(serving) ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
   if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
   if (sizes.length > 0) await prompts.checkPlan({ activationBytes: Math.max(...sizes) });
 }

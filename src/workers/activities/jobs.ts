@@ -17,7 +17,7 @@ import { withHeartbeats } from "./heartbeats.ts";
 import { knownImages } from "./known-images.ts";
 import { purposeOfTask } from "./model-text.ts";
 import { activationBytes, bytesOfForm, featuresForm } from "./prompt-names.ts";
-import { type AnyServing, writesTexts } from "./serving.ts";
+import { type AnyServing, sharesFeatures, writesTexts } from "./serving.ts";
 
 /** What planning works with: which sources may be read, and the models of this worker. */
 export interface Planning {
@@ -42,7 +42,8 @@ export async function plan(input: PlanInput, { roots, servings }: Planning): Pro
   const manifest = await planItems(input, roots);
   const inFlight = Math.min(itemsInFlight, manifest.items);
   for (const serving of found) {
-    const sizes = asked.topology === "split" ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+    const travels = asked.topology === "split" || sharesFeatures(serving);
+    const sizes = travels ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
     if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
     if (sizes.length > 0) await serving.prompts.checkPlan({ activationBytes: Math.max(...sizes), inFlight });
   }

@@ -11,7 +11,7 @@ import type { Committed, ItemResult, ManifestItem, ModelIdentity } from "../mess
 import { expectModel, expectType, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
 import type { IndexModel } from "../search/vector-file-format.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
-import { type IndexCounts, IndexUpdate, type Looked, storedType } from "./index-update.ts";
+import { type IndexCounts, IndexUpdate, type Looked, storedType } from "./indexing-update.ts";
 
 export interface IndexExport extends ExportOptions {
   readonly file: string;
