@@ -13,7 +13,10 @@ export interface Reply extends Answer {
   readonly leftOut: LeftOut | null;
 }
 
-/** Why turns were left out, in positions of the language model: image slots, text and new ids together. */
+/**
+ * Why turns were left out, in positions of the language model: image slots, text and new ids together; or in ids that a
+ * Q-Former reads, where it reads the text.
+ */
 export interface LeftOut {
   readonly turns: number;
   readonly needed: number;
@@ -84,18 +87,27 @@ async function fitting(
   { generation, language }: ChatOptions,
 ): Promise<{ readonly text: string; readonly leftOut: LeftOut | null }> {
   const { card } = stages;
-  const textOf = (first: number) => questionText(card.family, question, turns.slice(first), language);
-  const neededBy = async (text: string) => positionsNeeded(card, (await stages.tokenize(text)).length, generation);
-  const needed = await neededBy(textOf(0));
-  const available = card.maxPositions;
-  if (needed <= available) return { text: textOf(0), leftOut: null };
-  for (let first = 1; first <= turns.length; first++) {
+  const textOf = (first: number) => questionText(card, question, turns.slice(first), language);
+  let tooMuch: Omit<LeftOut, "turns"> | null = null;
+  for (let first = 0; first < turns.length; first++) {
     const text = textOf(first);
-    // Without turns it is asked all the same, and refused with both numbers if it does not fit.
-    if (first < turns.length && (await neededBy(text)) > available) continue;
-    return { text, leftOut: { turns: first, needed, available } };
+    const excess = await excessOf(stages, text, generation);
+    if (excess === null) return { text, leftOut: tooMuch && { ...tooMuch, turns: first } };
+    tooMuch ??= excess;
   }
-  return { text: textOf(0), leftOut: null };
+  // Without turns it is asked all the same, and refused with both numbers if it does not fit.
+  return { text: textOf(turns.length), leftOut: tooMuch && { ...tooMuch, turns: turns.length } };
+}
+
+/** What a text needs and what there is, where that is less: in the language model, or in a Q-Former that reads the text. */
+async function excessOf(stages: Stages, text: string, generation: Generation): Promise<Omit<LeftOut, "turns"> | null> {
+  const { card } = stages;
+  const needed = positionsNeeded(card, (await stages.tokenize(text)).length, generation);
+  if (needed > card.maxPositions) return { needed, available: card.maxPositions };
+  if (card.instruction === undefined) return null;
+  const instructionIds = (await stages.tokenizeInstruction(text)).length;
+  const { maxIds } = card.instruction;
+  return instructionIds > maxIds ? { needed: instructionIds, available: maxIds } : null;
 }
 
 /** A decoder-only model has image slots, text and new ids in one sequence; an encoder reads the text by itself. */
