@@ -13,7 +13,10 @@ export interface Reply extends Answer {
   readonly leftOut: LeftOut | null;
 }
 
-/** Why turns were left out, in positions of the language model: image slots, text and new ids together. */
+/**
+ * Why turns were left out, in positions of the language model: image slots, text and new ids together; or of a Q-Former that
+ * reads the text.
+ */
 export interface LeftOut {
   readonly turns: number;
   readonly needed: number;
@@ -85,15 +88,19 @@ async function fitting(
 ): Promise<{ readonly text: string; readonly leftOut: LeftOut | null }> {
   const { card } = stages;
   const textOf = (first: number) => questionText(card.family, question, turns.slice(first), language);
-  const neededBy = async (text: string) => positionsNeeded(card, (await stages.tokenize(text)).length, generation);
-  const needed = await neededBy(textOf(0));
-  const available = card.maxPositions;
-  if (needed <= available) return { text: textOf(0), leftOut: null };
+  const room = async (text: string): Promise<Omit<LeftOut, "turns">> => {
+    const needed = positionsNeeded(card, (await stages.tokenize(text)).length, generation);
+    if (card.instruction === undefined || needed > card.maxPositions) return { needed, available: card.maxPositions };
+    return { needed: (await stages.tokenizeInstruction(text)).length, available: card.instruction.maxIds };
+  };
+  const fits = ({ needed, available }: Omit<LeftOut, "turns">) => needed <= available;
+  const all = await room(textOf(0));
+  if (fits(all)) return { text: textOf(0), leftOut: null };
   for (let first = 1; first <= turns.length; first++) {
     const text = textOf(first);
     // Without turns it is asked all the same, and refused with both numbers if it does not fit.
-    if (first < turns.length && (await neededBy(text)) > available) continue;
-    return { text, leftOut: { turns: first, needed, available } };
+    if (first < turns.length && !fits(await room(text))) continue;
+    return { text, leftOut: { turns: first, ...all } };
   }
   return { text: textOf(0), leftOut: null };
 }

@@ -62,7 +62,7 @@ export const families = {
     textModel: "llama",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "instructblip-t5": {
     modelType: "instructblip",
@@ -70,7 +70,7 @@ export const families = {
     textModel: "t5",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "blip-caption": {
     modelType: "blip",
