@@ -49,10 +49,10 @@ export async function exportIndex(attempts: readonly AttemptResults[], options: 
 /** Whose vectors the job made; their shape is in its results, or in the index that has them all. */
 async function modelOf(
   attempts: readonly AttemptResults[],
-  { model: { ref, digest, dtype }, ...options }: IndexExport,
+  { model: { ref, digest, dtype, settings }, ...options }: IndexExport,
   old: ImageIndex | null,
 ): Promise<IndexModel> {
-  const identity = { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype };
+  const identity = { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, ...(settings && { settings }) };
   for await (const { line } of finishedItems(attempts, options)) {
     const at = "vectors" in line.result ? line.result.vectors.at : null;
     if (at !== null) return { ...identity, queries: at.shape[0], width: at.shape[1] };

@@ -7,6 +7,7 @@ import type { IndexResult } from "./indexing-update.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -41,6 +42,7 @@ export function addIndexCommand(program: Command): void {
     );
   addImageFolderOption(command);
   addModelOptions(command, "the demo model that compares images with texts");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",

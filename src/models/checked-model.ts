@@ -3,12 +3,13 @@
 import type { Gpu } from "../gpu/device.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
-import { type Checkpoint, expectTensors, readSettings } from "../weights/checkpoint.ts";
-import { checkpointDigest, type DigestOptions } from "../weights/digest.ts";
+import { type Checkpoint, expectTensors, hasFile, readSettings } from "../weights/checkpoint.ts";
+import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+import { type ChangingVision, type CheckOptions, changedBy } from "./run-settings.ts";
 
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {
@@ -59,10 +60,15 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
 /** What a family says of its checkpoint, for the checks that are the same for all. */
 export interface CheckpointFacts {
   readonly image: ImageSettings;
-  readonly vision: { readonly width: number; readonly imageSize: number; readonly patchSize: number };
+  /** Of this run. */
+  readonly vision: ChangingVision & { readonly width: number };
+  /** As the configuration has it. */
+  readonly written: ChangingVision;
   /** Widths of what is handed over between stages, by the key that says them; f16 needs even ones. */
   readonly widths: Readonly<Record<string, number>>;
   readonly names: NameTable;
+  /** The file of its tokenizer. Default tokenizer.json */
+  readonly tokenizer?: string;
 }
 
 /**
@@ -72,14 +78,14 @@ export interface CheckpointFacts {
 export async function checkCheckpoint(
   checkpoint: Checkpoint,
   dtype: Dtype,
-  { image, vision, widths, names }: CheckpointFacts,
-  options: DigestOptions,
+  { image, vision, written, widths, names, tokenizer = "tokenizer.json" }: CheckpointFacts,
+  options: CheckOptions,
 ): Promise<Omit<CheckpointCard, "family">> {
   const { ref } = checkpoint;
-  if ((await readSettings(checkpoint, "tokenizer.json")) === null) {
-    throw new CheckpointError(
-      `${ref}: expected tokenizer.json, got no such file; save the model's fast tokenizer there`,
-    );
+  const isJson = tokenizer.endsWith(".json");
+  if (isJson ? (await readSettings(checkpoint, tokenizer)) === null : !(await hasFile(checkpoint, tokenizer))) {
+    const kind = isJson ? "fast tokenizer" : "SentencePiece model";
+    throw new CheckpointError(`${ref}: expected ${tokenizer}, got no such file; save the model's ${kind} there`);
   }
   for (const [key, width] of Object.entries({ "vision_config.hidden_size": vision.width, ...widths })) {
     if (dtype !== "f16" || width % 2 === 0) continue;
@@ -90,5 +96,12 @@ export async function checkCheckpoint(
   expectTensors(checkpoint, names);
   const tokens = Math.floor(vision.imageSize / vision.patchSize) ** 2 + 1;
   const digest = await checkpointDigest(checkpoint, options);
-  return { ref, digest, dtype, image, features: [tokens, vision.width] };
+  return {
+    ref,
+    digest,
+    dtype,
+    image,
+    features: [tokens, vision.width],
+    ...changedBy(vision, written, options.settings),
+  };
 }

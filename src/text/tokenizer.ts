@@ -3,11 +3,14 @@
 // @huggingface/tokenizers does the work. Where it differs from the tokenizers that transformers drives, the difference
 // is settled here, and test/text compares the two over some hundred strings and id lists.
 
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { iceFile, openIceTokenizer } from "./ice-tokenizer.ts";
 import { precompiledNormalizer } from "./precompiled.ts";
 import { TokenizerError } from "./tokenizer-error.ts";
+import { stripped } from "./white-space.ts";
 
 /** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
 export const maxTextLength = 2 ** 20;
@@ -17,7 +20,8 @@ export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
    * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
-   * continues a prompt, whose ids begin with bos and have no end.
+   * continues a prompt, whose ids begin with bos and have no end. VisualGLM's ids hold <unk> once, where the image
+   * is, and `null` gives its question for a description.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
@@ -31,6 +35,7 @@ export interface Tokenizer {
 interface Engine {
   readonly normalizer: unknown;
   readonly pre_tokenizer: unknown;
+  readonly decoder: unknown;
   encode(text: string): { readonly ids: number[] };
   decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
   id_to_token(id: number): string | undefined;
@@ -43,24 +48,26 @@ interface AddedToken {
 }
 
 /**
- * Reads tokenizer.json, tokenizer_config.json (optional) and config.json (bos of a missing prompt, image token) of a
- * checkpoint.
+ * Reads tokenizer.json or ice_text.model, tokenizer_config.json (optional) and config.json (bos of a missing prompt, image
+ * token) of a checkpoint.
  * @throws TokenizerError naming the file that is missing or is not what it should be
  */
 export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const file = path.join(directory, "tokenizer.json");
   const tokenizer = await readObject(file);
+  const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
+  const model = (await readObject(path.join(directory, "config.json"))) ?? {};
   if (tokenizer === null) {
+    if (existsSync(path.join(directory, iceFile))) return openIceTokenizer(directory, config, model);
     throw new TokenizerError(
       `${file}: expected the checkpoint's tokenizer.json, got no such file; save its fast tokenizer there`,
     );
   }
-  const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
-  const model = (await readObject(path.join(directory, "config.json"))) ?? {};
   const added = addedTokens(tokenizer, config);
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
-  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const template = templateOf(tokenizer, config);
+  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added, post_processor: template }, config);
   const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
@@ -184,6 +191,9 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
       if (given.type === "Strip") part.normalize = (text) => trimmed(text, given);
       if (given.type === "Precompiled") part.normalize = precompiledNormalizer(String(given.precompiled_charsmap));
     }
+    for (const [part, given] of partsOf(engine.decoder, "decoders", asObject(tokenizer.decoder), "decoders")) {
+      if (given.type === "ByteFallback") part.text_decoder = { decode: textOfBytes };
+    }
     return engine;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -197,9 +207,21 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
 interface EnginePart {
   pre_tokenize_text?: (text: string) => string[];
   normalize?: (text: string) => string;
+  text_decoder?: { decode(bytes: Uint8Array): string };
 }
 
-/** The parts of a normaliser or pre-tokenizer, each with what the file says of it; those of a sequence one by one. */
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** What a run of byte tokens says; if it is no UTF-8 as a whole, each byte becomes U+FFFD. */
+function textOfBytes(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return "\ufffd".repeat(bytes.length);
+  }
+}
+
+/** The parts of a normaliser, pre-tokenizer or decoder, each with what the file says of it; those of a sequence one by one. */
 function partsOf(engine: unknown, key: string, given: Fields | null, givenKey: string): [EnginePart, Fields][] {
   if (given?.type !== "Sequence") return given === null ? [] : [[engine as EnginePart, given]];
   const parts = (engine as Record<string, EnginePart[]>)[key] ?? [];
@@ -222,6 +244,34 @@ function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
     lowercase: config.do_lower_case ?? true,
     strip_accents: config.strip_accents ?? null,
     handle_chinese_chars: config.tokenize_chinese_chars ?? true,
+  };
+}
+
+/**
+ * What is put around a text. transformers' LlamaTokenizerFast puts the tokens there that tokenizer_config.json names for these
+ * roles, whatever tokenizer.json says: Vicuna's texts begin with </s>.
+ */
+function templateOf(tokenizer: Fields, config: Fields): unknown {
+  if (!/^LlamaTokenizer(Fast)?$/.test(String(config.tokenizer_class))) return tokenizer.post_processor;
+  const named = (role: "bos_token" | "eos_token", standard: string): string =>
+    String(asObject(config[role])?.content ?? config[role] ?? standard);
+  const first = (config.add_bos_token ?? true) === true ? [named("bos_token", "<s>")] : [];
+  const last = config.add_eos_token === true ? [named("eos_token", "</s>")] : [];
+  const part = (sequence: "A" | "B", type_id: number) => [
+    ...first.map((id) => ({ SpecialToken: { id, type_id } })),
+    { Sequence: { id: sequence, type_id } },
+    ...last.map((id) => ({ SpecialToken: { id, type_id } })),
+  ];
+  const added = (tokenizer.added_tokens ?? []) as AddedToken[];
+  const vocabulary = asObject(asObject(tokenizer.model)?.vocab) ?? {};
+  const idsOf = (content: string) => [added.find((token) => token.content === content)?.id ?? vocabulary[content]];
+  return {
+    type: "TemplateProcessing",
+    single: part("A", 0),
+    pair: [...part("A", 0), ...part("B", 1)],
+    special_tokens: Object.fromEntries(
+      [...first, ...last].map((token) => [token, { id: token, ids: idsOf(token), tokens: [token] }]),
+    ),
   };
 }
 
@@ -265,16 +315,3 @@ function addedTokens(tokenizer: Fields, config: Fields): AddedToken[] {
 
 const plain = { normalized: false, lstrip: false, rstrip: false, single_word: false };
 const roles = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
-
-/** As Python's str.strip(): Unicode's white space and the four separators U+001C to U+001F, but not U+FEFF. */
-function stripped(text: string): string {
-  let start = 0;
-  let end = text.length;
-  while (start < end && isSpace(text.charAt(start))) start++;
-  while (end > start && isSpace(text.charAt(end - 1))) end--;
-  return text.slice(start, end);
-}
-
-function isSpace(character: string): boolean {
-  return /\p{White_Space}/u.test(character) || (character >= "\x1c" && character <= "\x1f");
-}
