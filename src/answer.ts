@@ -1,7 +1,7 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
 import { sha256 } from "./jobs/store.ts";
-import type { Activation, Generation, RowOptions, Stages, TextOptions } from "./stages.ts";
+import type { Activation, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -48,27 +48,37 @@ export async function answerFrom(
 
 /** One of some given answers, and how likely it is. */
 export interface RankedAnswer extends Answer {
-  /** Sum of the log-probabilities of tokenIds and of the id that ends a text. */
+  /** Sum of the log-probabilities of tokenIds and of the id that ends a text, with the digits that f32 has. */
   readonly score: number;
 }
 
 /**
- * Given answers to a text, the likeliest first; of equal ones the earlier.
- * @param answers each goes on behind the text after one space, as a generated word would
- * @throws TokenizerError, GenerationError
+ * Given answers to a text, the likeliest first; of equal ones the earlier. BLIP compares whole only those whose first ids
+ * are the likeliest (ModelCard.answersKept, or options.keep), and only those are there.
+ * @param answers each goes on behind the text after one space, as a generated word would; of a model whose encoder reads the
+ *   text, each stands alone
+ * @throws TokenizerError, GenerationError, RankError
  */
 export async function rankAnswers(
   stages: Stages,
   prompt: Activation,
   text: string,
   answers: readonly string[],
-  options: RowOptions = {},
+  options: RankOptions = {},
 ): Promise<RankedAnswer[]> {
+  const { encodesText = false, answersKept } = stages.card;
   const textIds = await stages.tokenize(text); //                                  specials included
-  const ids = await Promise.all(answers.map((answer) => idsBehind(stages, text, textIds, answer)));
-  const scores = await stages.rank(prompt, textIds, ids, options);
-  const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? Number.NaN }));
-  return ranked.sort((a, b) => b.score - a.score);
+  const idsOf = encodesText ? await idsAlone(stages) : (answer: string) => idsBehind(stages, text, textIds, answer);
+  const ids = await Promise.all(answers.map(idsOf));
+  const keep = options.keep ?? answersKept;
+  const scores = await stages.rank(prompt, textIds, ids, { ...options, ...(keep !== undefined && { keep }) });
+  const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? null }));
+  const sorted = ranked.filter((each) => isCompared(each)).sort((a, b) => b.score - a.score);
+  return sorted.map((each) => ({ ...each, score: Number(each.score.toPrecision(7)) }));
+}
+
+function isCompared(answer: Answer & { readonly score: number | null }): answer is RankedAnswer {
+  return answer.score !== null;
 }
 
 /** What the ids of text and answer have more than those of the text. */
@@ -78,6 +88,17 @@ async function idsBehind(stages: Stages, text: string, textIds: readonly number[
   throw new RankError(
     `rank: expected ${JSON.stringify(answer)} to add ids behind those of ${JSON.stringify(text)}, got others; end the text with a whole word`,
   );
+}
+
+/** The ids of an answer without those that every text begins and ends with. */
+async function idsAlone(stages: Stages): Promise<(answer: string) => Promise<number[]>> {
+  const specials = await stages.tokenize("");
+  return async (answer) => {
+    const ids = await stages.tokenize(answer);
+    const before = specials.findIndex((id, i) => ids[i] !== id);
+    const behind = before === -1 ? 0 : specials.length - before;
+    return ids.slice(specials.length - behind, ids.length - behind);
+  };
 }
 
 /** An answer that cannot be told from the text in front of it. */

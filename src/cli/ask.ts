@@ -2,7 +2,7 @@
 
 import type { Command } from "commander";
 import type { RankedAnswer } from "../answer.ts";
-import { type AnswersFlags, addAnswersOptions, readAnswers } from "./answer-list.ts";
+import { type AnswersFlags, addAllScoresOption, addAnswersOptions, answersOf } from "./answer-list.ts";
 import { UsageError } from "./errors.ts";
 import {
   addGenerationOptions,
@@ -18,7 +18,7 @@ import {
   type ModelFlags,
   type OutputFormat,
 } from "./model-options.ts";
-import { oneLine, score, tell, writeJson, writeLine } from "./output.ts";
+import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
@@ -34,6 +34,7 @@ export function addAskCommand(program: Command): void {
   addFormatOption(command);
   addStreamOption(command);
   addAnswersOptions(command);
+  addAllScoresOption(command);
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -42,7 +43,7 @@ Output with --format jsonl, one line per question in the order given:
   {"image": PATH, "question": QUESTION, "text": ANSWER, "token_ids": [...]}
   or, in place of text and token_ids, "error": {"type", "message"}
 With --answers the text is the likeliest line of the file, and "score" the sum of the log-probabilities of its ids and of
-the id that ends a text; with --all-scores one line per answer.
+the id that ends a text; with --all-scores one line per answer that was compared whole.
 
 Examples:
   blipfleet ask photo.jpg "What is in the picture?"
@@ -53,11 +54,12 @@ Examples:
   command.action(async (image: string, questions: string[], flags: Flags) => {
     const generation = generationFrom(flags);
     const line = streamedLine(flags, flags.format, generation);
-    const answers = readAnswers(flags, givenGenerationFlags(command));
+    const answers = answersOf(flags, givenGenerationFlags(command));
     if (line && answers)
       throw new UsageError("--stream: expected no --answers beside it, which has no text that comes");
     const { ofEvery, runLocally } = await import("./local-run.ts");
-    const asked = questions.map((text) => ({ task: "ask", text, generation, ...(answers && { answers }) }) as const);
+    const list = answers && { lines: answers, ...(flags.keepAnswers !== undefined && { keep: flags.keepAnswers }) };
+    const asked = questions.map((text) => ({ task: "ask", text, generation, ...(list && { answers: list }) }) as const);
     const onText = (_: string, question: string | null, text: string, progress: Progress) =>
       line?.show(headOf(question), text, progress);
     const run = { items: ofEvery([image], asked), model: flags, ...(line && { onText }) };
@@ -81,10 +83,9 @@ function printRanked(
   progress: Progress,
 ): void {
   for (const answer of allScores ? ranked : ranked.slice(0, 1)) {
-    const { text, tokenIds: token_ids } = answer;
-    const rounded = score(answer.score);
-    if (format === "jsonl") writeJson({ image, question, text, token_ids, score: rounded }, progress);
-    else writeLine(`${headOf(question)}${oneLine(text)}\t${rounded}`, progress);
+    const { text, tokenIds: token_ids, score } = answer;
+    if (format === "jsonl") writeJson({ image, question, text, token_ids, score }, progress);
+    else writeLine(`${headOf(question)}${oneLine(text)}\t${score}`, progress);
   }
 }
 

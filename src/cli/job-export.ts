@@ -27,7 +27,8 @@ export function addExportCommand(job: Command): void {
     .addHelpText(
       "after",
       `
-Each line is {"id", "image", "status": "done", "text", "token_ids"} (with "question" when one was asked) or
+Each line is {"id", "image", "status": "done", "text", "token_ids"} (with "question" when one was asked, and
+"score" when --answers chose the text) or
 {"id", "image", "status": "failed", "error": {"type", "message"}}. Exit status 1 when some failed.
 
 Example:

@@ -6,16 +6,23 @@ import { pathToFileURL } from "node:url";
 import { type Command, Option } from "commander";
 import type { JobRequest, Topology } from "../messages/job.ts";
 import { type Dtype, defaultGeneration } from "../stages.ts";
+import { type AnswersFlags, addAnswersOptions, answersOf } from "./answer-list.ts";
 import type { DevState } from "./dev-state.ts";
 import { UsageError } from "./errors.ts";
-import { addGenerationOptions, type GenerationFlags, generationFrom, wholeNumber } from "./generation-options.ts";
+import {
+  addGenerationOptions,
+  type GenerationFlags,
+  generationFrom,
+  givenGenerationFlags,
+  wholeNumber,
+} from "./generation-options.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
 import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
-interface Flags extends ModelFlags, FormatFlag, GenerationFlags {
+interface Flags extends ModelFlags, FormatFlag, GenerationFlags, Omit<AnswersFlags, "allScores"> {
   readonly task: "caption" | "ask";
   readonly prompt?: string;
   readonly topology: Topology;
@@ -58,6 +65,7 @@ export function addSubmitCommand(job: Command): void {
     .option("--watch", "stay and show progress until the job has ended");
   addModelOptions(command);
   addFormatOption(command);
+  addAnswersOptions(command, "ask: ");
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -67,11 +75,16 @@ Images must lie below the workers' BLIPFLEET_ROOTS (with \`blipfleet dev\`: belo
 Examples:
   blipfleet job submit photos --watch
   blipfleet job submit list.jsonl --task ask --prompt "What is in the picture?" --id questions-1
+  blipfleet job submit photos --task ask --prompt "What animal is it?" --answers animals.txt
 `,
   );
   command.action(async (source: string, flags: Flags) => {
     expectQuestions(source, flags);
-    await withJobs((jobs, dev) => submit(jobs, dev, source, flags));
+    if (flags.answers !== undefined && flags.task !== "ask") {
+      throw new UsageError("--answers: expected --task ask beside it, got caption");
+    }
+    const answers = answersOf(flags, givenGenerationFlags(command));
+    await withJobs((jobs, dev) => submit(jobs, dev, source, flags, answers));
   });
 }
 
@@ -85,11 +98,18 @@ function expectQuestions(source: string, { task, prompt }: Flags): void {
 
 type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];
 
-async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: Flags): Promise<void> {
+async function submit(
+  jobs: Jobs,
+  dev: DevState | null,
+  source: string,
+  flags: Flags,
+  answers: readonly string[] | null,
+): Promise<void> {
   const jobId = flags.id ?? newJobId(new Date());
   const request = await requestFor(jobId, source, await chooseServed(flags, dev), {
     ...flags,
     generation: generationFrom(flags),
+    ...(answers && { answerList: { lines: answers, keep: flags.keepAnswers } }),
   });
   await jobs.submit(request);
   const planned = await jobs.planned(jobId);
@@ -138,11 +158,14 @@ export async function requestFor(
   jobId: string,
   source: string,
   { ref, dtype }: Served,
-  options: Partial<Pick<JobRequest, "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window">> = {},
+  options: Partial<Pick<JobRequest, "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window">> & {
+    readonly answerList?: { readonly lines: readonly string[]; readonly keep: number | undefined };
+  } = {},
 ): Promise<JobRequest> {
   const { cacheFolder, jobFolderUri } = await import("../jobs/roots.ts");
   const { checkModel } = await import("../models/model-card.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
+  const { keepAnswers } = await import("../jobs/answer-lists.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
   const { task = "caption", topology = "fused" } = options;
   const { card } = await checkModel(await openCheckpoint(ref), dtype, {
@@ -155,9 +178,15 @@ export async function requestFor(
         "leave it out",
     );
   }
+  const { answerList } = options;
+  const answers = answerList && {
+    ...(await keepAnswers(answerList.lines)),
+    ...(answerList.keep !== undefined && { keep: answerList.keep }),
+  };
   return {
     jobId,
     task,
+    ...(answers && { answers }),
     model: { ref, digest: card.digest, dtype },
     topology,
     prompt: options.prompt ?? null,

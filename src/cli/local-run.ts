@@ -32,8 +32,8 @@ export interface Asked {
   /** caption: the prompt, or null for none; ask: the question. */
   readonly text: string | null;
   readonly generation: Generation;
-  /** ask: choose among these instead of generating. */
-  readonly answers?: readonly string[];
+  /** ask: choose among these instead of generating. @see RankOptions.keep */
+  readonly answers?: { readonly lines: readonly string[]; readonly keep?: number };
 }
 
 /** The same of every image. */
@@ -45,7 +45,7 @@ export function ofEvery(images: readonly string[], asked: readonly Asked[]): Loc
 export type LocalResult = {
   readonly image: string;
   readonly asked: string | null;
-} /** `ranked`: of given answers all, the likeliest first; `text` is the first of them. */ & (
+} /** `ranked`: of given answers those compared whole, the likeliest first; `text` is the first of them. */ & (
   | (Answer & { readonly ranked?: readonly RankedAnswer[] })
   | { readonly error: { readonly type: string; readonly message: string } }
 );
@@ -144,7 +144,8 @@ async function oneText(
   try {
     const text = modelText(stages.card, task, asked);
     if (answers !== undefined) {
-      const ranked = await rankAnswers(stages, prompt, text ?? "", answers, { signal });
+      const { lines, ...keep } = answers;
+      const ranked = await rankAnswers(stages, prompt, text ?? "", lines, { signal, ...keep });
       return { image, asked, ...best(ranked), ranked };
     }
     const texts = new TextsInOrder(stages, onText);

@@ -46,6 +46,7 @@ const resultSchema: z.ZodType<ItemResult> = z.union([
     question: z.string().exactOptional(),
     text: z.string(),
     token_ids: z.array(z.number().int()),
+    score: z.number().exactOptional(),
   }),
   z.object({
     id: z.string(),
@@ -94,7 +95,8 @@ function ordered(result: ItemResult): ItemResult {
   const { id, image } = result;
   const question = result.question === undefined ? {} : { question: result.question };
   if (result.status === "done") {
-    return { id, image, status: "done", ...question, text: result.text, token_ids: result.token_ids };
+    const { text, token_ids, score } = result;
+    return { id, image, status: "done", ...question, text, token_ids, ...(score !== undefined && { score }) };
   }
   const { type, message } = result.error;
   return { id, image, status: "failed", ...question, error: { type, message } };

@@ -23,6 +23,16 @@ export interface Asked {
   readonly prompt: string | null;
   /** What is left out has its default. */
   readonly generation: Partial<Generation>;
+  /** ask: choose the likeliest of these instead of generating. */
+  readonly answers?: AnswersRef;
+}
+
+/** A list of answers that was committed where every worker reads it; a history names it, and never holds it. */
+export interface AnswersRef extends Committed {
+  /** URI of the folder that the object is in. */
+  readonly folder: string;
+  /** Compare whole only so many, those with the likeliest first ids; left out: as the model has it. */
+  readonly keep?: number;
 }
 
 /** Input of the workflow `job`. */
@@ -76,6 +86,8 @@ export type ItemResult =
       readonly question?: string;
       readonly text: string;
       readonly token_ids: readonly number[];
+      /** Of an answer that was chosen from a list. */
+      readonly score?: number;
     }
   | {
       readonly id: string;

@@ -6,7 +6,8 @@ import type { RowProgram } from "../gpu/row-program.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ModelCard, Pixels } from "../stages.ts";
+import type { Activation, AttentionMaps, ModelCard, Pixels } from "../stages.ts";
+import { type AttentionRow, queryAttention } from "./attention-maps.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
@@ -32,7 +33,9 @@ export interface Blip2Programs {
   readonly encodeAndQuery?: RowProgram<Pixels, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
   /** Of the stage generate, too: log-probabilities of given texts. */
-  readonly rank?: RowProgram<RankRow, number[]>;
+  readonly rank?: RowProgram<RankRow, (number | null)[]>;
+  /** Where the model looked; of the stage that looks at the features. */
+  readonly attention?: RowProgram<AttentionRow, AttentionMaps>;
 }
 
 /** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
@@ -60,10 +63,11 @@ export function blip2Programs(
     return program;
   };
   const generate = language && generateProgram(gpu, language);
-  // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.
-  const rank = language && language.memory === undefined && rankProgram(gpu, language);
+  const rank = language && rankProgram(gpu, language);
   if (generate) closing.push(generate);
   if (rank) closing.push(rank);
+  const attention = queryParts && qFormer && queryAttention(gpu, qFormer, config, card);
+  if (attention) closing.push(attention);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),
     ...(queryParts && {
@@ -88,6 +92,7 @@ export function blip2Programs(
       }),
     ...(generate && { generate }),
     ...(rank && { rank }),
+    ...(attention && { attention }),
   };
   return {
     programs,

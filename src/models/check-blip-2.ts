@@ -40,6 +40,7 @@ export async function checkBlip2Opt(
     family: "blip-2-opt",
     handsOver: "prompt",
     prompt: [queries, text.width],
+    lookers: "queries",
     maxPositions: text.maxPositions,
   };
   const parts = {
@@ -74,7 +75,9 @@ export async function checkBlip2T5(
     family: "blip-2-t5",
     handsOver: "prompt",
     prompt: [queries, text.width],
+    lookers: "queries",
     maxPositions: mostIds,
+    encodesText: true,
   };
   const buckets = {
     encoder: relativeBuckets(text.relativePositions, true),

@@ -39,6 +39,8 @@ export interface DecodeMachine {
   readonly state: DecodeState;
   /** Read all prompts and choose the first id of every row; more than one where one submit would take too long. */
   readonly first: readonly Recording[];
+  /** Of given ids: the same once more, for the same prompts; the memory, where there is one, stays as it is. */
+  readonly again: readonly Recording[];
   /** Read the last ids and choose the next one of every row; likewise. */
   readonly next: readonly Recording[];
   /** Write the prompts, ids and settings of rows; the items behind them are done from the start. */
@@ -133,14 +135,17 @@ export async function makeDecodeMachine(
   };
   try {
     await gpu.upload(state.stopIds, bytesOf(Uint32Array.from(model.stopIds)));
-    const first = await recordAll(model.promptParts, items * tokens, {
+    const promptRows = {
       cursors: promptCursors,
       table,
       cache,
       prompt,
       lastRows,
       ...(memory && { memory: memory.making }),
-    });
+    };
+    const first = await recordAll(model.promptParts, items * tokens, promptRows);
+    const behindMemory = model.promptParts.slice(model.memory?.parts);
+    const again = givenIds && model.memory ? await recordAll(behindMemory, items * tokens, promptRows) : first;
     const next = await recordAll(model.tokenParts, rows, {
       cursors: state.cursors,
       table,
@@ -153,6 +158,7 @@ export async function makeDecodeMachine(
       buckets,
       state,
       first,
+      again,
       next,
       load: (given) => loadRows(gpu, model, state, prompts, given),
       destroy,

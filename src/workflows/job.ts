@@ -317,8 +317,8 @@ function attemptOf({ attempt = 0 }: JobInput): number {
   return attempt;
 }
 
-function askedOf({ task, model, topology, prompt, generation }: JobInput) {
-  return { task, model, topology, prompt, generation };
+function askedOf({ task, model, topology, prompt, generation, answers }: JobInput) {
+  return { task, model, topology, prompt, generation, ...(answers && { answers }) };
 }
 
 /** Jobs share the workers fairly; Temporal takes at most 64 bytes. */

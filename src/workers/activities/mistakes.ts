@@ -39,6 +39,7 @@ const itemMistakes: ReadonlySet<string> = new Set([
   "ImageError",
   "PathError",
   "QuestionError",
+  "RankError",
   "TokenizerError",
 ]);
 
