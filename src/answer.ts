@@ -1,7 +1,7 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
 import { sha256 } from "./jobs/store.ts";
-import type { Activation, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
+import type { Activation, AttentionMaps, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -44,6 +44,29 @@ export async function answerFrom(
   const textIds = await stages.tokenize(text); //                                  specials included
   const tokenIds = await stages.generate(prompt, textIds, generation, options); // new ids
   return { text: await stages.detokenize(tokenIds), tokenIds };
+}
+
+/**
+ * Where the model looked in an image for a text about it: a map for each query of its Q-Former (the same for every text), or
+ * for each of the new ids, at the id before it, which chose it. Only where ModelCard.lookers is.
+ * @param features of encode
+ * @param text as the model was given it @param tokenIds what it answered, at least one
+ * @throws TokenizerError, TextError
+ */
+export async function attentionMaps(
+  stages: Stages,
+  features: Activation,
+  text: string | null,
+  tokenIds: readonly number[],
+  options: RowOptions = {},
+): Promise<AttentionMaps> {
+  if (stages.card.lookers !== "ids") return stages.attention(features, [], options);
+  const textIds = await stages.tokenize(text);
+  const maps = await stages.attention(features, [...textIds, ...tokenIds.slice(0, -1)], options);
+  const [, tokens] = maps.shape;
+  const first = textIds.length - 1;
+  const weights = maps.weights.slice(first * tokens, (first + tokenIds.length) * tokens);
+  return { shape: [tokenIds.length, tokens], weights };
 }
 
 /** One of some given answers, and how likely it is. */
