@@ -86,7 +86,7 @@ function randomWeights(leaves: readonly NameLeaf[]): Buffer {
       add(leaf.bias, () => 0);
     } else if (leaf.kind === "rms-norm") {
       add(leaf.gain, () => 1);
-    } else {
+    } else if (leaf.kind !== "computed") {
       add(leaf.stored, within(1));
     }
   }

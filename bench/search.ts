@@ -147,7 +147,7 @@ async function captionedPictures(): Promise<readonly CaptionedPicture[]> {
     .trimEnd()
     .split("\n")
     .map((line) => JSON.parse(line))
-    .map(({ image, caption }) => ({ image: join(packageRoot, "examples", "images", image), caption }));
+    .map(({ image, text }) => ({ image: join(packageRoot, "examples", image), caption: text }));
 }
 
 /** A vector in the space that the columns of a rotation span: (columns,) -> (width,). */

@@ -13,7 +13,7 @@
 // pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 const F16 = false;
-const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu
+const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu, 5 silu
 const HAS_BIAS = true;
 const HAS_FACTOR = false;
 const HAS_RESIDUAL = false;
@@ -94,9 +94,9 @@ fn tanhGelu(v: f32) -> f32 {
   return max(v, 0.0) - size / (1.0 + exp(min(twice, 80.0)));
 }
 
-/// v * sigmoid(1.702 * v), from exp of what is never positive, so that nothing overflows.
-fn quickGelu(v: f32) -> f32 {
-  let e = exp(-1.702 * abs(v));
+/// v * sigmoid(slope * v), from exp of what is never positive, so that nothing overflows.
+fn gated(v: f32, slope: f32) -> f32 {
+  let e = exp(-slope * abs(v));
   return v * select(1.0, e, v < 0.0) / (1.0 + e);
 }
 
@@ -112,10 +112,13 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
     value = max(value, 0.0);
   }
   if (ACTIVATION == 3u) {
-    value = quickGelu(value);
+    value = gated(value, 1.702);
   }
   if (ACTIVATION == 4u) {
     value = tanhGelu(value);
+  }
+  if (ACTIVATION == 5u) {
+    value = gated(value, 1.0);
   }
   if (HAS_FACTOR) {
     value *= factor[row * params.columns + column];

@@ -36,7 +36,15 @@ export async function encodeImage(
   image: Uint8Array,
   options: RowOptions = {},
 ): Promise<EncodedImage> {
-  const features = await featuresOf(stages, image, options);
+  return encodedFrom(stages, await featuresOf(stages, image, options), options);
+}
+
+/** The second half of encodeImage. @param features as featuresOf gives them */
+export async function encodedFrom(
+  stages: ContrastStages,
+  features: Activation,
+  options: RowOptions = {},
+): Promise<EncodedImage> {
   return { features, vectors: await stages.queryImage(features, options) };
 }
 
@@ -74,6 +82,11 @@ export function cosineOf(image: Vectors, text: Vectors): number {
   const [queries, width] = image.shape;
   const [cosine = Number.NaN] = cosines(vectorValues(image), { images: 1, queries, width }, [vectorValues(text)]);
   return cosine;
+}
+
+/** A score with the digits that f32 has, so that a line does not pretend to more. */
+export function score(value: number): number {
+  return Number(value.toPrecision(7));
 }
 
 /** What images that were found by their cosines are ordered by once they are matched, as BLIP-2's retrieval does it. */

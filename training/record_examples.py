@@ -42,8 +42,8 @@ def main() -> None:
     truths = [json.loads(line) for line in (ROOT / "examples" / "captions.jsonl").read_text().splitlines()]
     examples, fragile = [], []
     for truth in truths:
-        name = truth["image"]
-        case = oracle.case(name, str(ROOT / "examples" / "images" / name), None, SETTINGS)
+        name = Path(truth["image"]).name
+        case = oracle.case(name, str(ROOT / "examples" / truth["image"]), None, SETTINGS)
         if case is None:
             fragile.append(name)
             continue
@@ -61,7 +61,7 @@ def main() -> None:
     lines = ",\n".join(f"    {json.dumps(example)}" for example in examples)
     head = json.dumps(stated, indent=2)[:-2]
     (ROOT / "test" / "fixtures" / "demo-examples.json").write_text(f'{head},\n  "examples": [\n{lines}\n  ]\n}}\n')
-    right = sum(example["text"] == truth["caption"] for example, truth in zip(examples, truths))
+    right = sum(example["text"] == truth["text"] for example, truth in zip(examples, truths))
     f16 = sum("f16" in example for example in examples)
     print(f"{len(examples)} examples, {f16} of them with f16; {right} as their true captions")
 

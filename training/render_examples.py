@@ -71,7 +71,7 @@ def main() -> None:
             picture.save(folder / name, quality=QUALITY)
         else:
             picture.save(folder / name, optimize=True)
-        lines.append(json.dumps({"image": name, "caption": texts.caption(texts.told(scene))}) + "\n")
+        lines.append(json.dumps({"image": f"images/{name}", "text": texts.caption(texts.told(scene))}) + "\n")
     (out / "captions.jsonl").write_text("".join(lines))
 
 

@@ -3,7 +3,7 @@
 
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Command } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
@@ -48,7 +48,7 @@ async function demo(flags: Flags): Promise<void> {
   const dtype = await resolveDtype(ref, flags.dtype);
   const folder = mkdtempSync(join(tmpdir(), "blipfleet-demo-"));
   try {
-    const stack = await startDevStack({ folder, model: ref, dtype, roots: [flags.images], durable: false, tell });
+    const stack = await startDevStack({ folder, models: [ref], dtype, roots: [flags.images], durable: false, tell });
     const interrupt = () => {
       tell("stopping");
       void stack.stop().then(() => process.exit(130));
@@ -134,8 +134,8 @@ async function readResults(file: string): Promise<DemoResult[]> {
 
 /** file name -> what the example shows, in the demo model's words */
 async function trueCaptions(): Promise<Map<string, string>> {
-  const lines = await jsonLines<{ image: string; caption: string }>(join(examples, "captions.jsonl"));
-  return new Map(lines.map(({ image, caption }) => [image, caption]));
+  const lines = await jsonLines<{ image: string; text: string }>(join(examples, "captions.jsonl"));
+  return new Map(lines.map(({ image, text }) => [basename(image), text]));
 }
 
 async function jsonLines<Line>(file: string): Promise<Line[]> {

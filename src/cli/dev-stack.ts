@@ -5,17 +5,18 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { Dtype } from "../stages.ts";
 import { type Child, logTail, startChild, waitUntilReady } from "../workers/servers/child.ts";
 import { startNats } from "../workers/servers/nats.ts";
 import { freePort, startTemporal } from "../workers/servers/temporal.ts";
+import type { DtypeChoice } from "./model-options.ts";
 import { fromHere } from "./output.ts";
 
 export interface DevStackOptions {
   /** Holds databases, logs and jobs. */
   readonly folder: string;
-  readonly model: string;
-  readonly dtype: Dtype;
+  /** What the worker serves. */
+  readonly models: readonly string[];
+  readonly dtype: DtypeChoice;
   /** Folders that jobs may read. */
   readonly roots: readonly string[];
   /**
@@ -79,7 +80,7 @@ export async function startDevStack(options: DevStackOptions): Promise<DevStack>
       BLIPFLEET_JOBS: join(folder, "jobs"),
       BLIPFLEET_ROOTS: options.roots.map((root) => resolve(root)).join(":"),
     };
-    tell(`starting a worker for ${fromHere(options.model)}`);
+    tell(`starting a worker for ${options.models.map(fromHere).join(" and ")}`);
     const metricsPort = await portFor(usualPorts.metrics);
     const worker = await superviseWorker(options, folder, environment, metricsPort);
     stops.push(worker.stop);
@@ -107,7 +108,8 @@ async function superviseWorker(
   let stopping = false;
   let child: Child;
   const start = async () => {
-    const args = ["worker", "--model", options.model, "--dtype", options.dtype, "--metrics-port", String(metricsPort)];
+    const models = options.models.flatMap((model) => ["--model", model]);
+    const args = ["worker", ...models, "--dtype", options.dtype, "--metrics-port", String(metricsPort)];
     child = await startChild({
       name: "worker",
       command: process.execPath,

@@ -10,9 +10,8 @@ const devState = z.object({
   pid: z.number().int().positive(),
   /** TEMPORAL_ADDRESS, NATS_URL and the like, as a command would be given them. */
   environment: z.record(z.string(), z.string()),
-  /** What the worker serves: the model of jobs that name none. */
-  model: z.string(),
-  dtype: z.enum(["f32", "f16"]),
+  /** What the worker serves: the models of jobs that name none, each with what it can be used for. */
+  models: z.array(z.object({ ref: z.string(), dtype: z.enum(["f32", "f16"]), purposes: z.array(z.string()) })),
   ui: z.string().optional(),
 });
 

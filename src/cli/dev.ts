@@ -1,24 +1,39 @@
 // blipfleet dev: the servers and one worker on this machine, until Ctrl-C.
 
 import type { Command } from "commander";
+import type { Purpose } from "../models/families.ts";
 import type { Dtype } from "../stages.ts";
-import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
-import { tell, writeLine } from "./output.ts";
+import { chooseModel, type DtypeChoice, parseDtype } from "./model-options.ts";
+import { fromHere, tell, writeLine } from "./output.ts";
 
-type Flags = ModelFlags & { readonly data: string; readonly root?: readonly string[] };
+interface Flags {
+  readonly data: string;
+  readonly root?: readonly string[];
+  readonly model?: readonly string[];
+  readonly dtype: DtypeChoice;
+}
 
 export function addDevCommand(program: Command): void {
-  const command = program
+  program
     .command("dev")
     .description("Start Temporal, NATS and one worker here; `job` commands in other terminals find them.")
     .option("--data <folder>", "databases, logs and jobs; kept, so that jobs go on after a restart", "blipfleet-data")
-    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect);
-  addModelOptions(command);
-  command.addHelpText(
-    "after",
-    "\nExamples:\n  blipfleet dev\n  blipfleet dev --model Salesforce/blip2-opt-2.7b --root ~/photos\n",
-  );
-  command.action(dev);
+    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect)
+    .option(
+      "--model <ref>",
+      "Hugging Face id, or a directory in Hugging Face layout; may be repeated (default: the demo models)",
+      collect,
+    )
+    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  blipfleet dev
+  blipfleet dev --model Salesforce/blip2-opt-2.7b --model Salesforce/blip2-itm-vit-g --root ~/photos
+`,
+    )
+    .action(dev);
 }
 
 function collect(value: string, previous: readonly string[] = []): string[] {
@@ -26,20 +41,17 @@ function collect(value: string, previous: readonly string[] = []): string[] {
 }
 
 async function dev(flags: Flags): Promise<void> {
-  const { resolveDtype } = await import("./checkpoint-dtype.ts");
   const { startDevStack } = await import("./dev-stack.ts");
   const { removeDevState, writeDevState } = await import("./dev-state.ts");
-  const { ref, notice } = chooseModel(flags.model);
-  if (notice !== null) tell(notice);
-  const dtype = await resolveDtype(ref, flags.dtype);
+  const models = await chosenModels(flags);
   const alive = setInterval(() => {}, 60_000); // the children alone do not keep this process
   const interrupted = new Promise<null>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve(null));
   });
   const starting = startDevStack({
     folder: flags.data,
-    model: ref,
-    dtype,
+    models: models.map(({ ref }) => ref),
+    dtype: flags.dtype,
     roots: flags.root ?? ["."],
     durable: true,
     tell,
@@ -55,11 +67,14 @@ async function dev(flags: Flags): Promise<void> {
   }
   const { environment, uiUrl, metricsUrl } = stack;
   try {
-    writeDevState({ pid: process.pid, environment, model: ref, dtype, ...(uiUrl === undefined ? {} : { ui: uiUrl }) });
+    const served = models.map(({ ref, dtype, purposes }) => ({ ref, dtype, purposes: [...purposes] }));
+    writeDevState({ pid: process.pid, environment, models: served, ...(uiUrl === undefined ? {} : { ui: uiUrl }) });
     for (const [name, value] of Object.entries(environment)) writeLine(`${name}=${value}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl}`);
     writeLine(`metrics      ${metricsUrl}`);
-    writeLine(`model        ${ref} digest ${await digestOf(ref, dtype)} dtype ${dtype}`);
+    for (const model of models) {
+      writeLine(`model        ${model.ref} digest ${await digestOf(model)} dtype ${model.dtype}`);
+    }
     tell("ready; `blipfleet job submit FOLDER --watch` in another terminal, Ctrl-C here to stop");
     const problem = await Promise.race([interrupted, stack.broken]);
     if (problem !== null) {
@@ -74,10 +89,36 @@ async function dev(flags: Flags): Promise<void> {
   }
 }
 
+interface Served {
+  readonly ref: string;
+  readonly dtype: Dtype;
+  /** What it can be used for, its main purpose first. */
+  readonly purposes: readonly Purpose[];
+}
+
+/** --model, or a demo model that writes texts and one that compares. @throws UsageError, and what opening one throws */
+async function chosenModels({ model, dtype }: Flags): Promise<Served[]> {
+  const { resolveDtype } = await import("./checkpoint-dtype.ts");
+  const { purposesOf } = await import("../models/model-card.ts");
+  const { openCheckpoint } = await import("../weights/checkpoint.ts");
+  const refs =
+    model?.map((ref) => chooseModel(ref).ref) ??
+    [chooseModel(undefined), chooseModel(undefined, "matches")].map(({ ref }) => ref);
+  if (model === undefined)
+    tell(`using the demo models ${refs.map(fromHere).join(" and ")}; choose others with --model`);
+  return Promise.all(
+    refs.map(async (ref) => ({
+      ref,
+      dtype: await resolveDtype(ref, dtype),
+      purposes: await purposesOf(await openCheckpoint(ref)),
+    })),
+  );
+}
+
 /** What names the model's queues, for callers of the workflow `answer`. */
-async function digestOf(ref: string, dtype: Dtype): Promise<string> {
+async function digestOf({ ref, dtype, purposes: [purpose = "texts"] }: Served): Promise<string> {
   const { cacheFolder } = await import("../jobs/roots.ts");
   const { checkModel } = await import("../models/model-card.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
-  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder() })).card.digest;
+  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder(), purpose })).card.digest;
 }

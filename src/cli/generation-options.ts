@@ -29,7 +29,7 @@ export function finiteNumber(flag: string, positive: boolean): (text: string) =>
 }
 
 /** A parser of numbers from `low` to `high`, for commander. @throws UsageError */
-function numberBetween(flag: string, low: number, high: number): (text: string) => number {
+export function numberBetween(flag: string, low: number, high: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
     if (text.trim() !== "" && value >= low && value <= high) return value;
@@ -141,6 +141,19 @@ export function givenGenerationFlags(command: Command): string[] {
     .filter(({ helpGroupHeading }) => helpGroupHeading === generationGroup)
     .filter((option) => command.getOptionValueSource(option.attributeName()) === "cli")
     .map(({ long, flags }) => long ?? flags);
+}
+
+/** Of nucleus sampling, where a command samples unasked; as BLIP's own code draws captions. */
+const nucleus = 0.9;
+
+/**
+ * For captions that are to say different things: drawn with --top-p 0.9 unless flags say otherwise; --num-beams above 1 stands
+ * for beam search.
+ * @throws as generationFrom
+ */
+export function samplingGenerationFrom(flags: GenerationFlags): Generation {
+  if (flags.numBeams > 1 && !flags.doSample) return generationFrom(flags);
+  return generationFrom({ ...flags, doSample: true, topP: flags.topP ?? nucleus });
 }
 
 /** @throws UsageError when flags contradict each other. */

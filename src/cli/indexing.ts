@@ -2,7 +2,8 @@
 
 import { type Command, Option } from "commander";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
-import type { IndexResult } from "./local-indexing.ts";
+import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
+import type { IndexResult } from "./index-update.ts";
 import {
   addFormatOption,
   addModelOptions,
@@ -14,13 +15,17 @@ import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 
 type Flags = ModelFlags &
-  FormatFlag & { readonly out: string; readonly vectors?: "full" | "int8"; readonly codes: WhenCoded };
+  FormatFlag &
+  ImageFolderFlag & { readonly out: string; readonly vectors?: "full" | "int8"; readonly codes: WhenCoded };
 
 export function addIndexCommand(program: Command): void {
   const command = program
     .command("index")
     .description("Make images searchable by text: encode them once, and keep their vectors in a file.")
-    .argument("<image-or-folder...>", "image files, and folders with images at any depth")
+    .argument(
+      "<source...>",
+      "image files, folders with images at any depth, and lists as jobs read them: .txt, .jsonl (also a job's output), .csv",
+    )
     .requiredOption("--out <file>", "the index; what is in it stays, and images that it has are not encoded again");
   command
     .addOption(
@@ -34,6 +39,7 @@ export function addIndexCommand(program: Command): void {
         .choices(["auto", "always", "never"])
         .default("auto"),
     );
+  addImageFolderOption(command);
   addModelOptions(command, "the demo model that compares images with texts");
   addFormatOption(command);
   command.addHelpText(
@@ -53,13 +59,14 @@ Output with --format jsonl, one line per image in the order given:
 Examples:
   blipfleet index photos --out photos.index
   blipfleet index new/*.jpg --out photos.index
+  blipfleet index captions.jsonl --images photos --out photos.index
   blipfleet search "a dog on a beach" --index photos.index
 `,
   );
   command.action(async (sources: string[], flags: Flags) => {
     const { indexLocally } = await import("./local-indexing.ts");
     const done = await indexLocally(
-      { sources, file: flags.out, model: flags, vectors: flags.vectors, codes: flags.codes },
+      { sources, imageFolder: flags.images, file: flags.out, model: flags, vectors: flags.vectors, codes: flags.codes },
       (result, progress) => print(result, flags.format, progress),
     );
     const { encoded, kept, recovered, failed, images } = done;

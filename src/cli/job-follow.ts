@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { JobProgress } from "../messages/job.ts";
 import { InterruptedError } from "./errors.ts";
 import { withJobs } from "./job-connection.ts";
-import { stageLines, statusFields, statusLine } from "./job-lines.ts";
+import { failureLines, stageLines, statusFields, statusLine } from "./job-lines.ts";
 import { addFormatOption, type FormatFlag, type OutputFormat } from "./model-options.ts";
 import { tell, writeJson, writeLine } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -22,7 +22,8 @@ export function addStatusCommand(job: Command): void {
           return;
         }
         writeLine(statusLine(progress));
-        for (const line of [...stageLines(progress.stages), ...progress.waiting]) writeLine(`  ${line}`);
+        for (const line of [...stageLines(progress.stages), ...failureLines(progress), ...progress.waiting])
+          writeLine(`  ${line}`);
       }),
     );
 }
@@ -77,6 +78,7 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
   if (last === null) throw new InterruptedError(`job ${jobId}: expected at least one status, got none`);
   if (format === "jsonl") writeJson(statusFields(last));
   else writeLine(statusLine(last));
+  for (const line of failureLines(last)) tell(line);
   if (last.state !== "done" || last.failed > 0) process.exitCode = 1;
   return last;
 }

@@ -34,6 +34,13 @@ export function stageLines(stages: StageTimings): string[] {
   });
 }
 
+/** e.g. "first failure: photos/a.jpg: ImageError: expected …"; none while nothing failed. */
+export function failureLines({ firstFailure }: JobProgress): string[] {
+  if (firstFailure === undefined) return [];
+  const { id, error } = firstFailure;
+  return [`first failure: ${id}: ${error.type}: ${error.message}`];
+}
+
 /** For --format jsonl. */
 export function statusFields(progress: JobProgress): Record<string, unknown> {
   const { request, attempt, state, total, done, failed, inFlight, reencoded, imagesPerSecond, stages, problem } =
@@ -51,5 +58,6 @@ export function statusFields(progress: JobProgress): Record<string, unknown> {
     stages,
     waiting: progress.waiting,
     ...(problem === null ? {} : { error: problem }),
+    ...(progress.firstFailure === undefined ? {} : { first_failure: progress.firstFailure }),
   };
 }

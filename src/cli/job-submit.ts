@@ -1,30 +1,44 @@
 // blipfleet job submit SOURCE
 
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Command, Option } from "commander";
-import type { JobRequest, Topology } from "../messages/job.ts";
+import { defaultThreshold } from "../filtering.ts";
+import type { Asked, JobRequest, Task, Topology } from "../messages/job.ts";
+import type { Purpose } from "../models/families.ts";
 import { type Dtype, defaultGeneration } from "../stages.ts";
 import { type AnswersFlags, addAnswersOptions, answersOf } from "./answer-list.ts";
 import type { DevState } from "./dev-state.ts";
 import { UsageError } from "./errors.ts";
+import { addFilterOptions, type FilterFlags } from "./filter-options.ts";
 import {
   addGenerationOptions,
   type GenerationFlags,
   generationFrom,
   givenGenerationFlags,
+  samplingGenerationFrom,
   wholeNumber,
 } from "./generation-options.ts";
+import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
 import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
-interface Flags extends ModelFlags, FormatFlag, GenerationFlags, Omit<AnswersFlags, "allScores"> {
-  readonly task: "caption" | "ask";
+interface Flags
+  extends ModelFlags,
+    FormatFlag,
+    GenerationFlags,
+    FilterFlags,
+    ImageFolderFlag,
+    Omit<AnswersFlags, "allScores"> {
+  readonly task: Task;
   readonly prompt?: string;
+  readonly text?: readonly string[];
+  readonly index?: string;
   readonly topology: Topology;
   readonly id?: string;
   readonly chunkSize: number;
@@ -37,19 +51,38 @@ const defaultChunkSize = 16;
 /** Chunks in flight: two for each of four workers. */
 const defaultWindow = 8;
 
+const tasks: readonly Task[] = ["caption", "ask", "match", "index", "capfilt"];
+
+/** Flags that belong to some tasks only. Generation's belong to those that write texts. */
+const flagsOfTasks: readonly { readonly name: keyof Flags; readonly flag: string; readonly tasks: readonly Task[] }[] =
+  [
+    { name: "prompt", flag: "--prompt", tasks: ["caption", "ask", "capfilt"] },
+    { name: "answers", flag: "--answers", tasks: ["ask"] },
+    { name: "text", flag: "--text", tasks: ["match"] },
+    { name: "index", flag: "--index", tasks: ["index"] },
+    { name: "filterModel", flag: "--filter-model", tasks: ["capfilt"] },
+    { name: "threshold", flag: "--threshold", tasks: ["capfilt"] },
+  ];
+
 export function addSubmitCommand(job: Command): void {
   const command = job
     .command("submit")
     .description("Start a job over a folder of images, a text list of paths, a JSONL or a CSV file.")
-    .argument("<source>", "folder, .txt (a path a line), .jsonl ({image, id?, prompt?}) or .csv (image, id?, prompt?)")
-    .addOption(
-      new Option("--task <task>", "what is asked of every image").choices(["caption", "ask"]).default("caption"),
+    .argument(
+      "<source>",
+      "folder, .txt (a path a line), .jsonl ({image, id?, prompt?, text? or texts?}) or .csv (image, id?, prompt?, text?)",
     )
-    .option("--prompt <text>", "caption: text that captions continue; ask: the question; for items without their own")
+    .addOption(new Option("--task <task>", "what is done with every image").choices(tasks).default("caption"))
+    .option(
+      "--prompt <text>",
+      "caption, capfilt: text that captions continue; ask: the question; for items without their own",
+    )
+    .option("--text <text>", "match: for items without texts of their own (may be repeated)", oneMore)
+    .option("--index <file>", "index: an index whose images need not be encoded again; need not be there yet")
     .addOption(
       new Option(
         "--topology <topology>",
-        "fused: one stage makes prompts; split: encode and query on different workers",
+        "fused: one stage makes what the next needs; split: encode and query on different workers",
       )
         .choices(["fused", "split"])
         .default("fused"),
@@ -63,37 +96,65 @@ export function addSubmitCommand(job: Command): void {
     )
     .option("--window <chunks>", "chunks in flight", wholeNumber("--window", 1, 1000), defaultWindow)
     .option("--watch", "stay and show progress until the job has ended");
-  addModelOptions(command);
+  addModelOptions(command, "the demo model that fits the task");
+  addImageFolderOption(command);
+  addFilterOptions(command);
   addFormatOption(command);
   addAnswersOptions(command, "ask: ");
   addGenerationOptions(command);
   command.addHelpText(
     "after",
     `
-Images must lie below the workers' BLIPFLEET_ROOTS (with \`blipfleet dev\`: below its --root).
+Images must lie below the workers' BLIPFLEET_ROOTS (with \`blipfleet dev\`: below its --root). \`job export\` gives the results.
+
+capfilt draws captions with --top-p 0.9 unless generation flags say otherwise; see \`blipfleet capfilt --help\`.
 
 Examples:
   blipfleet job submit photos --watch
   blipfleet job submit list.jsonl --task ask --prompt "What is in the picture?" --id questions-1
   blipfleet job submit photos --task ask --prompt "What animal is it?" --answers animals.txt
+  blipfleet job submit pairs.csv --task match --id pairs-1
+  blipfleet job submit photos --task index --index photos.index --id index-1
+  blipfleet job submit web.jsonl --task capfilt --threshold 0.6
 `,
   );
   command.action(async (source: string, flags: Flags) => {
-    expectQuestions(source, flags);
-    if (flags.answers !== undefined && flags.task !== "ask") {
-      throw new UsageError("--answers: expected --task ask beside it, got caption");
-    }
+    expectFlagsOfTask(flags, givenGenerationFlags(command));
+    expectTexts(source, flags);
     const answers = answersOf(flags, givenGenerationFlags(command));
     await withJobs((jobs, dev) => submit(jobs, dev, source, flags, answers));
   });
 }
 
-/** Folders and text lists have no questions of their own. @throws UsageError */
-function expectQuestions(source: string, { task, prompt }: Flags): void {
-  if (task !== "ask" || prompt !== undefined || /\.(jsonl|ndjson|csv)$/i.test(source)) return;
+function oneMore(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text];
+}
+
+/** @throws UsageError for a flag of other tasks */
+function expectFlagsOfTask(flags: Flags, generation: readonly string[]): void {
+  const { task } = flags;
+  const given = flagsOfTasks.filter(({ name }) => flags[name] !== undefined);
+  const writers = { flag: generation[0] ?? "", tasks: ["caption", "ask", "capfilt"] as readonly Task[] };
+  const wrong = [...given, ...(generation.length > 0 ? [writers] : [])].find((each) => !each.tasks.includes(task));
+  if (wrong === undefined) return;
   throw new UsageError(
-    "--task ask: expected the question in --prompt, or a .jsonl or .csv list whose items have their own, got neither",
+    `${wrong.flag}: expected --task ${wrong.tasks.join(" or ")} beside it, got ${task}; leave it out`,
   );
+}
+
+/** Folders and text lists have no questions and texts of their own. @throws UsageError */
+function expectTexts(source: string, { task, prompt, text }: Flags): void {
+  if (/\.(jsonl|ndjson|csv)$/i.test(source)) return;
+  if (task === "ask" && prompt === undefined) {
+    throw new UsageError(
+      "--task ask: expected the question in --prompt, or a .jsonl or .csv list whose items have their own, got neither",
+    );
+  }
+  if (task === "match" && text === undefined) {
+    throw new UsageError(
+      "--task match: expected texts in --text, or a .jsonl or .csv list whose items have their own, got neither",
+    );
+  }
 }
 
 type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];
@@ -106,10 +167,16 @@ async function submit(
   answers: readonly string[] | null,
 ): Promise<void> {
   const jobId = flags.id ?? newJobId(new Date());
-  const request = await requestFor(jobId, source, await chooseServed(flags, dev), {
-    ...flags,
-    generation: generationFrom(flags),
+  const { task, text: texts, index, images } = flags;
+  const request = await requestFor(jobId, source, await chooseServed(flags, purposesOfTasks[task], dev), {
+    ...{ task, topology: flags.topology, chunkSize: flags.chunkSize, window: flags.window },
+    prompt: flags.prompt ?? null,
+    generation: task === "capfilt" ? samplingGenerationFrom(flags) : generationFrom(flags),
     ...(answers && { answerList: { lines: answers, keep: flags.keepAnswers } }),
+    ...(texts === undefined ? {} : { texts }),
+    ...(index === undefined ? {} : { known: uriOf(index) }),
+    ...(images === undefined ? {} : { imageFolder: uriOf(images) }),
+    ...(task === "capfilt" ? { filter: await chooseFilter(flags, dev) } : {}),
   });
   await jobs.submit(request);
   const planned = await jobs.planned(jobId);
@@ -119,11 +186,10 @@ async function submit(
     throw new JobError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
   }
   if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
-  const unserved = await jobs.unserved(request);
-  if (unserved.length > 0) {
-    const { ref, dtype } = request.model;
+  for (const { model, queues } of await jobs.unserved(request)) {
+    const { ref, dtype } = model;
     tell(
-      `job ${jobId} waits: no worker on ${unserved.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
+      `job ${jobId} waits: no worker on ${queues.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
         `start one with \`blipfleet worker --model ${fromHere(ref)} --dtype ${dtype}\``,
     );
   }
@@ -141,14 +207,41 @@ interface Served {
   readonly dtype: Dtype;
 }
 
-/** --model and --dtype; without --model what the worker of `blipfleet dev` has loaded. */
-async function chooseServed(flags: ModelFlags, dev: DevState | null): Promise<Served> {
+/** What --model is wanted for. */
+const purposesOfTasks: Readonly<Record<Task, Purpose>> = {
+  caption: "texts",
+  ask: "texts",
+  match: "matches",
+  index: "vectors",
+  capfilt: "captions",
+};
+
+/** --model and --dtype; without --model what the worker of `blipfleet dev` has loaded for it, else the demo model. */
+async function chooseServed(flags: ModelFlags, purpose: Purpose, dev: DevState | null): Promise<Served> {
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
-  if (flags.model === undefined && flags.dtype === "auto" && dev !== null) return { ref: dev.model, dtype: dev.dtype };
-  const { ref, notice } = chooseModel(flags.model ?? dev?.model);
+  const loaded = dev?.models.find(({ purposes }) => purposes.includes(purpose));
+  if (flags.model === undefined && flags.dtype === "auto" && loaded !== undefined) return loaded;
+  const { ref, notice } = chooseModel(flags.model ?? loaded?.ref, purpose);
   if (notice !== null) tell(notice);
   return { ref, dtype: await resolveDtype(ref, flags.dtype) };
 }
+
+async function chooseFilter(flags: Flags, dev: DevState | null): Promise<Served & { readonly threshold: number }> {
+  const { filterModel: model, dtype } = flags;
+  const { ref, dtype: type } = await chooseServed({ dtype, ...(model && { model }) }, "matches", dev);
+  return { ref, dtype: type, threshold: flags.threshold ?? defaultThreshold };
+}
+
+/** What of a request has a default. */
+type RequestOptions = Partial<
+  Pick<
+    JobRequest,
+    "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window" | "texts" | "known" | "imageFolder"
+  >
+> & {
+  readonly filter?: Served & { readonly threshold: number };
+  readonly answerList?: { readonly lines: readonly string[]; readonly keep: number | undefined };
+};
 
 /**
  * What is submitted. The checkpoint's digest, which names the queues of workers that have it, is computed here.
@@ -158,27 +251,19 @@ export async function requestFor(
   jobId: string,
   source: string,
   { ref, dtype }: Served,
-  options: Partial<Pick<JobRequest, "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window">> & {
-    readonly answerList?: { readonly lines: readonly string[]; readonly keep: number | undefined };
-  } = {},
+  options: RequestOptions = {},
 ): Promise<JobRequest> {
-  const { cacheFolder, jobFolderUri } = await import("../jobs/roots.ts");
-  const { checkModel } = await import("../models/model-card.ts");
-  const { openCheckpoint } = await import("../weights/checkpoint.ts");
-  const { keepAnswers } = await import("../jobs/answer-lists.ts");
+  const { jobFolderUri } = await import("../jobs/roots.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
-  const { task = "caption", topology = "fused" } = options;
-  const { card } = await checkModel(await openCheckpoint(ref), dtype, {
-    cacheFolder: cacheFolder(),
-    purpose: purposeOfTask[task],
-  });
-  if (topology === "split" && card.handsOver === "features") {
+  const { keepAnswers } = await import("../jobs/answer-lists.ts");
+  const { task = "caption", topology = "fused", answerList, texts, known, imageFolder, filter } = options;
+  const card = await cardOf({ ref, dtype }, purposeOfTask[task]);
+  if (topology === "split" && "handsOver" in card && card.handsOver === "features") {
     throw new UsageError(
       `--topology split: expected a model whose query is a stage of its own, got ${ref}, which hands its features to generate; ` +
         "leave it out",
     );
   }
-  const { answerList } = options;
   const answers = answerList && {
     ...(await keepAnswers(answerList.lines)),
     ...(answerList.keep !== undefined && { keep: answerList.keep }),
@@ -187,15 +272,41 @@ export async function requestFor(
     jobId,
     task,
     ...(answers && { answers }),
-    model: { ref, digest: card.digest, dtype },
+    // An index names its model by an absolute path, and export may run elsewhere.
+    model: { ref: task === "index" && existsSync(ref) ? resolve(ref) : ref, digest: card.digest, dtype },
     topology,
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,
-    source: /^\w+:\/\//.test(source) ? source : pathToFileURL(resolve(source)).href,
+    ...(texts === undefined ? {} : { texts }),
+    ...(known === undefined ? {} : { known }),
+    ...(imageFolder === undefined ? {} : { imageFolder }),
+    ...(filter === undefined ? {} : { filter: await judgedBy(filter) }),
+    source: uriOf(source),
     folder: jobFolderUri(jobId),
     chunkSize: options.chunkSize ?? defaultChunkSize,
     window: options.window ?? defaultWindow,
   };
+}
+
+/** What is a URI stays one. */
+function uriOf(path: string): string {
+  return /^\w+:\/\//.test(path) ? path : pathToFileURL(resolve(path)).href;
+}
+
+async function judgedBy({
+  ref,
+  dtype,
+  threshold,
+}: Served & { readonly threshold: number }): Promise<NonNullable<Asked["filter"]>> {
+  const { digest } = await cardOf({ ref, dtype }, "matches");
+  return { model: { ref, digest, dtype }, threshold };
+}
+
+async function cardOf({ ref, dtype }: Served, purpose: Purpose) {
+  const { cacheFolder } = await import("../jobs/roots.ts");
+  const { checkModel } = await import("../models/model-card.ts");
+  const { openCheckpoint } = await import("../weights/checkpoint.ts");
+  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder(), purpose })).card;
 }
 
 /** e.g. 20260314-101500-3fa2: sorts by time, and two of one second differ. */

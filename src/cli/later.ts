@@ -7,7 +7,6 @@ const laterCommands = {
   chat: "conversation",
   eval: "evaluation",
   tune: "kernel tuning",
-  capfilt: "caption filtering",
   serve: "the HTTP server",
 } as const;
 

@@ -1,43 +1,32 @@
 // Images into an index, in this process: files are read ahead while the GPU works, known ones are only looked up, and the
 // index is replaced once, at the end.
 
-import { existsSync } from "node:fs";
-import { stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
-import { imagesBelow } from "../jobs/inputs.ts";
+import { resolve } from "node:path";
 import { sha256 } from "../jobs/store.ts";
 import { encodeImage } from "../matching.ts";
-import { expectModel, expectType, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
-import { encodeStored, type IndexedImage, type IndexModel, type VectorType } from "../search/vector-file-format.ts";
-import { ImageIndexWriter, isCoded, type WhenCoded } from "../search/vector-file-writer.ts";
-import type { ContrastCard, Vectors } from "../stages.ts";
-import { describeError, InterruptedError, UsageError } from "./errors.ts";
+import { expectModel, expectType, openImageIndex } from "../search/vector-file.ts";
+import type { WhenCoded } from "../search/vector-file-writer.ts";
+import { InterruptedError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
+import { type SourceImage, sourceImages } from "./image-sources.ts";
 import { inOrder } from "./in-order.ts";
+import {
+  type IndexCounts,
+  type IndexResult,
+  IndexUpdate,
+  indexModel,
+  type Looked,
+  storedType,
+} from "./index-update.ts";
 import { chooseLocalModel, type ModelRun, withModel } from "./local-model.ts";
 import { imagesInFlight } from "./local-run.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
 
-/** One line of output. */
-export type IndexResult = { readonly image: string } & (
-  | { readonly digest: string; readonly state: "encoded" | "kept" }
-  | { readonly error: { readonly type: string; readonly message: string } }
-);
-
-export interface IndexCounts {
-  readonly encoded: number;
-  /** Images that were there already, or came twice. */
-  readonly kept: number;
-  /** Images that a run which was killed had encoded. */
-  readonly recovered: number;
-  readonly failed: number;
-  /** Distinct images in the index now. */
-  readonly images: number;
-}
-
 export interface LocalIndexing {
   readonly sources: readonly string[];
+  /** See SourceOptions. */
+  readonly imageFolder?: string | undefined;
   readonly file: string;
   readonly model: ModelFlags;
   /** How vectors are stored; undefined: as the index has them, a new one as the model gives them. */
@@ -45,34 +34,28 @@ export interface LocalIndexing {
   readonly codes: WhenCoded;
 }
 
-/** An image that was read: bytes that the index has not yet come with their vectors. */
-type Looked = { readonly image: string } & (
-  | { readonly digest: string; readonly vectors: Uint8Array | null }
-  | { readonly error: unknown }
-);
-
 /**
  * Run, handing each result to `emit` in order.
  * @throws UsageError, ImageIndexError, what keeps a model from being loaded; InterruptedError after Ctrl-C, with what was
  * done in the index
  */
 export async function indexLocally(
-  { sources, file, model, vectors, codes }: LocalIndexing,
+  { sources, imageFolder, file, model, vectors, codes }: LocalIndexing,
   emit: (result: IndexResult, progress: Progress) => void,
 ): Promise<IndexCounts> {
   const old = await openImageIndex(file);
-  const images = await listed(sources);
+  const images = await sourceImages(sources, { imageFolder });
   const chosen = await chooseLocalModel(model, "vectors");
   return withModel(chosen, "stopped before all images were done", async (run) => {
     const wanted = indexModel(chosen.ref, run.stages.card);
     if (old !== null) expectModel(old, wanted);
-    const type = vectors === "int8" ? "int8" : vectors === "full" ? wanted.dtype : (old?.stored.type ?? wanted.dtype);
+    const type = storedType(old, wanted, vectors);
     if (old !== null) expectType(old, type);
-    const update = await Update.begin(file, old, wanted, { type, codes });
+    const update = await IndexUpdate.begin(file, old, wanted, { type, codes });
     let failed = 0;
     try {
       const progress = new Progress(images.length, { noun: "images" });
-      const work = (image: string) => look(run, image, update);
+      const work = (image: SourceImage) => look(run, image, update);
       await inOrder(images, imagesInFlight, work, async (looked) => {
         const result = await update.take(looked);
         if ("error" in result) failed += 1;
@@ -97,189 +80,22 @@ export async function indexLocally(
   });
 }
 
-/** Whose vectors this run makes. */
-export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: ContrastCard): IndexModel {
-  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
-}
-
-/** Files as they are named; of folders every image in them. @throws UsageError for a folder without images */
-async function listed(sources: readonly string[]): Promise<string[]> {
-  const images: string[] = [];
-  for (const source of sources) {
-    // What is not there fails as an image, alone.
-    const isFolder = (await stat(source).catch(() => null))?.isDirectory() ?? false;
-    if (!isFolder) images.push(source);
-    const before = images.length;
-    if (isFolder) for await (const below of imagesBelow(source)) images.push(join(source, below));
-    if (isFolder && images.length === before) {
-      throw new UsageError(
-        `${source}: expected images (.jpg, .png, .webp, .avif, .gif, .tiff), got a folder without any`,
-      );
-    }
-  }
-  return images;
-}
-
 /** Read an image, and encode it unless its bytes are known. */
-async function look({ stages, signal, fatal }: ModelRun<"vectors">, image: string, update: Update): Promise<Looked> {
+async function look(
+  { stages, signal, fatal }: ModelRun<"vectors">,
+  { image, path }: SourceImage,
+  update: IndexUpdate,
+): Promise<Looked> {
   signal.throwIfAborted();
   try {
     const problem = fatal();
     if (problem !== null) throw problem;
-    const bytes = await readImageFile(image);
+    const bytes = await readImageFile(path);
     const digest = sha256(bytes);
     const encode = async () => update.stored((await encodeImage(stages, bytes, { signal })).vectors);
-    return { image, digest, vectors: await update.vectorsOf(digest, encode) };
+    return { image, path: resolve(path), digest, vectors: await update.vectorsOf(digest, encode) };
   } catch (error) {
     signal.throwIfAborted();
     return { image, error };
-  }
-}
-
-/** How an index is stored. */
-interface StoredForm {
-  readonly type: VectorType;
-  readonly codes: WhenCoded;
-}
-
-/** The new version of an index while it is made: new images are written as they come, the old ones at the end. */
-class Update {
-  readonly #writer: ImageIndexWriter;
-  readonly #old: ImageIndex | null;
-  readonly #model: IndexModel;
-  readonly #form: StoredForm;
-  /** Images of the old version, and those that are written. */
-  readonly #known: Set<string>;
-  /** Vectors of images that are being encoded, so that copies of one image are encoded once. */
-  readonly #underWay = new Map<string, Promise<Uint8Array>>();
-  /** The paths of each image, and the image at each path. */
-  readonly #paths = new Map<string, Set<string>>();
-  readonly #digests = new Map<string, string>();
-  /** Images that are written, in order. */
-  readonly #written = new Set<string>();
-  #kept = 0;
-  #recovered = 0;
-  /** Whether a path of the old version has another image now, or an image another path. */
-  #moved = false;
-
-  static async begin(file: string, old: ImageIndex | null, model: IndexModel, form: StoredForm): Promise<Update> {
-    const update = new Update(await ImageIndexWriter.create(file, model, form.type), old, model, form);
-    await update.#recover();
-    return update;
-  }
-
-  private constructor(writer: ImageIndexWriter, old: ImageIndex | null, model: IndexModel, form: StoredForm) {
-    this.#writer = writer;
-    this.#old = old;
-    this.#model = model;
-    this.#form = form;
-    const images = [...(old?.images ?? [])];
-    this.#known = new Set(images.map(({ digest }) => digest));
-    for (const { digest, images: paths } of images) for (const path of paths) this.#place(path, digest);
-    this.#moved = false;
-  }
-
-  /** Take over what runs that were killed had encoded. */
-  async #recover(): Promise<void> {
-    for (const { digest, images } of await this.#writer.recover(this.#known)) {
-      this.#written.add(digest);
-      this.#known.add(digest);
-      for (const path of images) this.#place(path, digest);
-    }
-    this.#recovered = this.#written.size;
-  }
-
-  /** An image's vectors as the index stores them. */
-  stored(vectors: Vectors): Uint8Array {
-    return encodeStored(vectors, this.#form.type);
-  }
-
-  /** The vectors of an image, by `encode` if nobody makes them yet; null when the index has them. */
-  async vectorsOf(digest: string, encode: () => Promise<Uint8Array>): Promise<Uint8Array | null> {
-    if (this.#known.has(digest)) return null;
-    const made = this.#underWay.get(digest) ?? encode();
-    this.#underWay.set(digest, made);
-    try {
-      return await made;
-    } catch (error) {
-      this.#underWay.delete(digest);
-      throw error;
-    }
-  }
-
-  /** What was looked at, one after the other. */
-  async take(looked: Looked): Promise<IndexResult> {
-    const { image } = looked;
-    if ("error" in looked) return { image, error: describeError(looked.error) };
-    const { digest, vectors } = looked;
-    const isNew = vectors !== null && !this.#known.has(digest);
-    if (isNew) {
-      await this.#writer.addNew(vectors, { digest, images: [resolve(image)] });
-      this.#written.add(digest);
-      this.#known.add(digest);
-    } else {
-      this.#kept += 1;
-    }
-    this.#underWay.delete(digest);
-    this.#place(resolve(image), digest);
-    return { image, digest, state: isNew ? "encoded" : "kept" };
-  }
-
-  /** Put the new version in place, unless it is as the old one. */
-  async end(): Promise<Omit<IndexCounts, "failed">> {
-    const recovered = this.#recovered;
-    const counts = { encoded: this.#written.size - recovered, kept: this.#kept, recovered };
-    if (this.#written.size === 0 && !this.#moved && !this.#isRecoded()) {
-      await this.abandon();
-      return { ...counts, images: this.#old?.images.length ?? 0 };
-    }
-    const images = [...this.#written].map((digest) => this.#entry(digest));
-    try {
-      // An image that is at none of its old paths any more is left out.
-      for await (const { first, images: count, bytes } of this.#old?.blocks() ?? []) {
-        for (let i = 0; i < count; i++) {
-          const entry = this.#entry(this.#old?.images.at(first + i).digest ?? "");
-          if (entry.images.length === 0) continue;
-          await this.#writer.add(bytes.subarray(i * this.#writer.imageBytes, (i + 1) * this.#writer.imageBytes));
-          images.push(entry);
-        }
-      }
-    } catch (error) {
-      await this.leave();
-      throw error;
-    }
-    await this.#writer.commit(images, this.#old?.version ?? null, this.#form.codes);
-    return { ...counts, images: images.length };
-  }
-
-  /** Leave the index as it was. */
-  abandon(): Promise<void> {
-    return this.#writer.abandon();
-  }
-
-  /** Leave the index as it was, and what was encoded for the next run. */
-  leave(): Promise<void> {
-    return this.#writer.leave();
-  }
-
-  /** Whether the old version lacks codes that it should have, or has some that it should not. */
-  #isRecoded(): boolean {
-    if (this.#old === null || this.#form.codes === "auto") return false;
-    return isCoded(this.#old.images.length, this.#model, this.#form.codes) !== (this.#old.basis !== null);
-  }
-
-  #entry(digest: string): IndexedImage {
-    return { digest, images: [...(this.#paths.get(digest) ?? [])] };
-  }
-
-  #place(path: string, digest: string): void {
-    const before = this.#digests.get(path);
-    if (before === digest) return;
-    this.#moved = true;
-    // An image that was written keeps its last path: it was there a moment ago.
-    const others = before === undefined ? undefined : this.#paths.get(before);
-    if (before !== undefined && others && (others.size > 1 || !this.#written.has(before))) others.delete(path);
-    this.#digests.set(path, digest);
-    this.#paths.set(digest, (this.#paths.get(digest) ?? new Set()).add(path));
   }
 }

@@ -33,27 +33,49 @@ export async function chooseLocalModel<P extends Purpose>(flags: ModelFlags, pur
   return { ref, dtype: await resolveDtype(ref, flags.dtype), purpose };
 }
 
+/** Models that are used together: the stages of each, in their order. */
+export interface ModelsRun<P extends readonly Purpose[]> extends Omit<ModelRun<Purpose>, "stages"> {
+  readonly stages: { readonly [I in keyof P]: OpenedFor[P[I]] };
+}
+
+/** A model to load. `stages`: those that are needed, default all. */
+export type LocalRequest<P extends Purpose> = ModelRequest<P> & { readonly purpose: P };
+
 /**
  * Load a model, run `work`, close everything.
- * @param request stages: those that are needed, default all
  * @param interrupted what is told after Ctrl-C
  * @throws AdapterError, WeightsError and what else keeps a model from being loaded; InterruptedError after Ctrl-C
  */
 export async function withModel<P extends Purpose, T>(
-  request: ModelRequest<P> & { readonly purpose: P },
+  request: LocalRequest<P>,
   interrupted: string,
   work: (run: ModelRun<P>) => Promise<T>,
+): Promise<T> {
+  return withModels<readonly [P], T>([request], interrupted, ({ stages: [stages], ...run }) =>
+    work({ ...run, stages }),
+  );
+}
+
+/** The same of several models on one GPU. @throws as withModel */
+export async function withModels<P extends readonly Purpose[], T>(
+  requests: { readonly [I in keyof P]: LocalRequest<P[I]> },
+  interrupted: string,
+  work: (run: ModelsRun<P>) => Promise<T>,
 ): Promise<T> {
   const group = await openStagesGroup({ cacheFolder: cacheFolder() });
   const stop = stopOnInterrupt(interrupted);
   try {
-    const loading = weightsProgress();
-    const stages = await group.open<P>(request, loading.report);
-    loading.finish();
+    const opened: OpenedFor[Purpose][] = [];
+    for (const request of requests) {
+      const loading = weightsProgress();
+      opened.push(await group.open<Purpose>(request, loading.report));
+      loading.finish();
+    }
     let fatal: Error | null = null;
     void group.fatal.then((error) => {
       fatal = error;
     });
+    const stages = opened as unknown as ModelsRun<P>["stages"]; // one for each request, by its purpose
     const result = await work({ stages, signal: stop.signal, fatal: () => fatal });
     if (fatal !== null) throw fatal;
     return result;

@@ -3,6 +3,8 @@
 import { isAbsolute, relative, sep } from "node:path";
 import type { Progress } from "./progress.ts";
 
+export { score } from "../matching.ts";
+
 let readerGone = false;
 
 /** Call once, before anything is written. */
@@ -53,9 +55,4 @@ export function fromHere(path: string): string {
   if (!isAbsolute(path)) return path;
   const here = relative(process.cwd(), path);
   return here === "" || here === ".." || here.startsWith(`..${sep}`) || isAbsolute(here) ? path : here;
-}
-
-/** A score with the digits that f32 has, so that a line does not pretend to more. */
-export function score(value: number): number {
-  return Number(value.toPrecision(7));
 }

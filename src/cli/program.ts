@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { addAskCommand } from "./ask.ts";
 import { addBenchCommand } from "./bench.ts";
+import { addCapfiltCommand } from "./capfilt.ts";
 import { addCaptionCommand } from "./caption.ts";
 import { addClassifyCommand } from "./classify.ts";
 import { addDemoCommand } from "./demo.ts";
@@ -55,6 +56,7 @@ Examples:
   addAskCommand(program);
   addMatchCommand(program);
   addClassifyCommand(program);
+  addCapfiltCommand(program);
   addIndexCommand(program);
   addSearchCommand(program);
   addJobCommand(program);
@@ -77,6 +79,7 @@ const callerMistakes = new Set([
   "CheckpointError",
   "ConfigError",
   "ImageIndexError",
+  "ManifestError",
   "NatsConfigError",
   "PathError",
   "TemporalConfigError",

@@ -5,7 +5,7 @@ import type { Stage } from "../messages/job.ts";
 import { UsageError } from "./errors.ts";
 import { finiteNumber, wholeNumber } from "./generation-options.ts";
 import { chooseModel, type DtypeChoice, parseDtype } from "./model-options.ts";
-import { tell } from "./output.ts";
+import { fromHere, tell } from "./output.ts";
 
 interface Flags {
   readonly model: readonly string[];
@@ -76,7 +76,7 @@ function parseStages(text: string): Stage[] {
 async function worker(flags: Flags): Promise<void> {
   const { useDevServers } = await import("./dev-state.ts");
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
-  const { expectPurpose } = await import("../models/model-card.ts");
+  const { purposesOf } = await import("../models/model-card.ts");
   const { runWorker } = await import("../workers/worker.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
   const dev = useDevServers();
@@ -87,8 +87,13 @@ async function worker(flags: Flags): Promise<void> {
     if (notice !== null) tell(notice);
     const dtype = await resolveDtype(ref, flags.dtype);
     // Before servers are waited for.
-    await expectPurpose(await openCheckpoint(ref), "texts");
-    models.push({ ref, dtype });
+    const [purpose = "texts"] = await purposesOf(await openCheckpoint(ref));
+    if (purpose !== "texts" && flags.stages.every((stage) => stage === "generate")) {
+      throw new UsageError(
+        `--stages generate: expected a model that writes texts, got ${fromHere(ref)}, which has encode and query only`,
+      );
+    }
+    models.push({ ref, dtype, purpose });
   }
   const { stages, jobs, metricsPort, batchSlots, nowSlots, graceSeconds } = flags;
   await runWorker({

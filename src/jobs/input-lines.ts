@@ -6,29 +6,42 @@ import { ManifestError } from "./errors.ts";
 
 /** What one line asks for, or what is wrong with it. */
 export type InputRecord =
-  | { readonly line: number; readonly id: string | undefined; readonly image: string; readonly prompt: string | null }
+  | {
+      readonly line: number;
+      readonly id: string | undefined;
+      readonly image: string;
+      readonly prompt: string | null;
+      /** Empty where a line has none, or they were not asked for. */
+      readonly texts: readonly string[];
+    }
   | { readonly line: number; readonly problem: string };
+
+export interface LinesOptions {
+  /** Read `text` or `texts` too; without it they are fields like any other. */
+  readonly texts?: boolean;
+  readonly signal?: AbortSignal;
+}
 
 /** Longest line in bytes; a path, an id and a prompt are far below it. */
 const longestLine = 2 ** 20;
 
 /** One path per line, exactly as written; empty lines are left out. */
-export async function* textRecords(path: string, signal?: AbortSignal): AsyncGenerator<InputRecord> {
+export async function* textRecords(path: string, { signal }: LinesOptions = {}): AsyncGenerator<InputRecord> {
   for await (const { line, text, problem } of lines(path, signal)) {
     if (problem !== undefined) yield { line, problem };
-    else if (text !== "") yield { line, id: undefined, image: text, prompt: null };
+    else if (text !== "") yield { line, id: undefined, image: text, prompt: null, texts: [] };
   }
 }
 
-/** One object per line: {image, id?, prompt?}; other fields are left alone, empty lines are left out. */
-export async function* jsonlRecords(path: string, signal?: AbortSignal): AsyncGenerator<InputRecord> {
-  for await (const { line, text, problem } of lines(path, signal)) {
+/** One object per line: {image, id?, prompt?, text? or texts?}; other fields are left alone, empty lines are left out. */
+export async function* jsonlRecords(path: string, options: LinesOptions = {}): AsyncGenerator<InputRecord> {
+  for await (const { line, text, problem } of lines(path, options.signal)) {
     if (problem !== undefined) yield { line, problem };
-    else if (text.trim() !== "") yield jsonRecord(line, text);
+    else if (text.trim() !== "") yield jsonRecord(line, text, options);
   }
 }
 
-function jsonRecord(line: number, text: string): InputRecord {
+function jsonRecord(line: number, text: string, options: LinesOptions): InputRecord {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -49,11 +62,25 @@ function jsonRecord(line: number, text: string): InputRecord {
   if (!(prompt === undefined || prompt === null || typeof prompt === "string")) {
     return { line, problem: `expected "prompt" to be a text, got ${shorten(JSON.stringify(prompt))}` };
   }
-  return { line, id: id === undefined ? undefined : String(id), image, prompt: prompt ?? null };
+  const texts = options.texts ? textsOf(value) : [];
+  if ("problem" in texts) return { line, ...texts };
+  return { line, id: id === undefined ? undefined : String(id), image, prompt: prompt ?? null, texts };
 }
 
-/** A header line with `image` and perhaps `id` and `prompt`; other columns are left alone, empty cells are absent. */
-export async function* csvRecords(path: string, signal?: AbortSignal): AsyncGenerator<InputRecord> {
+function textsOf({ text, texts }: { text?: unknown; texts?: unknown }): readonly string[] | { problem: string } {
+  if ((text ?? null) === null && (texts ?? null) === null) return [];
+  if ((text ?? null) !== null && (texts ?? null) !== null) {
+    return { problem: 'expected "text" or "texts", got both' };
+  }
+  if (typeof text === "string") return [text];
+  if (Array.isArray(texts) && texts.every((each) => typeof each === "string")) return texts;
+  const [name, wanted, got] = (texts ?? null) === null ? ["text", "a text", text] : ["texts", "a list of texts", texts];
+  return { problem: `expected "${name}" to be ${wanted}, got ${shorten(JSON.stringify(got))}` };
+}
+
+/** A header line with `image` and perhaps `id`, `prompt` and `text`; other columns are left alone, empty cells are absent. */
+export async function* csvRecords(path: string, options: LinesOptions = {}): AsyncGenerator<InputRecord> {
+  const { signal } = options;
   const parser = parse({
     bom: true,
     info: true,
@@ -76,7 +103,7 @@ export async function* csvRecords(path: string, signal?: AbortSignal): AsyncGene
           return;
         }
       } else {
-        yield csvRecord(line, record, columns);
+        yield csvRecord(line, record, columns, options);
       }
     }
   } catch (error) {
@@ -94,23 +121,29 @@ interface Columns {
   readonly image: number;
   readonly id: number;
   readonly prompt: number;
+  readonly text: number;
 }
 
 function readHeader(names: readonly string[]): Columns | undefined {
   const trimmed = names.map((name) => name.trim());
   const image = trimmed.indexOf("image");
-  const hasDoubles = ["image", "id", "prompt"].some((name) => trimmed.indexOf(name) !== trimmed.lastIndexOf(name));
+  const hasDoubles = ["image", "id", "prompt", "text"].some(
+    (name) => trimmed.indexOf(name) !== trimmed.lastIndexOf(name),
+  );
   if (image < 0 || hasDoubles) return undefined;
-  return { count: names.length, image, id: trimmed.indexOf("id"), prompt: trimmed.indexOf("prompt") };
+  const [id = -1, prompt = -1, text = -1] = ["id", "prompt", "text"].map((name) => trimmed.indexOf(name));
+  return { count: names.length, image, id, prompt, text };
 }
 
-function csvRecord(line: number, cells: readonly string[], columns: Columns): InputRecord {
+function csvRecord(line: number, cells: readonly string[], columns: Columns, options: LinesOptions): InputRecord {
   if (cells.length !== columns.count) {
     return { line, problem: `expected ${columns.count} columns as in the header, got ${cells.length}` };
   }
   const image = cells[columns.image] ?? "";
   if (image === "") return { line, problem: 'expected "image" to be a path, got an empty cell' };
-  return { line, id: cells[columns.id] || undefined, image, prompt: cells[columns.prompt] || null };
+  const text = options.texts ? cells[columns.text] || null : null;
+  const texts = text === null ? [] : [text];
+  return { line, id: cells[columns.id] || undefined, image, prompt: cells[columns.prompt] || null, texts };
 }
 
 interface Line {
@@ -162,11 +195,16 @@ export function shorten(text: string): string {
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
 }
 
+/** Whether a file is read as a list of images, by its ending. */
+export function isList(path: string): boolean {
+  return /\.(jsonl|ndjson|csv|txt|list|lst)$/i.test(path);
+}
+
 /** The reader for a list file, by its ending. @throws ManifestError naming the endings. */
-export function recordsOf(path: string, signal?: AbortSignal): AsyncGenerator<InputRecord> {
-  if (/\.(jsonl|ndjson)$/i.test(path)) return jsonlRecords(path, signal);
-  if (/\.csv$/i.test(path)) return csvRecords(path, signal);
-  if (/\.(txt|list|lst)$/i.test(path)) return textRecords(path, signal);
+export function recordsOf(path: string, options: LinesOptions = {}): AsyncGenerator<InputRecord> {
+  if (/\.(jsonl|ndjson)$/i.test(path)) return jsonlRecords(path, options);
+  if (/\.csv$/i.test(path)) return csvRecords(path, options);
+  if (/\.(txt|list|lst)$/i.test(path)) return textRecords(path, options);
   throw new ManifestError(
     `input: expected a folder or a list that ends with .txt, .jsonl or .csv, got ${JSON.stringify(path)}`,
   );

@@ -17,6 +17,10 @@ import { byCodeUnits } from "./store.ts";
 export interface InputOptions {
   /** Default: the roots of the environment. */
   readonly roots?: RootCheck;
+  /** Whether items have texts: default none, and a list's `text` is a field like any other. */
+  readonly texts?: "none" | "optional" | "required";
+  /** Folder that relative paths of a list start at. Default: the list's own. */
+  readonly imageFolder?: string;
   readonly signal?: AbortSignal;
   /** Called now and then with the number of records read so far, for heartbeats. */
   readonly onProgress?: (records: number) => void;
@@ -53,8 +57,10 @@ export async function* readInput(source: string, options: InputOptions = {}): As
   if (!isFolder && !found.isFile()) {
     throw new PathError(`input: expected a folder or list at ${path}, got a device, pipe or socket`);
   }
-  const folder = isFolder ? path : dirname(path);
-  const records = isFolder ? folderRecords(path, options.signal) : recordsOf(path, options.signal);
+  const folder = isFolder ? path : toPath(options.imageFolder ?? dirname(path), process.cwd());
+  const { texts = "none", signal } = options;
+  const lines = { texts: texts !== "none", ...(signal && { signal }) };
+  const records = isFolder ? folderRecords(path, signal) : recordsOf(path, lines);
   const where = isFolder ? (line: number) => `image ${line}` : (line: number) => `line ${line}`;
   const ids = new Ids();
   const problems: string[] = [];
@@ -68,12 +74,14 @@ export async function* readInput(source: string, options: InputOptions = {}): As
     for (const [i, record] of batch.entries()) {
       const uri = uris[i] ?? { problem: "expected a path, got none" };
       const id = "problem" in record ? record : ids.take(record, where);
-      const problem = [record, uri, id].flatMap((part) => ("problem" in part ? [part.problem] : []))[0];
+      const known = [record, uri, id].flatMap((part) => ("problem" in part ? [part.problem] : []));
+      const problem = texts === "required" ? (known[0] ?? textProblem(record)) : known[0];
       if (problem !== undefined) {
         problemCount += 1;
         if (problems.length < problemsShown) problems.push(`${where(record.line)}: ${problem}`);
       } else if (problemCount === 0 && !("problem" in record) && "uri" in uri && "id" in id) {
-        yield { index, id: id.id, image: record.image, uri: uri.uri, prompt: record.prompt };
+        const item = { index, id: id.id, image: record.image, uri: uri.uri, prompt: record.prompt };
+        yield texts === "none" ? item : { ...item, texts: record.texts };
         index += 1;
       }
     }
@@ -85,6 +93,11 @@ export async function* readInput(source: string, options: InputOptions = {}): As
     const wanted = isFolder ? "at least one image (.jpg, .png, .webp, .avif, .gif, .tiff)" : "at least one image";
     throw new ManifestError(`${source}: expected ${wanted}, got none; the job would be empty`);
   }
+}
+
+function textProblem(record: InputRecord): string | undefined {
+  if ("problem" in record || record.texts.length > 0) return undefined;
+  return 'expected "text" or "texts" to compare the image with, got neither; or give every item the same with --text';
 }
 
 function problemsError(source: string, problems: readonly string[], count: number): ManifestError {
@@ -115,7 +128,7 @@ async function* folderRecords(root: string, signal?: AbortSignal): AsyncGenerato
   let line = 0;
   for await (const image of imagesBelow(root, signal)) {
     line += 1;
-    yield { line, id: undefined, image, prompt: null };
+    yield { line, id: undefined, image, prompt: null, texts: [] };
   }
 }
 

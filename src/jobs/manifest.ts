@@ -37,6 +37,7 @@ const itemSchema = z.object({
   image: z.string(),
   uri: z.string(),
   prompt: z.string().nullable(),
+  texts: z.array(z.string()).exactOptional(),
 });
 
 /**

@@ -4,7 +4,19 @@
 // worker leaves in the folder can reach an export.
 
 import { z } from "zod";
-import type { Committed, IndexPage, ItemResult, JobRecord, ManifestItem, ManifestRef, Stage } from "../messages/job.ts";
+import type {
+  Committed,
+  Decision,
+  FailedItem,
+  IndexPage,
+  ItemResult,
+  JobRecord,
+  ManifestItem,
+  ManifestRef,
+  MatchLine,
+  ResultCount,
+  Stage,
+} from "../messages/job.ts";
 import { IncompleteJobError, StoreError } from "./errors.ts";
 import { commitJsonl, readJson, readJsonl } from "./jsonl.ts";
 import { manifestItems } from "./manifest.ts";
@@ -38,23 +50,43 @@ export interface AttemptResults {
   readonly chunks: readonly ChunkResults[];
 }
 
+const committed = z.object({ name: z.string(), sha256: z.string() });
+
+const named = z.object({ id: z.string(), image: z.string(), question: z.string().exactOptional() });
+const done = named.extend({ status: z.literal("done") });
+const itemError = z.object({ type: z.string(), message: z.string() });
+
+const matchSchema: z.ZodType<MatchLine> = z.union([
+  z.object({ text: z.string(), itm: z.number(), itc: z.number() }),
+  z.object({ text: z.string(), error: itemError }),
+]);
+
+const decisionSchema: z.ZodType<Decision> = z.object({
+  text: z.string(),
+  source: z.enum(["web", "synthetic"]),
+  itm: z.number().nullable(),
+  itc: z.number().nullable(),
+  kept: z.boolean(),
+  reason: z.string(),
+});
+
 const resultSchema: z.ZodType<ItemResult> = z.union([
-  z.object({
-    id: z.string(),
-    image: z.string(),
-    status: z.literal("done"),
-    question: z.string().exactOptional(),
-    text: z.string(),
-    token_ids: z.array(z.number().int()),
-    score: z.number().exactOptional(),
+  done.extend({ text: z.string(), token_ids: z.array(z.number().int()), score: z.number().exactOptional() }),
+  done.extend({ matches: z.array(matchSchema) }),
+  done.extend({ decisions: z.array(decisionSchema) }),
+  done.extend({
+    vectors: z.object({
+      digest: z.string(),
+      at: z
+        .object({
+          object: committed,
+          row: z.number().int().nonnegative(),
+          shape: z.tuple([z.number().int().positive(), z.number().int().positive()]),
+        })
+        .nullable(),
+    }),
   }),
-  z.object({
-    id: z.string(),
-    image: z.string(),
-    status: z.literal("failed"),
-    question: z.string().exactOptional(),
-    error: z.object({ type: z.string(), message: z.string() }),
-  }),
+  named.extend({ status: z.literal("failed"), error: itemError, matches: z.array(matchSchema).exactOptional() }),
 ]);
 
 const lineSchema = z.object({
@@ -67,7 +99,7 @@ const lineSchema = z.object({
  * Name of the object that one stage commits for a chunk; with `part` for one of its sub-results.
  * e.g. chunks/000012/generate.jsonl, chunks/000012/generate.00003.jsonl
  */
-export function stageObjectName(chunk: number, stage: Stage, part?: number): string {
+export function stageObjectName(chunk: number, stage: Stage | "features" | "compare", part?: number): string {
   const suffix = part === undefined ? "" : `.${String(part).padStart(5, "0")}`;
   return `chunks/${String(chunk).padStart(6, "0")}/${stage}${suffix}.jsonl`;
 }
@@ -90,19 +122,59 @@ export async function readResults(store: ObjectStore, object: Committed): Promis
   return readJsonl(store, object, lineSchema);
 }
 
-/** Fields in the order of the documented output, so that equal results are equal bytes. */
+/** What is in a chunk's result. */
+export function countsOf(lines: readonly ResultLine[]): ResultCount {
+  const failures = lines.flatMap(({ result }) => (result.status === "failed" ? [result] : []));
+  const [first] = failures;
+  const counts = { done: lines.length - failures.length, failed: failures.length };
+  return first === undefined ? counts : { ...counts, firstFailure: shortened(first) };
+}
+
+/** So short that many of them are nothing to a workflow's history. */
+function shortened({ id, error }: FailedItem): FailedItem {
+  return { id: id.slice(0, 200), error: { type: error.type, message: error.message.slice(0, 300) } };
+}
+
+/** Fields in one order, so that equal results are equal bytes. */
 function ordered(result: ItemResult): ItemResult {
   const { id, image } = result;
   const question = result.question === undefined ? {} : { question: result.question };
-  if (result.status === "done") {
-    const { text, token_ids, score } = result;
-    return { id, image, status: "done", ...question, text, token_ids, ...(score !== undefined && { score }) };
+  if (result.status === "failed") {
+    const { type, message } = result.error;
+    const matches = result.matches === undefined ? {} : { matches: result.matches.map(orderedMatch) };
+    return { id, image, status: "failed", ...question, error: { type, message }, ...matches };
   }
-  const { type, message } = result.error;
-  return { id, image, status: "failed", ...question, error: { type, message } };
+  const start = { id, image, status: "done", ...question } as const;
+  if ("matches" in result) return { ...start, matches: result.matches.map(orderedMatch) };
+  if ("decisions" in result) return { ...start, decisions: result.decisions.map(orderedDecision) };
+  if ("vectors" in result) return { ...start, vectors: result.vectors };
+  const { text, token_ids, score } = result;
+  return { ...start, text, token_ids, ...(score !== undefined && { score }) };
 }
 
-const committed = z.object({ name: z.string(), sha256: z.string() });
+function orderedMatch(line: MatchLine): MatchLine {
+  const { text } = line;
+  return "error" in line ? { text, error: line.error } : { text, itm: line.itm, itc: line.itc };
+}
+
+function orderedDecision({ text, source, itm, itc, kept, reason }: Decision): Decision {
+  return { text, source, itm, itc, kept, reason };
+}
+
+/** The lines that a result is in the job's output. */
+function outputLines(result: ItemResult, { keptOnly = false }: ExportOptions): object[] {
+  const { id, image, ...rest } = ordered(result);
+  if ("matches" in rest && rest.matches !== undefined) {
+    return rest.matches.map((line) => ({ id, image, status: "error" in line ? "failed" : "done", ...line }));
+  }
+  if ("decisions" in rest) {
+    const wanted = rest.decisions.filter(({ kept }) => kept || !keptOnly);
+    return wanted.map((decision) => ({ id, image, status: rest.status, ...decision }));
+  }
+  if (keptOnly) return [];
+  if ("vectors" in rest) return [{ id, image, status: rest.status, digest: rest.vectors.digest }];
+  return [{ id, image, ...rest }];
+}
 
 const pageSchema: z.ZodType<IndexPage> = z.object({
   page: z.number().int().nonnegative(),
@@ -188,6 +260,8 @@ async function* resultLines({ store, chunks }: AttemptResults): AsyncGenerator<R
 export interface ExportOptions {
   /** Leave items without a result out instead of refusing. Default false. */
   readonly partial?: boolean;
+  /** Of capfilt: only texts that are kept. Default false. */
+  readonly keptOnly?: boolean;
 }
 
 /** How a job stands. */
@@ -199,7 +273,7 @@ export interface ResultCounts {
 }
 
 /**
- * The job's results as JSON lines (each with its newline), one per item, in manifest order: the same bytes whatever the
+ * The job's results as JSON lines (each with its newline), one per item (of match and capfilt one per text), in manifest order: the same bytes whatever the
  * topology, the workers and the order in which chunks finished.
  * @param attempts of attemptsOf(): the first names the items; later ones replace failures and fill gaps
  * @throws IncompleteJobError before the first line when items have no result and `partial` is not set
@@ -209,7 +283,9 @@ export async function* exportLines(
   attempts: readonly AttemptResults[],
   options: ExportOptions = {},
 ): AsyncGenerator<string> {
-  for await (const { result } of finalLines(attempts, options)) yield `${JSON.stringify(ordered(result))}\n`;
+  for await (const { result } of finalLines(attempts, options)) {
+    for (const line of outputLines(result, options)) yield `${JSON.stringify(line)}\n`;
+  }
 }
 
 /**
@@ -250,10 +326,7 @@ export async function* unfinishedItems(attempts: readonly AttemptResults[]): Asy
 }
 
 async function* finalLines(attempts: readonly AttemptResults[], options: ExportOptions): AsyncGenerator<ResultLine> {
-  if (options.partial !== true) await expectComplete(attempts);
-  for await (const { line } of merged(attempts)) {
-    if (line !== undefined) yield line;
-  }
+  for await (const { line } of finishedItems(attempts, options)) yield line;
 }
 
 async function expectComplete(attempts: readonly AttemptResults[]): Promise<void> {
@@ -275,19 +348,33 @@ async function expectComplete(attempts: readonly AttemptResults[]): Promise<void
   );
 }
 
+/** Every item with the result that counts, and the store that its objects are in, in manifest order. @throws as exportLines */
+export async function* finishedItems(
+  attempts: readonly AttemptResults[],
+  options: ExportOptions = {},
+): AsyncGenerator<{ readonly item: ManifestItem; readonly line: ResultLine; readonly store: ObjectStore }> {
+  if (options.partial !== true) await expectComplete(attempts);
+  for await (const { item, line, store } of merged(attempts)) {
+    if (line !== undefined) yield { item, line, store };
+  }
+}
+
 /** The first attempt's items in order, each with the result that counts: done beats failed, later beats earlier. */
-async function* merged(attempts: readonly AttemptResults[]): AsyncGenerator<ItemWithResult> {
+async function* merged(
+  attempts: readonly AttemptResults[],
+): AsyncGenerator<ItemWithResult & { readonly store: ObjectStore }> {
   const [first, ...later] = attempts;
   if (first === undefined) return;
   // Later attempts hold only what had failed, so their lines are few.
-  const lines = new Map<string, ResultLine>();
+  const lines = new Map<string, { readonly line: ResultLine; readonly store: ObjectStore }>();
   for (const attempt of later) {
     for await (const { item, line } of itemsWithResults(attempt)) {
-      if (line !== undefined && lines.get(item.id)?.result.status !== "done") lines.set(item.id, line);
+      if (line === undefined || lines.get(item.id)?.line.result.status === "done") continue;
+      lines.set(item.id, { line, store: attempt.store });
     }
   }
   for await (const { item, line } of itemsWithResults(first)) {
     const again = line?.result.status === "done" ? undefined : lines.get(item.id);
-    yield { item, line: again ?? line };
+    yield { item, line, store: first.store, ...again };
   }
 }

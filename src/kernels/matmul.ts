@@ -7,10 +7,13 @@ import { matmulTile } from "./matmul-tiles.ts";
 import type { Linear } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
-/** gelu is the exact one, quick gelu x·sigmoid(1.702·x), tanh gelu what ACT2FN calls "gelu_new" and "gelu_pytorch_tanh". */
-export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu";
+/**
+ * gelu is the exact one, quick gelu x·sigmoid(1.702·x), tanh gelu what ACT2FN calls "gelu_new" and "gelu_pytorch_tanh", silu
+ * x·sigmoid(x).
+ */
+export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
 
-const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4 } as const;
+const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
 
 /**
  * activation(x·W + b) * factor + residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.

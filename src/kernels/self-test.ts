@@ -15,6 +15,7 @@ import { type Activation, matmul } from "./matmul.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
 import { rmsNorm } from "./rms-norm.ts";
+import { rotary } from "./rotary.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
@@ -74,10 +75,12 @@ function questions(k: Recorder, given: Given): Question[] {
     ...(["f32", "f16"] as const).flatMap((type) => [1, 9].map((rows) => askMatmul(k, given, rows, type))),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
+    askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
     askTanhGelu(k, given),
     askFactor(k, given),
     askLayerNorm(k, given),
     askRmsNorm(k, given),
+    askRotary(k, given),
     askAttention(k, given, false),
     askAttention(k, given, true),
     askPositionBias(k, given),
@@ -196,6 +199,17 @@ function askRmsNorm(k: Recorder, given: Given): Question {
     kernel: "rms-norm",
     answer: rmsNorm(k, x, { gain: given([4], [1, 2, 3, 4]), eps: 1.75 }, 8),
     expected: [4, 16, -24, 0],
+  };
+}
+
+/** Two parts of two values, turned by positions 1 and 0 of quarter turns. */
+function askRotary(k: Recorder, given: Given): Question {
+  const turns = given([2, 2], [1, 0, 0, 1]);
+  const positions = { rows: given([1, 3], [7, 1, 0], "u32"), column: 1 };
+  return {
+    kernel: "rotary",
+    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, 1),
+    expected: [-2, 1, 3, 4],
   };
 }
 

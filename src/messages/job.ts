@@ -14,9 +14,22 @@ export interface ModelIdentity {
 /** fused: ViT and Q-Former are one activity `encode`. split: `encode`, then `query` on any worker. */
 export type Topology = "fused" | "split";
 
+/**
+ * caption and ask make texts. match compares an item with its texts, index makes the vectors of its image, capfilt makes a
+ * caption and judges it and the item's texts.
+ */
+export type Task = "caption" | "ask" | "match" | "index" | "capfilt";
+
+/** Who judges the texts of capfilt, and how. */
+export interface Filter {
+  readonly model: ModelIdentity;
+  /** A text is kept from this matching probability on. */
+  readonly threshold: number;
+}
+
 /** What is asked of every item of a job, and of `answer`. */
 export interface Asked {
-  readonly task: "caption" | "ask";
+  readonly task: Task;
   readonly model: ModelIdentity;
   readonly topology: Topology;
   /** caption: used verbatim for items without their own; ask: the question for items without their own. */
@@ -25,6 +38,12 @@ export interface Asked {
   readonly generation: Partial<Generation>;
   /** ask: choose the likeliest of these instead of generating. */
   readonly answers?: AnswersRef;
+  /** match: for items without texts of their own. */
+  readonly texts?: readonly string[];
+  /** capfilt only, and always there. */
+  readonly filter?: Filter;
+  /** index: URI of an index file; images that it has are not encoded again. */
+  readonly known?: string;
 }
 
 /** A list of answers that was committed where every worker reads it; a history names it, and never holds it. */
@@ -40,6 +59,8 @@ export interface JobInput extends Asked {
   readonly jobId: string;
   /** URI of a folder, text list, JSONL or CSV; resolved and listed by the activity `plan`. */
   readonly source: string;
+  /** URI of the folder that relative paths of a list start at. Default: the list's own. */
+  readonly imageFolder?: string;
   /** URI of the folder that holds this job's manifest, chunk results and export. */
   readonly folder: string;
   /** Items a chunk: 64-512 on GPUs, at most 16 on slow adapters. */
@@ -75,27 +96,57 @@ export interface ManifestItem {
   /** Where to read it. */
   readonly uri: string;
   readonly prompt: string | null;
+  /** What match and capfilt compare it with. */
+  readonly texts?: readonly string[];
 }
 
-/** One line of the job's output. */
-export type ItemResult =
+/** What came of an item. Of caption, ask and index it is one line of the job's output, else one line for each text. */
+export type ItemResult = { readonly id: string; readonly image: string; readonly question?: string } & (
   | {
-      readonly id: string;
-      readonly image: string;
       readonly status: "done";
-      readonly question?: string;
       readonly text: string;
       readonly token_ids: readonly number[];
       /** Of an answer that was chosen from a list. */
       readonly score?: number;
     }
+  | { readonly status: "done"; readonly matches: readonly MatchLine[] }
+  | { readonly status: "done"; readonly decisions: readonly Decision[] }
+  | { readonly status: "done"; readonly vectors: VectorsAt }
   | {
-      readonly id: string;
-      readonly image: string;
       readonly status: "failed";
-      readonly question?: string;
-      readonly error: { readonly type: string; readonly message: string };
-    };
+      readonly error: ItemError;
+      /** match: each text with its error, or with its scores where only others failed. */
+      readonly matches?: readonly MatchLine[];
+    }
+);
+
+/** A text of match with its scores, or why it has none. */
+export type MatchLine = { readonly text: string } & (
+  | { readonly itm: number; readonly itc: number }
+  | { readonly error: ItemError }
+);
+
+/** A text of capfilt, where it comes from, and whether and why it stays. Scores are null where the text was not looked at. */
+export interface Decision {
+  readonly text: string;
+  readonly source: "web" | "synthetic";
+  readonly itm: number | null;
+  readonly itc: number | null;
+  readonly kept: boolean;
+  readonly reason: string;
+}
+
+/** The vectors of an image, in the type of the job's hand-overs; null: they are in the index that was known. */
+export interface VectorsAt {
+  /** Hex SHA-256 of the image file's bytes. */
+  readonly digest: string;
+  readonly at: {
+    readonly object: Committed;
+    readonly row: number;
+    /** (queries, width) of one image */
+    readonly shape: readonly [number, number];
+  } | null;
+}
 
 /** An object in a job's folder that was committed, first writer wins; its digest goes into history. */
 export interface Committed {
@@ -204,6 +255,18 @@ export interface StageWork {
   readonly milliseconds: number;
 }
 
+/** Input of the activity `compare`, which ends a chunk of match, index or capfilt. */
+export interface CompareInput extends ChunkIdentity {
+  readonly asked: Asked;
+  readonly round: number;
+  /** What `encode` left in the prompt store, by round (split); null: compare encodes the images itself (fused). */
+  readonly encoded: readonly Committed[] | null;
+  /** capfilt: the chunk's captions, as `generate` committed them; else null. */
+  readonly captions: Committed | null;
+  /** No further round. */
+  readonly last: boolean;
+}
+
 export interface EncodeOutcome extends StageWork {
   /** A JSONL object of PromptLines, one for every item of the round. */
   readonly committed: Committed;
@@ -211,8 +274,21 @@ export interface EncodeOutcome extends StageWork {
 
 export interface GenerateOutcome extends StageWork {
   /** The chunk's result when nothing is missing, a JSONL object of result lines in order. */
-  readonly result: (Committed & { readonly done: number; readonly failed: number }) | null;
+  readonly result: (Committed & ResultCount) | null;
   readonly missing: Missing;
+}
+
+/** What is in a chunk's result. */
+export interface ResultCount {
+  readonly done: number;
+  readonly failed: number;
+  /** The first item that failed, and why; its sentence may be cut. Workers of earlier versions left it out. */
+  readonly firstFailure?: FailedItem;
+}
+
+export interface FailedItem {
+  readonly id: string;
+  readonly error: ItemError;
 }
 
 /**
@@ -237,14 +313,12 @@ export interface ItemError {
 
 /** How a chunk ended, by signal to its job and as its own result. */
 export type ChunkReport = { readonly attempt: number; readonly chunk: number } & (
-  | {
+  | ({
       readonly state: "done";
       readonly result: Committed;
-      readonly done: number;
-      readonly failed: number;
       readonly reencoded: number;
       readonly stages: StageTimings;
-    }
+    } & ResultCount)
   | { readonly state: "canceled" }
   | { readonly state: "failed"; readonly error: ItemError }
 );
@@ -286,6 +360,8 @@ export interface JobProgress {
   readonly waiting: readonly string[];
   /** Why the job fails; null while it does not. */
   readonly problem: ItemError | null;
+  /** The failed item of this attempt that was heard of first. */
+  readonly firstFailure?: FailedItem;
   /** What all attempts have committed, oldest first, this one last. */
   readonly records: readonly JobRecord[];
 }
@@ -324,4 +400,5 @@ export interface JobCarried {
   readonly paused: boolean;
   readonly canceling: boolean;
   readonly problem: ItemError | null;
+  readonly firstFailure?: FailedItem;
 }

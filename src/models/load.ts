@@ -12,6 +12,7 @@ import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
+  type ComputedNames,
   isLeaf,
   type LinearNames,
   leavesOf,
@@ -32,7 +33,7 @@ export type Loaded<T> = T extends LinearNames
     ? Norm
     : T extends RmsNormNames
       ? RmsNorm
-      : T extends TableNames | PickedNames
+      : T extends TableNames | PickedNames | ComputedNames
         ? Tensor
         : T extends readonly (infer Each)[]
           ? readonly Loaded<Each>[]
@@ -64,7 +65,7 @@ export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
 }
 
 function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
-  if (leaf.kind === "table") return byteLength(leaf.shape, "f32");
+  if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
   if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
   if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
   if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
@@ -134,6 +135,7 @@ export class WeightLoader {
   async #leaf(leaf: NameLeaf): Promise<Linear | Norm | RmsNorm | Tensor> {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
+    if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: await this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") {
       const gain = await this.#table(leaf.gain);
@@ -173,6 +175,13 @@ export class WeightLoader {
     list.destroy();
     this.#tensors.splice(this.#tensors.indexOf(whole), 1);
     for (const temporary of [rows, whole]) this.#gpu.free(temporary);
+    return tensor;
+  }
+
+  async #computed({ name, shape, values }: ComputedNames): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, "f32");
+    const { buffer, byteOffset, byteLength: bytes } = values();
+    await this.#gpu.upload(tensor, new Uint8Array(buffer, byteOffset, bytes));
     return tensor;
   }
 

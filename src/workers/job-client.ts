@@ -18,7 +18,7 @@ import {
   WorkflowExecutionAlreadyStartedError,
 } from "@temporalio/common";
 import { uploadImage } from "../jobs/uploads.ts";
-import type { JobInput, JobProgress, JobRequest, Stage, Timing } from "../messages/job.ts";
+import type { Asked, JobInput, JobProgress, JobRequest, ModelIdentity, Stage, Timing } from "../messages/job.ts";
 import { jobsQueue, jobWorkflowId, stageQueue } from "../messages/queues.ts";
 import { type AnswerInput, type AnswerResult, answerWorkflow } from "../workflows/answer-types.ts";
 import { searchAttributes } from "./servers/temporal.ts";
@@ -145,15 +145,19 @@ export class JobClient {
   }
 
   /**
-   * The queues that this job needs and that no worker has asked for work lately: its items wait there. What Temporal does
-   * not say within seconds counts as served.
+   * The queues that this job needs and that no worker has asked for work lately, by model: its items wait there. What
+   * Temporal does not say within seconds counts as served.
    * @throws never
    */
-  async unserved({ model, topology }: Pick<JobRequest, "model" | "topology">): Promise<string[]> {
-    const stages: readonly Stage[] = topology === "split" ? ["encode", "query", "generate"] : ["encode", "generate"];
-    const queues = stages.map((stage) => stageQueue(stage, model));
-    const served = await Promise.all(queues.map((queue) => this.#isServed(queue)));
-    return queues.filter((_, i) => !served[i]);
+  async unserved(asked: StagesAsked): Promise<{ readonly model: ModelIdentity; readonly queues: readonly string[] }[]> {
+    const waiting = await Promise.all(
+      stagesNeeded(asked).map(async ({ model, stages }) => {
+        const queues = stages.map((stage) => stageQueue(stage, model));
+        const served = await Promise.all(queues.map((queue) => this.#isServed(queue)));
+        return { model, queues: queues.filter((_, i) => !served[i]) };
+      }),
+    );
+    return waiting.filter(({ queues }) => queues.length > 0);
   }
 
   async #isServed(queue: string): Promise<boolean> {
@@ -347,6 +351,22 @@ export class JobClient {
       throw error;
     }
   }
+}
+
+/** What decides which stages a job goes through. */
+type StagesAsked = Pick<Asked, "task" | "model" | "filter" | "topology">;
+
+/** By model. */
+function stagesNeeded({
+  task,
+  model,
+  filter,
+  topology,
+}: StagesAsked): { model: ModelIdentity; stages: readonly Stage[] }[] {
+  const images: readonly Stage[] = topology === "split" ? ["encode", "query"] : ["encode"];
+  if (task === "match" || task === "index") return [{ model, stages: images }];
+  const texts = { model, stages: [...images, "generate"] as const };
+  return filter === undefined ? [texts] : [texts, { model: filter.model, stages: images }];
 }
 
 /** Status codes of gRPC. */

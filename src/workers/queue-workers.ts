@@ -5,13 +5,19 @@ import { type NativeConnection, Worker, type WorkerOptions } from "@temporalio/w
 import type { RootCheck } from "../jobs/roots.ts";
 import type { Stage } from "../messages/job.ts";
 import { jobsQueue, stageQueue } from "../messages/queues.ts";
-import type { AnswerActivities, ChunkActivities, JobActivities } from "../workflows/stage-activities.ts";
+import type {
+  AnswerActivities,
+  ChunkActivities,
+  CompareActivities,
+  JobActivities,
+} from "../workflows/stage-activities.ts";
 import { encodeOne, generateOne, queryOne } from "./activities/answer.ts";
+import { compare, encodeForComparing } from "./activities/compare.ts";
 import { encode, query } from "./activities/encode.ts";
 import { generate } from "./activities/generate.ts";
 import { askAfter, fold, type Planning, plan } from "./activities/jobs.ts";
 import { toFailure } from "./activities/mistakes.ts";
-import type { Serving } from "./activities/serving.ts";
+import { type AnyServing, type ComparingServing, type Serving, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { WorkerMetrics } from "./metrics.ts";
 import type { Logger } from "./worker-log.ts";
@@ -23,7 +29,7 @@ export interface QueueWorkersOptions {
   readonly connection: NativeConnection;
   readonly namespace: string;
   readonly identity: string;
-  readonly servings: readonly Serving[];
+  readonly servings: readonly AnyServing[];
   /** Which sources `plan` may read. */
   readonly roots: RootCheck;
   readonly stages: readonly Stage[];
@@ -63,21 +69,22 @@ export async function openQueueWorkers(options: QueueWorkersOptions): Promise<Wo
     );
   }
   for (const serving of options.servings) {
-    for (const stage of options.stages) {
-      const { card } = serving.stages;
-      const batch = { [stage]: batchActivities(serving)[stage] };
-      const now = { [`${stage}One`]: nowActivities(serving)[`${stage}One`] };
+    const { card } = serving.stages;
+    for (const stage of options.stages.filter((each) => hasStage(serving, each))) {
       opening.push(
         Worker.create({
           ...shared,
           taskQueue: stageQueue(stage, card),
-          activities: watchAll(batch, options),
+          activities: watchAll(batchActivities(serving, stage), options),
           maxConcurrentActivityTaskExecutions: options.batchSlots,
         }),
+      );
+      if (!writesTexts(serving)) continue;
+      opening.push(
         Worker.create({
           ...shared,
           taskQueue: stageQueue(stage, card, "now"),
-          activities: watchAll(now, options),
+          activities: watchAll({ [`${stage}One`]: nowActivities(serving)[`${stage}One`] }, options),
           maxConcurrentActivityTaskExecutions: options.nowSlots,
         }),
       );
@@ -90,11 +97,29 @@ function jobActivities(planning: Planning): JobActivities {
   return { plan: (input) => plan(input, planning), fold, askAfter };
 }
 
-function batchActivities(serving: Serving): ChunkActivities {
+/** Models that compare have no generate. */
+export function hasStage(serving: AnyServing, stage: Stage): boolean {
+  return stage !== "generate" || writesTexts(serving);
+}
+
+function batchActivities(serving: AnyServing, stage: Stage): Partial<ChunkActivities & CompareActivities> {
+  if (writesTexts(serving)) return { [stage]: textActivities(serving)[stage] };
+  const { encode, compare } = compareActivities(serving);
+  return stage === "encode" ? { encode, compare } : { compare };
+}
+
+function textActivities(serving: Serving): ChunkActivities {
   return {
     encode: (input) => encode(serving, input),
     query: (input) => query(serving, input),
     generate: (input) => generate(serving, input),
+  };
+}
+
+function compareActivities(serving: ComparingServing): CompareActivities {
+  return {
+    encode: (input) => encodeForComparing(serving, input),
+    compare: (input) => compare(serving, input),
   };
 }
 

@@ -18,15 +18,16 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { Dtype, ModelCard, Stages } from "../stages.ts";
+import type { Purpose } from "../models/families.ts";
+import type { CheckpointCard, ContrastStages, Dtype, Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
-import { activationBytes } from "./activities/prompt-names.ts";
-import type { Serving } from "./activities/serving.ts";
+import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-names.ts";
+import { type AnyServing, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";
 import { type Health, serveHealth } from "./health.ts";
 import { WorkerMetrics } from "./metrics.ts";
-import { openQueueWorkers, type Versioning } from "./queue-workers.ts";
+import { hasStage, openQueueWorkers, type Versioning } from "./queue-workers.ts";
 import { installRuntime } from "./runtime.ts";
 import { openStagesGroup, type StagesGroup } from "./stages.ts";
 import { type Environment, temporalSettings, temporalUnavailable } from "./temporal-settings.ts";
@@ -36,12 +37,17 @@ export const allStages: readonly Stage[] = ["encode", "query", "generate"];
 
 /** What a worker needs of the models of its process; StagesGroup is one. */
 export interface ServedGroup extends Pick<StagesGroup, "close" | "fatal" | "report"> {
-  open(request: ModelRequest): Promise<Stages>;
+  open(request: ModelRequest): Promise<Stages | ContrastStages>;
   stats(): Promise<{ readonly load: number }>;
 }
 
 export interface RunWorkerOptions {
-  readonly models: readonly { readonly ref: string; readonly dtype: Dtype }[];
+  readonly models: readonly {
+    readonly ref: string;
+    readonly dtype: Dtype;
+    /** The main one of its family. Default: it writes texts. */
+    readonly purpose?: Purpose;
+  }[];
   /** Which stages' queues to serve. Default: all. */
   readonly stages?: readonly Stage[];
   /** Serve the queue `jobs` as well. Default true. */
@@ -64,7 +70,10 @@ export interface RunWorkerOptions {
   /** Opens the GPU; tests put stages without one here. */
   readonly openGroup?: (log: Logger) => Promise<ServedGroup>;
   /** Called when the worker takes work. */
-  readonly onReady?: (ready: { readonly metricsPort: number | null; readonly cards: readonly ModelCard[] }) => void;
+  readonly onReady?: (ready: {
+    readonly metricsPort: number | null;
+    readonly cards: readonly CheckpointCard[];
+  }) => void;
   /** Ends the process after a fatal error of the GPU. Default process.exit. */
   readonly exit?: (code: number) => void;
 }
@@ -111,11 +120,11 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
     );
     closers.push(() => prompts.close());
 
-    const servings: Serving[] = [];
+    const servings: AnyServing[] = [];
     const publishing = new InFlight();
-    for (const { ref, dtype } of options.models) {
-      const opened = await group.open({ ref, dtype, stages: stagesToLoad(stages) });
-      servings.push({
+    for (const { ref, dtype, purpose = "texts" } of options.models) {
+      const opened = await group.open({ ref, dtype, stages: stagesToLoad(stages), purpose });
+      const serving = {
         stages: opened,
         prompts,
         roots,
@@ -124,9 +133,11 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
         itemsInFlight: options.itemsInFlight ?? defaultItemsInFlight,
         draining: draining.signal,
         publishing,
-      });
-      await checkSizes(prompts, opened.card, stages);
-      logModel(log, opened.card, stages);
+      } as AnyServing; // the family of its card tells which
+      servings.push(serving);
+      await checkSizes(prompts, serving, stages);
+      const served = stages.filter((stage) => hasStage(serving, stage));
+      logModel(log, opened.card, served);
     }
     metrics.gauge(
       "blipfleet_gpu_rows",
@@ -290,10 +301,11 @@ function stagesToLoad(stages: readonly Stage[]): Stage[] {
 }
 
 /** Prompts must fit the server's messages; features only where they travel. @throws PromptStoreError */
-async function checkSizes(prompts: PromptStore, card: ModelCard, stages: readonly Stage[]): Promise<void> {
+async function checkSizes(prompts: PromptStore, serving: AnyServing, stages: readonly Stage[]): Promise<void> {
   const isSplit = stages.includes("query") !== stages.includes("encode");
-  const sizes = [activationBytes("prompt", card), ...(isSplit ? [activationBytes("features", card)] : [])];
-  await prompts.checkPlan({ activationBytes: Math.max(...sizes) });
+  const sizes = isSplit ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+  if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
+  if (sizes.length > 0) await prompts.checkPlan({ activationBytes: Math.max(...sizes) });
 }
 
 function streamSettings(environment: Environment): { stream?: string; maxBytes?: number } {
@@ -322,7 +334,7 @@ export function adapterName({ device, description }: Pick<AdapterReport, "device
   return [device, description].filter((part) => part !== "").join(", ") || "unknown adapter";
 }
 
-function logModel(log: Logger, card: ModelCard, stages: readonly Stage[]): void {
+function logModel(log: Logger, card: CheckpointCard, stages: readonly Stage[]): void {
   const { ref: model, digest, dtype } = card;
   log.info({ model, digest, dtype, queues: stages.map((stage) => stageQueue(stage, card)) }, "model loaded");
 }

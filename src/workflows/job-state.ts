@@ -79,6 +79,7 @@ export function takeReport(state: State, attempt: number, report: ChunkReport, n
   state.done += done;
   state.failed += failed;
   state.reencoded += report.reencoded;
+  if (report.firstFailure !== undefined) state.firstFailure ??= report.firstFailure;
   state.stages = addTimings(state.stages, report.stages);
   state.recent = [...state.recent, { at: now, items: done + failed }].slice(-recentReports);
   state.openPages = addEntry(state.openPages, { chunk, result, done, failed });
@@ -127,7 +128,7 @@ export function attemptFolder({ folder, attempt = 0 }: Pick<JobInput, "folder" |
 }
 
 export function progressOf(input: JobInput, state: State, waiting: readonly string[], now: number): JobProgress {
-  const { manifest, inFlight } = state;
+  const { manifest, inFlight, firstFailure } = state;
   const { attempt = 0, previous: _previous, carried: _carried, ...request } = input;
   const size = (chunk: number) => (manifest === null ? 0 : itemsOf(manifest, input.chunkSize, chunk).count);
   return {
@@ -150,6 +151,7 @@ export function progressOf(input: JobInput, state: State, waiting: readonly stri
     stages: state.stages,
     waiting,
     problem: state.problem,
+    ...(firstFailure === undefined ? {} : { firstFailure }),
     records: recordsOf(input, state),
   };
 }

@@ -31,7 +31,15 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from "@temporalio/workflow";
-import type { ChunkInFlight, ChunkInput, ChunkStanding, JobInput, JobProgress, OpenPage } from "../messages/job.ts";
+import type {
+  Asked,
+  ChunkInFlight,
+  ChunkInput,
+  ChunkStanding,
+  JobInput,
+  JobProgress,
+  OpenPage,
+} from "../messages/job.ts";
 import { chunkWorkflowId, jobsQueue } from "../messages/queues.ts";
 import { chunk } from "./chunk.ts";
 import { problemOf } from "./failures.ts";
@@ -128,10 +136,11 @@ export async function job(input: JobInput): Promise<JobProgress> {
 /** Commit the manifest, unless the job is cancelled first. A mistake in the source is the job's problem. */
 async function makePlan(activities: JobActivities, input: JobInput, state: State): Promise<void> {
   const scope = new CancellationScope();
-  const { jobId, source, chunkSize, window, previous = [] } = input;
+  const { jobId, source, imageFolder, chunkSize, window, previous = [] } = input;
   const plan = {
     jobId,
     source,
+    ...(imageFolder === undefined ? {} : { imageFolder }),
     asked: askedOf(input),
     itemsInFlight: chunkSize * window,
     attempt: attemptOf(input),
@@ -317,8 +326,14 @@ function attemptOf({ attempt = 0 }: JobInput): number {
   return attempt;
 }
 
-function askedOf({ task, model, topology, prompt, generation, answers }: JobInput) {
-  return { task, model, topology, prompt, generation, ...(answers && { answers }) };
+function askedOf({ task, model, topology, prompt, generation, answers, texts, filter, known }: JobInput): Asked {
+  return {
+    ...{ task, model, topology, prompt, generation },
+    ...(answers === undefined ? {} : { answers }),
+    ...(texts === undefined ? {} : { texts }),
+    ...(filter === undefined ? {} : { filter }),
+    ...(known === undefined ? {} : { known }),
+  };
 }
 
 /** Jobs share the workers fairly; Temporal takes at most 64 bytes. */

@@ -6,6 +6,7 @@ import type {
   Asked,
   ChunkStanding,
   Committed,
+  CompareInput,
   EncodeInput,
   EncodeOutcome,
   GenerateInput,
@@ -18,6 +19,7 @@ import type {
   QueryInput,
   Stage,
   Timing,
+  Topology,
 } from "../messages/job.ts";
 import { jobsQueue, stageQueue } from "../messages/queues.ts";
 
@@ -34,6 +36,7 @@ export interface JobActivities {
 export interface PlanInput {
   readonly jobId: string;
   readonly source: string;
+  readonly imageFolder?: string;
   readonly asked: Asked;
   /** Items of a full window, at most. */
   readonly itemsInFlight: number;
@@ -58,6 +61,12 @@ export interface ChunkActivities {
   encode(input: EncodeInput): Promise<EncodeOutcome>;
   query(input: QueryInput): Promise<EncodeOutcome>;
   generate(input: GenerateInput): Promise<GenerateOutcome>;
+}
+
+/** Of one chunk, by a model that compares images with texts: `compare` on the queue of query, or of encode when fused. */
+export interface CompareActivities {
+  encode(input: EncodeInput): Promise<EncodeOutcome>;
+  compare(input: CompareInput): Promise<GenerateOutcome>;
 }
 
 /** Of one image, on the `.now` queue of their stage. Mistakes throw, they are not data. */
@@ -120,15 +129,24 @@ export function jobActivities(timing: Timing): JobActivities {
 
 /** Activities of the workflow `chunk`. Work waits for a worker as long as it takes: workers may come days later. */
 export function chunkActivities(model: ModelIdentity, timing: Timing): ChunkActivities {
-  const on = (stage: Stage) =>
-    proxyActivities<ChunkActivities>({
-      taskQueue: stageQueue(stage, model),
-      startToCloseTimeout: "12h", // 512 items at 80 s each, on the slowest adapter; heartbeats notice a worker's end
-      heartbeatTimeout: `${timing.heartbeatSeconds}s`, // a worker that died or froze; several times the longest submit
-      cancellationType: ActivityCancellationType.TRY_CANCEL, // what a cancelled activity still commits changes nothing
-      retry: untilItWorks,
-    });
+  const on = (stage: Stage) => stageActivities<ChunkActivities>(stage, model, timing);
   return { encode: on("encode").encode, query: on("query").query, generate: on("generate").generate };
+}
+
+/** The same of a model that compares. */
+export function compareActivities(model: ModelIdentity, topology: Topology, timing: Timing): CompareActivities {
+  const on = (stage: Stage) => stageActivities<CompareActivities>(stage, model, timing);
+  return { encode: on("encode").encode, compare: on(topology === "fused" ? "encode" : "query").compare };
+}
+
+function stageActivities<Activities extends object>(stage: Stage, model: ModelIdentity, timing: Timing) {
+  return proxyActivities<Activities>({
+    taskQueue: stageQueue(stage, model),
+    startToCloseTimeout: "12h", // 512 items at 80 s each, on the slowest adapter; heartbeats notice a worker's end
+    heartbeatTimeout: `${timing.heartbeatSeconds}s`, // a worker that died or froze; several times the longest submit
+    cancellationType: ActivityCancellationType.TRY_CANCEL, // what a cancelled activity still commits changes nothing
+    retry: untilItWorks,
+  });
 }
 
 /** Activities of the workflow `answer`. */

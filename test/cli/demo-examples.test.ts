@@ -25,7 +25,9 @@ test("the demo model's captions stand beside the true ones, and it answers three
   const truths = lines(join(packageRoot, "examples", "captions.jsonl"));
   const results = lines(output);
   assert.equal(results.length, 24);
-  const right = results.filter(({ image, text }, i) => image === truths[i].image && isTrue(text, truths[i].caption));
+  const right = results.filter(
+    ({ image, text }, i) => `images/${image}` === truths[i].image && isTrue(text, truths[i].text),
+  );
   assert.ok(right.length >= 21, `${right.length} of 24`);
   assert.match(stdout, new RegExp(`^${right.length} of 24 captions are true$`, "m"));
   const told = stdout.split("\n");

@@ -249,7 +249,7 @@ test("done beats failed and a later failure an earlier one, whatever a later att
   const third = await job(4, [[[line(1, failed(1, "third")), line(2, failed(2, "third")), line(3, say(3, "third"))]]]);
   const results = (await collect(exportLines([first, second, third]))).map((text): ItemResult => JSON.parse(text));
   assert.deepEqual(
-    results.map((result) => (result.status === "done" ? result.text : result.error.message)),
+    results.map((result) => (result.status === "failed" ? result.error.message : "text" in result && result.text)),
     ["text 0", "second", "third", "third"],
   );
 });

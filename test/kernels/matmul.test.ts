@@ -122,6 +122,7 @@ for (const type of ["f32", "f16"] as const) {
       { factor: true, activation: "gelu" },
       { bias: true, factor: true, residual: true, activation: "tanh gelu" },
       { bias: true, residual: true, activation: "quick gelu" },
+      { factor: true, residual: true, activation: "silu" },
     ] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
@@ -177,7 +178,7 @@ for (const type of ["f32", "f16"] as const) {
 }
 
 /** One activation over values of every size, against the reference. */
-async function compareActivation(activation: "gelu" | "quick gelu" | "tanh gelu"): Promise<void> {
+async function compareActivation(activation: "gelu" | "quick gelu" | "tanh gelu" | "silu"): Promise<void> {
   const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 2000) / 200);
   const small = [1e-8, -1e-8, 1e-4, -1e-4, 0, 40, -40, 1000, -1000];
   const values = Float32Array.from([...x, ...small]);
@@ -198,6 +199,7 @@ async function compareActivation(activation: "gelu" | "quick gelu" | "tanh gelu"
 test("gelu is the exact one, to f32 rounding", () => compareActivation("gelu"));
 test("tanh gelu, which is up to 5e-4 away from it, to f32 rounding", () => compareActivation("tanh gelu"));
 test("quick gelu, which is up to 0.02 away from it, to f32 rounding", () => compareActivation("quick gelu"));
+test("silu, which is quick gelu without its slope, to f32 rounding", () => compareActivation("silu"));
 
 test("with f16 weights every x is rounded to the nearest f16, ties to even, above 65504 to inf", async () => {
   const cases = [

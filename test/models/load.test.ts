@@ -7,7 +7,7 @@ import { openGpu } from "../../src/gpu/device.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { WeightLoader, weightBytes } from "../../src/models/load.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
-import { linear, norm, picked, rmsNorm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
+import { computed, linear, norm, picked, rmsNorm, table, tensorsOf } from "../../src/weights/names/tensor-names.ts";
 import { packF16, randomValues, roundF16, unpackF16 } from "../kernels/harness.ts";
 import { temporaryFolder, withHeader, writeFolder } from "../weights/checkpoint-files.ts";
 
@@ -73,6 +73,8 @@ const tree = {
   small: [norm("small.0", 9, 0.5), norm("small.1", 1, 0.25)],
   root: rmsNorm("root", 11, 0.125),
   picks: picked("picks", [5, 3], [4, 0, 0, 2, 4, 1]),
+  // A view into something larger.
+  made: computed("made", [2, 3], () => Float32Array.of(9, 1, 2, 3, 4, 5, 6, 9).subarray(1, 7)),
 } as const;
 
 for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
@@ -134,6 +136,8 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
       const rows = of("picks");
       const wanted = tree.picks.picks.flatMap((row) => [...rows.subarray(3 * row, 3 * row + 3)]);
       expectSame("picks", await valuesOf(loaded.picks), (i) => wanted[i] ?? Number.NaN);
+      assert.deepEqual(loaded.made.shape, [2, 3]);
+      expectSame("made", await valuesOf(loaded.made), (i) => i + 1);
       // What reading took stays with the device.
       const full = gpu.allocatedBytes;
       loader.release();

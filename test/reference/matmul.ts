@@ -13,7 +13,7 @@ export interface MatmulCase {
   readonly bias?: ArrayLike<number> | undefined;
   readonly factor?: ArrayLike<number> | undefined;
   readonly residual?: ArrayLike<number> | undefined;
-  readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu";
+  readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
   /** Applied to every x before it is multiplied. */
   readonly round?: (value: number) => number;
 }
@@ -42,6 +42,7 @@ export function matmulReference(given: MatmulCase): Float64Array {
       if (activation === "gelu") sum = (sum / 2) * (1 + erf(sum / Math.SQRT2));
       if (activation === "relu") sum = Math.max(sum, 0);
       if (activation === "quick gelu") sum /= 1 + Math.exp(-1.702 * sum);
+      if (activation === "silu") sum /= 1 + Math.exp(-sum);
       if (activation === "tanh gelu") {
         sum = (sum / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (sum + 0.044715 * sum ** 3)));
       }

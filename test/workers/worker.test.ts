@@ -67,8 +67,7 @@ test("a fused job: every item once, repeated images encoded once", async () => {
   await worker.stop();
 });
 
-const texts = (results: readonly ItemResult[]) =>
-  results.map((result) => (result.status === "done" ? result.text : ""));
+const texts = (results: readonly ItemResult[]) => results.map((result) => ("text" in result ? result.text : ""));
 
 test("split over three workers of one stage each: the same lines as fused; the stream holds one prompt per image", async () => {
   const source = writeImages(
@@ -169,12 +168,20 @@ test("queues that nobody serves are named, by model and dtype", async () => {
   const foreign = { ...fakeCard, digest: "f".repeat(64) };
   const worker = await stack.worker({ model: fakeStages(), stages: ["encode", "generate"] });
   await eventually("Temporal to see the worker", async () => {
-    return (await stack.jobs.unserved({ model: fakeCard, topology: "fused" })).length === 0;
+    return (await stack.jobs.unserved({ task: "caption", model: fakeCard, topology: "fused" })).length === 0;
   });
-  assert.deepEqual(await stack.jobs.unserved({ model: foreign, topology: "split" }), [
-    "encode.ffffffffffff.f32",
-    "query.ffffffffffff.f32",
-    "generate.ffffffffffff.f32",
+  const unserved = async (asked: Parameters<typeof stack.jobs.unserved>[0]) =>
+    (await stack.jobs.unserved(asked)).map(({ model, queues }) => [model.digest.slice(0, 4), ...queues]);
+  assert.deepEqual(await unserved({ task: "caption", model: foreign, topology: "split" }), [
+    ["ffff", "encode.ffffffffffff.f32", "query.ffffffffffff.f32", "generate.ffffffffffff.f32"],
+  ]);
+  assert.deepEqual(await unserved({ task: "match", model: foreign, topology: "fused" }), [
+    ["ffff", "encode.ffffffffffff.f32"],
+  ]);
+  const filter = { model: foreign, threshold: 0.5 };
+  assert.deepEqual(await unserved({ task: "capfilt", model: fakeCard, filter, topology: "split" }), [
+    ["0123", "query.0123456789ab.f32"],
+    ["ffff", "encode.ffffffffffff.f32", "query.ffffffffffff.f32"],
   ]);
   await worker.stop();
 });

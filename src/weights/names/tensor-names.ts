@@ -47,7 +47,15 @@ export interface TableNames {
   readonly shape: readonly number[];
 }
 
-export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames;
+/** What no checkpoint holds, because it follows from the settings; f32 under every --dtype. */
+export interface ComputedNames {
+  readonly kind: "computed";
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly values: () => Float32Array;
+}
+
+export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | ComputedNames;
 export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
 
 export function linear(
@@ -99,6 +107,11 @@ export function table(name: string, stored: readonly number[], shape: readonly n
   return { kind: "table", stored: { name, shape: stored }, shape };
 }
 
+/** @param values as many as the shape says, made when they are loaded */
+export function computed(name: string, shape: readonly number[], values: () => Float32Array): ComputedNames {
+  return { kind: "computed", name, shape, values };
+}
+
 /** `count` layers, made by index. */
 export function layers<T>(count: number, make: (index: number) => T): readonly T[] {
   return Array.from({ length: count }, (_, index) => make(index));
@@ -120,6 +133,7 @@ export function tensorsOf(tree: NameTree): readonly NamedTensor[] {
     if (leaf.kind === "linear") return leaf.bias ? [leaf.weight, leaf.bias] : [leaf.weight];
     if (leaf.kind === "norm") return [leaf.gain, leaf.bias];
     if (leaf.kind === "rms-norm") return [leaf.gain];
+    if (leaf.kind === "computed") return [];
     return [leaf.stored];
   });
 }

@@ -3,6 +3,7 @@
 import { Context } from "@temporalio/activity";
 import { openStore } from "../../jobs/store.ts";
 import type { EncodeInput, EncodeOutcome, PromptLine, QueryInput } from "../../messages/job.ts";
+import type { ImageStages } from "../../stages.ts";
 import { eachItem } from "./each-item.ts";
 import { withHeartbeats } from "./heartbeats.ts";
 import { encodeImage, queryFeatures } from "./make-prompts.ts";
@@ -59,12 +60,12 @@ export async function query(serving: Serving, input: QueryInput): Promise<Encode
 
 /** Counters, heartbeats and bounded concurrency of one activity of one stage. */
 export class StageRun {
-  readonly #serving: Serving;
+  readonly #serving: Serving<ImageStages>;
   readonly #stage: "encode" | "query" | "generate";
   readonly #started = performance.now();
   readonly #counters: { readonly items: number; made: number; reused: number; failed: number };
 
-  constructor(serving: Serving, stage: "encode" | "query" | "generate", items: number) {
+  constructor(serving: Serving<ImageStages>, stage: "encode" | "query" | "generate", items: number) {
     this.#serving = serving;
     this.#stage = stage;
     this.#counters = { items, made: 0, reused: 0, failed: 0 };

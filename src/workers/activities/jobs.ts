@@ -2,47 +2,58 @@
 
 import { Context, getClient } from "@temporalio/activity";
 import { type Client, WorkflowFailedError, WorkflowNotFoundError } from "@temporalio/client";
+import type { InputOptions } from "../../jobs/inputs.ts";
 import { commitJsonl } from "../../jobs/jsonl.ts";
 import { commitManifest, planManifest } from "../../jobs/manifest.ts";
 import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
-import type { ChunkReport, ChunkStanding, Committed, ManifestRef } from "../../messages/job.ts";
-import { expectServes } from "../../models/families.ts";
+import type { Asked, ChunkReport, ChunkStanding, Committed, ManifestRef, ModelIdentity } from "../../messages/job.ts";
+import { expectServes, type Purpose } from "../../models/families.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
 import { withHeartbeats } from "./heartbeats.ts";
+import { knownImages } from "./known-images.ts";
 import { purposeOfTask } from "./model-text.ts";
-import { activationBytes } from "./prompt-names.ts";
-import type { Serving } from "./serving.ts";
+import { activationBytes, bytesOfForm, featuresForm } from "./prompt-names.ts";
+import { type AnyServing, writesTexts } from "./serving.ts";
 
 /** What planning works with: which sources may be read, and the models of this worker. */
 export interface Planning {
   readonly roots: RootCheck;
-  readonly servings: readonly Serving[];
+  readonly servings: readonly AnyServing[];
 }
 
 /**
- * Commit the manifest and check that the prompts in flight fit the store; only a worker that has the job's model can.
+ * Commit the manifest and check that the prompts in flight fit the store; only a worker that has the job's models can.
  * @throws ManifestError, PathError, StoreError, PromptStoreError, UnsupportedModelError
  */
 export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
   const { asked, itemsInFlight } = input;
-  const { digest, dtype } = asked.model;
-  const serving = servings.find(({ stages: { card } }) => card.digest === digest && card.dtype === dtype);
-  if (serving !== undefined) expectServes(serving.stages.card, purposeOfTask[asked.task]);
+  const served = (wanted: ModelIdentity, purpose: Purpose) => {
+    const serving = servings.find(
+      ({ stages: { card } }) => card.digest === wanted.digest && card.dtype === wanted.dtype,
+    );
+    if (serving !== undefined) expectServes(serving.stages.card, purpose);
+    return serving === undefined ? [] : [serving];
+  };
+  const found = served(asked.model, purposeOfTask[asked.task]);
+  if (asked.filter !== undefined) found.push(...served(asked.filter.model, "matches"));
+  await knownImages(asked, roots); // a wrong path or file shows here and not in the first chunk
   const manifest = await planItems(input, roots);
-  if (serving === undefined) return manifest;
-  const { card } = serving.stages;
-  const features = asked.topology === "split" ? activationBytes("features", card) : 0;
-  await serving.prompts.checkPlan({
-    activationBytes: Math.max(features, activationBytes("prompt", card)),
-    inFlight: Math.min(itemsInFlight, manifest.items),
-  });
+  const inFlight = Math.min(itemsInFlight, manifest.items);
+  for (const serving of found) {
+    const sizes = asked.topology === "split" ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+    if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
+    if (sizes.length > 0) await serving.prompts.checkPlan({ activationBytes: Math.max(...sizes), inFlight });
+  }
   return manifest;
 }
 
-async function planItems({ source, folder, previous }: PlanInput, roots: RootCheck): Promise<ManifestRef> {
+async function planItems(
+  { source, imageFolder, asked, folder, previous }: PlanInput,
+  roots: RootCheck,
+): Promise<ManifestRef> {
   let records = 0;
   const { cancellationSignal: signal } = Context.current();
   return withHeartbeats(
@@ -55,12 +66,21 @@ async function planItems({ source, folder, previous }: PlanInput, roots: RootChe
       const onProgress = (count: number) => {
         records = count;
       };
-      return planManifest(store, source, { roots, signal, onProgress }).catch(async (error: unknown) => {
+      return planManifest(store, source, {
+        ...{ roots, texts: textsFor(asked), signal, onProgress },
+        ...(imageFolder === undefined ? {} : { imageFolder }),
+      }).catch(async (error: unknown) => {
         await store.leave(); // a job that cannot be planned leaves nothing behind
         throw error;
       });
     },
   );
+}
+
+/** Whether a list's items have texts. */
+function textsFor({ task, texts = [] }: Asked): NonNullable<InputOptions["texts"]> {
+  if (task === "match") return texts.length === 0 ? "required" : "optional";
+  return task === "capfilt" ? "optional" : "none";
 }
 
 /** Commit one page of the chain. Its name says what it follows, so that no two pages share one. */

@@ -2,7 +2,7 @@
 
 import { promptOf } from "../../answer.ts";
 import type { PromptKey } from "../../messages/prompt-store.ts";
-import type { RowOptions } from "../../stages.ts";
+import type { ImageStages, RowOptions } from "../../stages.ts";
 import { activationForm, promptNames } from "./prompt-names.ts";
 import { readImage } from "./read-image.ts";
 import type { Serving } from "./serving.ts";
@@ -78,6 +78,6 @@ export async function queryFeatures(
   return missing === undefined ? { made } : { missing };
 }
 
-export function keyOf({ stages }: Serving, key: string): PromptKey {
+export function keyOf({ stages }: Serving<ImageStages>, key: string): PromptKey {
   return { modelDigest: stages.card.digest, key };
 }

@@ -25,6 +25,7 @@ const infrastructure: ReadonlySet<string> = new Set([
 
 /** The same for every item and every worker, until somebody changes a setting. */
 const callerMistakes: ReadonlySet<string> = new Set([
+  "ImageIndexError",
   "ManifestError",
   "NatsConfigError",
   "PathError",
@@ -40,6 +41,7 @@ const itemMistakes: ReadonlySet<string> = new Set([
   "PathError",
   "QuestionError",
   "RankError",
+  "TextError",
   "TokenizerError",
 ]);
 

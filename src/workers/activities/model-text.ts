@@ -1,18 +1,25 @@
 // What the language model reads for a question or a prompt.
 
+import type { Task } from "../../messages/job.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import type { ModelCard } from "../../stages.ts";
 import { questionPrompt } from "../../text/prompts.ts";
 
 /** What a model is wanted for by each task. */
-export const purposeOfTask = { caption: "captions", ask: "answers" } as const satisfies Record<string, Purpose>;
+export const purposeOfTask = {
+  caption: "captions",
+  ask: "answers",
+  match: "matches",
+  index: "vectors",
+  capfilt: "captions",
+} as const satisfies Record<Task, Purpose>;
 
 /**
  * `ask` wraps a question as BLIP-2 was evaluated; the other families, and every caption, take the text verbatim.
  * @throws UnsupportedModelError when the model is of no use for the task
  */
-export function modelText(card: ModelCard, task: "caption" | "ask", text: string | null): string | null {
+export function modelText(card: ModelCard, task: Task, text: string | null): string | null {
   expectServes(card, purposeOfTask[task]);
-  if (text === null || task === "caption") return text;
+  if (text === null || task !== "ask") return text;
   return card.family.startsWith("blip-2") ? questionPrompt(text) : text;
 }

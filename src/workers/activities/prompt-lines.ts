@@ -41,7 +41,7 @@ export async function itemsOfRound(chunk: ChunkIdentity, missing: Missing | null
 /** Commit the lines of one stage and round, in order of position. The first round's object has no number. */
 export async function commitPromptLines(
   chunk: ChunkIdentity,
-  stage: "encode" | "query",
+  stage: "encode" | "query" | "features",
   round: number,
   lines: readonly PromptLine[],
 ): Promise<Committed> {

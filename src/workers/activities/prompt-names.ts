@@ -3,7 +3,7 @@
 import { sha256 } from "../../jobs/store.ts";
 import { promptKey } from "../../messages/prompt-key.ts";
 import type { ActivationForm, PromptKey } from "../../messages/prompt-store.ts";
-import type { ModelCard } from "../../stages.ts";
+import type { CheckpointCard, ModelCard } from "../../stages.ts";
 
 /** Version of the code that turns bytes into pixels. Any change of a pixel must change it: it is part of every key. */
 const preprocessingVersion = 1;
@@ -18,14 +18,7 @@ export interface PromptNames {
 
 export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
   const imageSha256 = sha256(image);
-  const shared = {
-    imageSha256,
-    modelDigest: card.digest,
-    frame: 0,
-    image: card.image,
-    preprocessing: preprocessingVersion,
-    dtype: card.dtype,
-  };
+  const shared = sharedParts(imageSha256, card);
   return {
     prompt: promptKey({ ...shared, kind: card.handsOver }),
     features: promptKey({ ...shared, kind: "features" }),
@@ -33,16 +26,39 @@ export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
   };
 }
 
+/** The same of a model that compares: it hands over features alone. */
+export function featuresName(imageSha256: string, card: CheckpointCard): PromptKey {
+  return promptKey({ ...sharedParts(imageSha256, card), kind: "features" });
+}
+
+function sharedParts(imageSha256: string, card: CheckpointCard) {
+  return {
+    imageSha256,
+    modelDigest: card.digest,
+    frame: 0,
+    image: card.image,
+    preprocessing: preprocessingVersion,
+    dtype: card.dtype,
+  };
+}
+
 /** Kind, shape and type of what this model's stages hand over. @param what features: of encode; prompt: to generate */
 export function activationForm(what: "features" | "prompt", card: ModelCard): ActivationForm {
-  const type = card.dtype === "f32" ? "f32" : "f16";
-  return what === "prompt"
-    ? { kind: card.handsOver, type, shape: card.prompt }
-    : { kind: "features", type, shape: card.features };
+  const features = featuresForm(card);
+  return what === "prompt" ? { ...features, kind: card.handsOver, shape: card.prompt } : features;
+}
+
+/** Of the features of any model. */
+export function featuresForm(card: CheckpointCard): ActivationForm {
+  return { kind: "features", type: card.dtype === "f32" ? "f32" : "f16", shape: card.features };
+}
+
+/** Bytes of one activation of this form. */
+export function bytesOfForm({ type, shape }: ActivationForm): number {
+  return shape[0] * shape[1] * (type === "f32" ? 4 : 2);
 }
 
 /** Bytes of one activation of this model. */
 export function activationBytes(what: "features" | "prompt", card: ModelCard): number {
-  const { type, shape } = activationForm(what, card);
-  return shape[0] * shape[1] * (type === "f32" ? 4 : 2);
+  return bytesOfForm(activationForm(what, card));
 }

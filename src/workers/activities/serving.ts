@@ -3,12 +3,13 @@
 import type { Maker } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import type { PromptStore } from "../../messages/prompt-store.ts";
-import type { Stages } from "../../stages.ts";
+import { type Family, serves } from "../../models/families.ts";
+import type { ContrastStages, ImageStages, RetrievalStages, Stages } from "../../stages.ts";
 import type { WorkerMetrics } from "../metrics.ts";
 import type { InFlight } from "./in-flight.ts";
 
-export interface Serving {
-  readonly stages: Stages;
+export interface Serving<S extends ImageStages = Stages> {
+  readonly stages: S;
   readonly prompts: PromptStore;
   /** Which images may be read. */
   readonly roots: RootCheck;
@@ -21,4 +22,13 @@ export interface Serving {
   readonly draining: AbortSignal;
   /** Keys that are being published by this process. */
   readonly publishing: InFlight;
+}
+
+/** Of a model that compares images with texts; whether it has a matching head as well, its card says. */
+export type ComparingServing = Serving<ContrastStages | RetrievalStages>;
+
+export type AnyServing = Serving | ComparingServing;
+
+export function writesTexts(serving: AnyServing): serving is Serving {
+  return serves(serving.stages.card.family as Family, "texts");
 }

@@ -1,0 +1,26 @@
+// Which images a job need not encode, because the index that it adds to has them.
+
+import type { RootCheck } from "../../jobs/roots.ts";
+import { toPath } from "../../jobs/roots.ts";
+import type { Asked } from "../../messages/job.ts";
+import { openImageIndex, versionOf } from "../../search/vector-file.ts";
+
+/** The last one that was read: the activities of a job ask for the same. */
+let last: { readonly name: string; readonly digests: ReadonlySet<string> } | undefined;
+
+/**
+ * Digests of the images in the index that the job names; none where it names none, or there is none yet, or it is of another
+ * model.
+ * @throws PathError when it is outside the roots; ImageIndexError for a file that is no index or is damaged
+ */
+export async function knownImages({ known, model }: Asked, roots: RootCheck): Promise<ReadonlySet<string>> {
+  if (known === undefined) return new Set();
+  const path = await roots.resolveInside(toPath(known, "/"));
+  const name = [path, model.digest, model.dtype, await versionOf(path)].join(" ");
+  if (last?.name === name) return last.digests;
+  const index = await openImageIndex(path);
+  const isOfModel = index?.model.digest === model.digest && index.model.dtype === model.dtype;
+  const digests = new Set(isOfModel ? [...index.images].map(({ digest }) => digest) : []);
+  last = { name, digests };
+  return digests;
+}
