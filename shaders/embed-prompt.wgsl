@@ -1,10 +1,12 @@
 // x[item, t, d] = prompt[item, t, d] + positions[t + offset, d]   for the image slots t < queries
 //
-// prompt: (items, itemStride), each item (queries, width) with padding behind it. positions: (table rows, width).
+// prompt: (items, itemStride), each item (queries, width) with padding behind it. positions: (table rows, width); without
+// `hasPositions` there are none to add.
 // x: (items * tokens, width), tokens >= queries; rows of text and padding are left alone.
 // One invocation per element; f16 values are read from packed pairs, low half first, and added in f32.
 const lanes = 64u;
 const promptHalf = false;
+const hasPositions = true;
 const positionsHalf = false;
 
 struct Params {
@@ -41,6 +43,9 @@ fn embedPrompt(@builtin(global_invocation_id) at: vec3<u32>) {
   if (d >= params.width) {
     return;
   }
-  let value = promptAt(item * params.itemStride + t * params.width + d);
-  x[(item * params.tokens + t) * params.width + d] = value + positionAt((t + params.offset) * params.width + d);
+  var value = promptAt(item * params.itemStride + t * params.width + d);
+  if (hasPositions) {
+    value += positionAt((t + params.offset) * params.width + d);
+  }
+  x[(item * params.tokens + t) * params.width + d] = value;
 }

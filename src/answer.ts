@@ -29,19 +29,36 @@ export async function answer(
 /** The first half: what depends on the image alone, and serves every text about it. */
 export async function promptOf(stages: Stages, image: Uint8Array, options: RowOptions = {}): Promise<Activation> {
   const pixels = await stages.toPixels(image); //                                  (3, height, width)
-  if (stages.card.handsOver === "features") return stages.encode(pixels, options);
+  const { handsOver, instruction } = stages.card;
+  if (handsOver === "features" || instruction) return stages.encode(pixels, options);
   return stages.encodeAndQuery(pixels, options); //                                features, then prompt (queries, llmWidth)
 }
 
-/** The second half. */
+/** Features and an instruction -> the prompt, where the Q-Former reads instructions. */
+export async function instructedPrompt(
+  stages: Stages,
+  features: Activation,
+  instruction: string,
+  options: RowOptions = {},
+): Promise<Activation> {
+  const instructionIds = await stages.tokenizeInstruction(instruction); //         specials included
+  return stages.query(features, { ...options, instructionIds }); //                (queries, llmWidth)
+}
+
+/**
+ * The second half. A model that reads instructions takes no text for the empty one, as LAVIS does (transformers fails).
+ * @param made what promptOf gave, or instructedPrompt with the same text
+ */
 export async function answerFrom(
   stages: Stages,
-  prompt: Activation,
+  made: Activation,
   text: string | null,
   generation: Generation,
   options: TextOptions = {},
 ): Promise<Answer> {
-  const textIds = await stages.tokenize(text); //                                  specials included
+  const read = stages.card.instruction ? (text ?? "") : text;
+  const prompt = await promptFor(stages, made, read, options); //                  (queries, llmWidth)
+  const textIds = await stages.tokenize(read); //                                  specials included
   const tokenIds = await stages.generate(prompt, textIds, generation, options); // new ids
   return { text: await stages.detokenize(tokenIds), tokenIds };
 }
@@ -69,6 +86,17 @@ export async function attentionMaps(
   return { shape: [tokenIds.length, tokens], weights };
 }
 
+/** What generate takes: what the first half made, or what the Q-Former makes of it for this text. */
+async function promptFor(
+  stages: Stages,
+  made: Activation,
+  text: string | null,
+  { priority, signal }: RowOptions,
+): Promise<Activation> {
+  if (stages.card.instruction === undefined || made.kind === "prompt") return made;
+  return instructedPrompt(stages, made, text ?? "", { ...(priority && { priority }), ...(signal && { signal }) });
+}
+
 /** One of some given answers, and how likely it is. */
 export interface RankedAnswer extends Answer {
   /** Sum of the log-probabilities of tokenIds and of the id that ends a text, with the digits that f32 has. */
@@ -78,18 +106,20 @@ export interface RankedAnswer extends Answer {
 /**
  * Given answers to a text, the likeliest first; of equal ones the earlier. BLIP compares whole only those whose first ids
  * are the likeliest (ModelCard.answersKept, or options.keep), and only those are there.
+ * @param made as in answerFrom
  * @param answers each goes on behind the text after one space, as a generated word would; of a model whose encoder reads the
  *   text, each stands alone
  * @throws TokenizerError, GenerationError, RankError
  */
 export async function rankAnswers(
   stages: Stages,
-  prompt: Activation,
+  made: Activation,
   text: string,
   answers: readonly string[],
   options: RankOptions = {},
 ): Promise<RankedAnswer[]> {
   const { encodesText = false, answersKept } = stages.card;
+  const prompt = await promptFor(stages, made, text, options); //                  (queries, llmWidth)
   const textIds = await stages.tokenize(text); //                                  specials included
   const idsOf = encodesText ? await idsAlone(stages) : (answer: string) => idsBehind(stages, text, textIds, answer);
   const ids = await Promise.all(answers.map(idsOf));

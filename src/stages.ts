@@ -26,6 +26,19 @@ export interface Activation {
 
 export type Dtype = "f32" | "f16";
 
+/** How a checkpoint is run where that is a choice; plain JSON. What is left out is as the checkpoint has it. */
+export interface RunSettings {
+  /**
+   * Side in pixels of the square that an image becomes. Where the ViT was trained with another one, its positions are
+   * interpolated.
+   */
+  readonly imageSize?: number | undefined;
+  /** Whose code is followed where transformers and LAVIS, the original, differ. Default "huggingface". */
+  readonly behaviour?: Behaviour | undefined;
+}
+
+export type Behaviour = "huggingface" | "lavis";
+
 /**
  * Unit vectors by which images and texts are compared, one a row: (queries, width) of an image, (1, width) of a text.
  * bytes as in an Activation.
@@ -103,6 +116,12 @@ export interface RowOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How a prompt is made of features. */
+export interface QueryOptions extends RowOptions {
+  /** What tokenizeInstruction gave; needed where the card has `instruction`, and there only. */
+  readonly instructionIds?: readonly number[];
+}
+
 /** How one text is made, beside its settings. */
 export interface TextOptions extends RowOptions {
   /** Hex SHA-256 of the image file's bytes; doSample needs it. */
@@ -129,6 +148,18 @@ export interface CheckpointCard {
   /** Image side in pixels and what preprocessing does; enters the prompt key. */
   readonly image: ImageSettings;
   readonly features: readonly [number, number];
+  /** Left out: all as the checkpoint has it. Names the queues, with digest and dtype. */
+  readonly settings?: RunSettings;
+  /** Where the ViT is run otherwise than the checkpoint says; enters the prompt key. */
+  readonly vision?: VisionChanges;
+}
+
+/** What the settings of a run change of a ViT, besides the images' size. */
+export interface VisionChanges {
+  /** How positions of another grid were made of those that were trained. */
+  readonly positions?: "bicubic";
+  /** Epsilon of the norms in its blocks, and of the last one. */
+  readonly normEps?: readonly [number, number];
 }
 
 /** Of a model that writes texts. */
@@ -148,6 +179,11 @@ export interface ModelCard extends CheckpointCard {
   readonly lookers?: "queries" | "ids";
   /** RankOptions.keep where a caller says nothing. Left out: all. */
   readonly answersKept?: number;
+  /**
+   * Where the Q-Former reads an instruction, so that there is a prompt for each, and features serve them all: the most ids
+   * of one, specials included. Left out: the prompt depends on the image alone.
+   */
+  readonly instruction?: { readonly maxIds: number };
 }
 
 /** Of a model that compares images with texts. */
@@ -197,11 +233,16 @@ export interface ImageStages {
 export interface Stages extends ImageStages {
   readonly card: ModelCard;
   /** Q-Former and language projection; only of a model that hands over a prompt. */
-  query(features: Activation, options?: RowOptions): Promise<Activation>;
-  /** encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is. */
+  query(features: Activation, options?: QueryOptions): Promise<Activation>;
+  /**
+   * encode and query in one go without leaving the GPU; the same bytes as the two calls. Only where query is, and the card
+   * has no `instruction`.
+   */
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation>;
   /** Text ids for the language model or its encoder, specials included, image slots excluded. @throws TokenizerError */
   tokenize(text: string | null): Promise<number[]>;
+  /** Ids for the Q-Former, specials included; only where the card has `instruction`. @throws TokenizerError */
+  tokenizeInstruction(text: string): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(
     prompt: Activation,

@@ -15,6 +15,7 @@ import type { LocalResult } from "./local-run.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -32,6 +33,7 @@ export function addAskCommand(program: Command): void {
     .argument("<image>", "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
     .argument("<question...>", "one or more questions; the image is encoded once for all of them");
   addModelOptions(command);
+  addSettingsOptions(command);
   addFormatOption(command);
   addStreamOption(command);
   addAttentionOption(command);

@@ -79,19 +79,20 @@ export class AttentionFolder {
     const { decodeImage } = await import("../image/decode.ts");
     const path = (ending: string) => join(this.#folder, `${this.#names.get(image)}.attention.${ending}`);
     const [lookers, tokens] = maps.shape;
-    const side = Math.sqrt(tokens - 1);
+    const height = Math.round(Math.sqrt(((tokens - 1) * card.image.height) / card.image.width));
+    const width = (tokens - 1) / height;
     const rows = Array.from({ length: lookers }, (_, i) => maps.weights.subarray(i * tokens, (i + 1) * tokens));
-    const grids = rows.map((row) => ({ rows: side, columns: side, weights: row.subarray(1) }));
+    const grids = rows.map((row) => ({ rows: height, columns: width, weights: row.subarray(1) }));
     const mean = Array.from({ length: tokens - 1 }, (_, patch) =>
       grids.reduce((sum, { weights }) => sum + (weights[patch] ?? 0) / lookers, 0),
     );
     const picture = await decodeImage(bytes);
-    await writeFile(path("png"), await attentionOverlay(picture, { rows: side, columns: side, weights: mean }));
+    await writeFile(path("png"), await attentionOverlay(picture, { rows: height, columns: width, weights: mean }));
     await writeFile(path("sheet.png"), await attentionSheet(picture, grids));
     const numbers = {
       image,
       lookers: card.lookers,
-      grid: [side, side],
+      grid: [height, width],
       ...(tokenIds && { token_ids: tokenIds }),
       class: rows.map(([first = 0]) => first),
       weights: grids.map(({ weights }) => [...weights]),

@@ -7,6 +7,7 @@ import type { LocalResult } from "./local-run.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -24,6 +25,7 @@ export function addCaptionCommand(program: Command): void {
     .argument("<image...>", "image files: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
     .option("--prompt <text>", "text that the caption continues, used as it is");
   addModelOptions(command);
+  addSettingsOptions(command);
   addFormatOption(command);
   addStreamOption(command);
   addAttentionOption(command);

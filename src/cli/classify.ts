@@ -7,6 +7,7 @@ import type { LabelResult } from "./local-classify.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -23,6 +24,7 @@ export function addClassifyCommand(program: Command): void {
     .argument("<label...>", "one or more labels, compared as they are unless there is a template")
     .option("--template <text>", "text around each label, {} in its place; may be repeated", collectTemplate, []);
   addModelOptions(command, "the demo model that classifies images");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",

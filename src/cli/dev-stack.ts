@@ -5,10 +5,11 @@ import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import type { RunSettings } from "../stages.ts";
 import { type Child, logTail, startChild, waitUntilReady } from "../workers/servers/child.ts";
 import { startNats } from "../workers/servers/nats.ts";
 import { freePort, startTemporal } from "../workers/servers/temporal.ts";
-import type { DtypeChoice } from "./model-options.ts";
+import { type DtypeChoice, settingsAsFlags } from "./model-options.ts";
 import { fromHere } from "./output.ts";
 
 export interface DevStackOptions {
@@ -17,6 +18,8 @@ export interface DevStackOptions {
   /** What the worker serves. */
   readonly models: readonly string[];
   readonly dtype: DtypeChoice;
+  /** How the worker runs them. Default: as the checkpoints are. */
+  readonly settings?: RunSettings;
   /** Folders that jobs may read. */
   readonly roots: readonly string[];
   /**
@@ -109,7 +112,8 @@ async function superviseWorker(
   let child: Child;
   const start = async () => {
     const models = options.models.flatMap((model) => ["--model", model]);
-    const args = ["worker", ...models, "--dtype", options.dtype, "--metrics-port", String(metricsPort)];
+    const args = ["worker", ...models, "--dtype", options.dtype, ...settingsAsFlags(options.settings)];
+    args.push("--metrics-port", String(metricsPort));
     child = await startChild({
       name: "worker",
       command: process.execPath,

@@ -12,6 +12,10 @@ const devState = z.object({
   environment: z.record(z.string(), z.string()),
   /** What the worker serves: the models of jobs that name none, each with what it can be used for. */
   models: z.array(z.object({ ref: z.string(), dtype: z.enum(["f32", "f16"]), purposes: z.array(z.string()) })),
+  /** How it runs them. */
+  settings: z
+    .object({ imageSize: z.number().optional(), behaviour: z.enum(["huggingface", "lavis"]).optional() })
+    .optional(),
   ui: z.string().optional(),
 });
 

@@ -3,10 +3,17 @@
 import type { Command } from "commander";
 import type { Purpose } from "../models/families.ts";
 import type { Dtype } from "../stages.ts";
-import { chooseModel, type DtypeChoice, parseDtype } from "./model-options.ts";
+import {
+  addSettingsOptions,
+  chooseModel,
+  type DtypeChoice,
+  parseDtype,
+  type SettingsFlags,
+  settingsFrom,
+} from "./model-options.ts";
 import { fromHere, tell, writeLine } from "./output.ts";
 
-interface Flags {
+interface Flags extends SettingsFlags {
   readonly data: string;
   readonly root?: readonly string[];
   readonly model?: readonly string[];
@@ -14,7 +21,7 @@ interface Flags {
 }
 
 export function addDevCommand(program: Command): void {
-  program
+  const command = program
     .command("dev")
     .description("Start Temporal, NATS and one worker here; `job` commands in other terminals find them.")
     .option("--data <folder>", "databases, logs and jobs; kept, so that jobs go on after a restart", "blipfleet-data")
@@ -24,7 +31,8 @@ export function addDevCommand(program: Command): void {
       "Hugging Face id, or a directory in Hugging Face layout; may be repeated (default: the demo models)",
       collect,
     )
-    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto")
+    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
+  addSettingsOptions(command)
     .addHelpText(
       "after",
       `
@@ -44,6 +52,7 @@ async function dev(flags: Flags): Promise<void> {
   const { startDevStack } = await import("./dev-stack.ts");
   const { removeDevState, writeDevState } = await import("./dev-state.ts");
   const models = await chosenModels(flags);
+  const settings = settingsFrom(flags);
   const alive = setInterval(() => {}, 60_000); // the children alone do not keep this process
   const interrupted = new Promise<null>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve(null));
@@ -52,6 +61,7 @@ async function dev(flags: Flags): Promise<void> {
     folder: flags.data,
     models: models.map(({ ref }) => ref),
     dtype: flags.dtype,
+    settings,
     roots: flags.root ?? ["."],
     durable: true,
     tell,
@@ -68,7 +78,8 @@ async function dev(flags: Flags): Promise<void> {
   const { environment, uiUrl, metricsUrl } = stack;
   try {
     const served = models.map(({ ref, dtype, purposes }) => ({ ref, dtype, purposes: [...purposes] }));
-    writeDevState({ pid: process.pid, environment, models: served, ...(uiUrl === undefined ? {} : { ui: uiUrl }) });
+    const state = { pid: process.pid, environment, models: served, settings };
+    writeDevState({ ...state, ...(uiUrl === undefined ? {} : { ui: uiUrl }) });
     for (const [name, value] of Object.entries(environment)) writeLine(`${name}=${value}`);
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl}`);
     writeLine(`metrics      ${metricsUrl}`);

@@ -7,7 +7,14 @@ import type { Command } from "commander";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import { packageRoot } from "../gpu/package-root.ts";
 import { describeError } from "./errors.ts";
-import { addFormatOption, addModelOptions, type FormatFlag, type ModelFlags } from "./model-options.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  addSettingsOptions,
+  type FormatFlag,
+  type ModelFlags,
+  settingsFrom,
+} from "./model-options.ts";
 import { writeJson, writeLine } from "./output.ts";
 
 type Flags = ModelFlags & FormatFlag;
@@ -28,6 +35,7 @@ export function addDoctorCommand(program: Command): void {
     .command("doctor")
     .description("Show adapter, driver, servers and folders, test every kernel, and say what is missing.");
   addModelOptions(command, "no model is loaded");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",
@@ -150,7 +158,7 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const { purposesOf } = await import("../models/model-card.ts");
     const { openCheckpoint } = await import("../weights/checkpoint.ts");
     const [purpose = "texts"] = await purposesOf(await openCheckpoint(ref));
-    const { card, memory } = await group.open({ ref, dtype, purpose });
+    const { card, memory } = await group.open({ ref, dtype, purpose, settings: settingsFrom(flags) });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
     const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);

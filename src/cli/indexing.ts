@@ -3,10 +3,11 @@
 import { type Command, Option } from "commander";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
 import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
-import type { IndexResult } from "./index-update.ts";
+import type { IndexResult } from "./indexing-update.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -41,6 +42,7 @@ export function addIndexCommand(program: Command): void {
     );
   addImageFolderOption(command);
   addModelOptions(command, "the demo model that compares images with texts");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",

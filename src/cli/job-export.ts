@@ -96,7 +96,7 @@ async function exportResults(
   const { index: file, vectors, codes = "auto", partial = false } = flags;
   if (file === undefined) return exportJob(records, flags);
   const { attemptsOf, countResults } = await import("../jobs/results.ts");
-  const { exportIndex } = await import("./index-export.ts");
+  const { exportIndex } = await import("./indexing-export.ts");
   const attempts = await attemptsOf(records);
   const counts = await exportIndex(attempts, { file, model: request.model, vectors, codes, partial });
   writeLine(

@@ -6,9 +6,9 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type Command, Option } from "commander";
 import { defaultThreshold } from "../filtering.ts";
-import type { Asked, JobRequest, Task, Topology } from "../messages/job.ts";
+import type { Asked, JobRequest, ModelIdentity, Task, Topology } from "../messages/job.ts";
 import type { Purpose } from "../models/families.ts";
-import { type Dtype, defaultGeneration } from "../stages.ts";
+import { type CheckpointCard, type Dtype, defaultGeneration, type RunSettings } from "../stages.ts";
 import { type AnswersFlags, addAnswersOptions, answersOf } from "./answer-list.ts";
 import type { DevState } from "./dev-state.ts";
 import { UsageError } from "./errors.ts";
@@ -25,7 +25,16 @@ import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-optio
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
 import { statusFields, statusLine } from "./job-lines.ts";
-import { addFormatOption, addModelOptions, chooseModel, type FormatFlag, type ModelFlags } from "./model-options.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  addSettingsOptions,
+  chooseModel,
+  type FormatFlag,
+  type ModelFlags,
+  settingsAsFlags,
+  settingsFrom,
+} from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
 interface Flags
@@ -97,6 +106,7 @@ export function addSubmitCommand(job: Command): void {
     .option("--window <chunks>", "chunks in flight", wholeNumber("--window", 1, 1000), defaultWindow)
     .option("--watch", "stay and show progress until the job has ended");
   addModelOptions(command, "the demo model that fits the task");
+  addSettingsOptions(command);
   addImageFolderOption(command);
   addFilterOptions(command);
   addFormatOption(command);
@@ -187,10 +197,10 @@ async function submit(
   }
   if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
   for (const { model, queues } of await jobs.unserved(request)) {
-    const { ref, dtype } = model;
+    const { ref, dtype, settings } = model;
     tell(
       `job ${jobId} waits: no worker on ${queues.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
-        `start one with \`blipfleet worker --model ${fromHere(ref)} --dtype ${dtype}\``,
+        `start one with \`blipfleet worker ${["--model", fromHere(ref), "--dtype", dtype, ...settingsAsFlags(settings)].join(" ")}\``,
     );
   }
   if (flags.watch) {
@@ -205,6 +215,7 @@ async function submit(
 interface Served {
   readonly ref: string;
   readonly dtype: Dtype;
+  readonly settings?: RunSettings;
 }
 
 /** What --model is wanted for. */
@@ -216,20 +227,22 @@ const purposesOfTasks: Readonly<Record<Task, Purpose>> = {
   capfilt: "captions",
 };
 
-/** --model and --dtype; without --model what the worker of `blipfleet dev` has loaded for it, else the demo model. */
+/** --model, --dtype and settings; without any of them what the worker of `blipfleet dev` has loaded for it, else the demo model. */
 async function chooseServed(flags: ModelFlags, purpose: Purpose, dev: DevState | null): Promise<Served> {
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
+  const settings = settingsFrom(flags);
   const loaded = dev?.models.find(({ purposes }) => purposes.includes(purpose));
-  if (flags.model === undefined && flags.dtype === "auto" && loaded !== undefined) return loaded;
+  const isOpen = flags.model === undefined && flags.dtype === "auto" && Object.keys(settings).length === 0;
+  if (isOpen && loaded !== undefined) return { ...loaded, settings: settingsFrom(dev?.settings ?? {}) };
   const { ref, notice } = chooseModel(flags.model ?? loaded?.ref, purpose);
   if (notice !== null) tell(notice);
-  return { ref, dtype: await resolveDtype(ref, flags.dtype) };
+  return { ref, dtype: await resolveDtype(ref, flags.dtype), settings };
 }
 
 async function chooseFilter(flags: Flags, dev: DevState | null): Promise<Served & { readonly threshold: number }> {
-  const { filterModel: model, dtype } = flags;
-  const { ref, dtype: type } = await chooseServed({ dtype, ...(model && { model }) }, "matches", dev);
-  return { ref, dtype: type, threshold: flags.threshold ?? defaultThreshold };
+  const { filterModel: model, dtype, imageSize, behaviour } = flags;
+  const chosen = { dtype, imageSize, behaviour, ...(model && { model }) };
+  return { ...(await chooseServed(chosen, "matches", dev)), threshold: flags.threshold ?? defaultThreshold };
 }
 
 /** What of a request has a default. */
@@ -250,14 +263,14 @@ type RequestOptions = Partial<
 export async function requestFor(
   jobId: string,
   source: string,
-  { ref, dtype }: Served,
+  { ref, dtype, settings = {} }: Served,
   options: RequestOptions = {},
 ): Promise<JobRequest> {
   const { jobFolderUri } = await import("../jobs/roots.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
   const { keepAnswers } = await import("../jobs/answer-lists.ts");
   const { task = "caption", topology = "fused", answerList, texts, known, imageFolder, filter } = options;
-  const card = await cardOf({ ref, dtype }, purposeOfTask[task]);
+  const card = await cardOf({ ref, dtype, settings }, purposeOfTask[task]);
   if (topology === "split" && "handsOver" in card && card.handsOver === "features") {
     throw new UsageError(
       `--topology split: expected a model whose query is a stage of its own, got ${ref}, which hands its features to generate; ` +
@@ -273,7 +286,7 @@ export async function requestFor(
     task,
     ...(answers && { answers }),
     // An index names its model by an absolute path, and export may run elsewhere.
-    model: { ref: task === "index" && existsSync(ref) ? resolve(ref) : ref, digest: card.digest, dtype },
+    model: identityOf(task === "index" && existsSync(ref) ? resolve(ref) : ref, card),
     topology,
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,
@@ -294,19 +307,22 @@ function uriOf(path: string): string {
 }
 
 async function judgedBy({
-  ref,
-  dtype,
   threshold,
+  ...served
 }: Served & { readonly threshold: number }): Promise<NonNullable<Asked["filter"]>> {
-  const { digest } = await cardOf({ ref, dtype }, "matches");
-  return { model: { ref, digest, dtype }, threshold };
+  return { model: identityOf(served.ref, await cardOf(served, "matches")), threshold };
 }
 
-async function cardOf({ ref, dtype }: Served, purpose: Purpose) {
+/** What names a model to workers. */
+function identityOf(ref: string, { digest, dtype, settings }: CheckpointCard): ModelIdentity {
+  return { ref, digest, dtype, ...(settings && { settings }) };
+}
+
+async function cardOf({ ref, dtype, settings = {} }: Served, purpose: Purpose) {
   const { cacheFolder } = await import("../jobs/roots.ts");
   const { checkModel } = await import("../models/model-card.ts");
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
-  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder(), purpose })).card;
+  return (await checkModel(await openCheckpoint(ref), dtype, { cacheFolder: cacheFolder(), purpose, settings })).card;
 }
 
 /** e.g. 20260314-101500-3fa2: sorts by time, and two of one second differ. */

@@ -17,7 +17,7 @@ import {
   indexModel,
   type Looked,
   storedType,
-} from "./index-update.ts";
+} from "./indexing-update.ts";
 import { chooseLocalModel, type ModelRun, withModel } from "./local-model.ts";
 import { imagesInFlight } from "./local-run.ts";
 import type { ModelFlags } from "./model-options.ts";

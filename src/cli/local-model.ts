@@ -2,12 +2,12 @@
 
 import { cacheFolder } from "../jobs/roots.ts";
 import type { Purpose } from "../models/families.ts";
-import type { Dtype } from "../stages.ts";
+import type { Dtype, RunSettings } from "../stages.ts";
 import type { ModelRequest } from "../workers/gpu-protocol.ts";
 import { type OpenedFor, openStagesGroup } from "../workers/stages.ts";
 import { resolveDtype } from "./checkpoint-dtype.ts";
 import { stopOnInterrupt } from "./interrupt.ts";
-import { chooseModel, type ModelFlags } from "./model-options.ts";
+import { chooseModel, type ModelFlags, settingsFrom } from "./model-options.ts";
 import { tell } from "./output.ts";
 import { weightsProgress } from "./weights-progress.ts";
 
@@ -15,6 +15,7 @@ import { weightsProgress } from "./weights-progress.ts";
 export interface LocalModel<P extends Purpose> {
   readonly ref: string;
   readonly dtype: Dtype;
+  readonly settings?: RunSettings;
   readonly purpose: P;
 }
 
@@ -26,11 +27,11 @@ export interface ModelRun<P extends Purpose> {
   fatal(): Error | null;
 }
 
-/** --model and --dtype, or the demo model. @throws UsageError, and what opening a checkpoint throws */
+/** --model, --dtype and settings, or the demo model. @throws UsageError, and what opening a checkpoint throws */
 export async function chooseLocalModel<P extends Purpose>(flags: ModelFlags, purpose: P): Promise<LocalModel<P>> {
   const { ref, notice } = chooseModel(flags.model, purpose);
   if (notice !== null) tell(notice);
-  return { ref, dtype: await resolveDtype(ref, flags.dtype), purpose };
+  return { ref, dtype: await resolveDtype(ref, flags.dtype), settings: settingsFrom(flags), purpose };
 }
 
 /** Models that are used together: the stages of each, in their order. */

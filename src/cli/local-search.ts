@@ -12,8 +12,8 @@ import type { Activation, ContrastStages } from "../stages.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { describeError, UsageError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
-import { indexModel } from "./index-update.ts";
 import { bytesOf } from "./indexed-images.ts";
+import { indexModel } from "./indexing-update.ts";
 import { chooseLocalModel, type LocalModel, type ModelRun, withModel } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
 import { Progress } from "./progress.ts";
@@ -162,12 +162,13 @@ function imageAt(index: ImageIndex, place: number, rank: number): Pick<SearchRes
 async function modelFor(
   flags: ModelFlags,
   { file, model }: ImageIndex,
-): Promise<Pick<LocalModel<"vectors">, "ref" | "dtype">> {
+): Promise<Pick<LocalModel<"vectors">, "ref" | "dtype" | "settings">> {
   if (flags.dtype !== "auto" && flags.dtype !== model.dtype) {
     throw new UsageError(`--dtype: expected ${model.dtype}, the type that ${file} was made with, got ${flags.dtype}`);
   }
-  if (flags.model === undefined) return { ref: model.ref, dtype: model.dtype };
-  return chooseLocalModel({ ...flags, dtype: model.dtype }, "vectors");
+  const { ref, dtype, settings = {} } = model;
+  if (flags.model === undefined) return { ref, dtype, settings };
+  return { ...(await chooseLocalModel({ ...flags, dtype }, "vectors")), settings };
 }
 
 /** How many images are matched with each text. @throws UsageError when some should be and the model cannot */

@@ -5,6 +5,7 @@ import type { MatchResult } from "./local-match.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -21,6 +22,7 @@ export function addMatchCommand(program: Command): void {
     .argument("<image>", "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
     .argument("<text...>", "one or more texts; the image is encoded once for all of them");
   addModelOptions(command, "the demo model that compares images with texts");
+  addSettingsOptions(command);
   addFormatOption(command);
   command.addHelpText(
     "after",

@@ -5,16 +5,27 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { familyFor, type Purpose, purposes } from "../models/families.ts";
+import type { Behaviour, RunSettings } from "../stages.ts";
 import { NotAvailableError, UsageError } from "./errors.ts";
+import { wholeNumber } from "./generation-options.ts";
 import { fromHere } from "./output.ts";
 
 export type OutputFormat = "text" | "jsonl";
 export type DtypeChoice = "f32" | "f16" | "auto";
 
-export interface ModelFlags {
+export interface ModelFlags extends SettingsFlags {
   readonly model?: string;
   readonly dtype: DtypeChoice;
 }
+
+/** How the model is run where that is a choice. */
+export interface SettingsFlags {
+  readonly imageSize?: number | undefined;
+  readonly behaviour?: Behaviour | undefined;
+}
+
+/** Pixels; four times the largest that any of these models was trained with, which is 82 thousand tokens with patches of 14. */
+const mostImageSize = 4096;
 
 export interface FormatFlag {
   readonly format: OutputFormat;
@@ -29,6 +40,37 @@ export function addModelOptions(command: Command, without = "the demo model"): C
         .default("auto")
         .argParser(parseDtype),
     );
+}
+
+/** Add --image-size and --behaviour. */
+export function addSettingsOptions(command: Command): Command {
+  return command
+    .option(
+      "--image-size <pixels>",
+      "resize images to a square of this side; positions are interpolated (default: as the checkpoint was trained)",
+      wholeNumber("--image-size", 1, mostImageSize),
+    )
+    .addOption(
+      new Option("--behaviour <whose>", "whose code is followed where transformers and LAVIS, the original, differ")
+        .choices(["huggingface", "lavis"])
+        .default("huggingface"),
+    );
+}
+
+/** Settings that differ from the defaults. */
+export function settingsFrom({ imageSize, behaviour = "huggingface" }: SettingsFlags): RunSettings {
+  return {
+    ...(imageSize === undefined ? {} : { imageSize }),
+    ...(behaviour === "huggingface" ? {} : { behaviour }),
+  };
+}
+
+/** The flags that give these settings. */
+export function settingsAsFlags({ imageSize, behaviour }: RunSettings = {}): readonly string[] {
+  return [
+    ...(imageSize === undefined ? [] : ["--image-size", String(imageSize)]),
+    ...(behaviour === undefined ? [] : ["--behaviour", behaviour]),
+  ];
 }
 
 /** Add --format. */

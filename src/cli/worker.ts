@@ -4,10 +4,17 @@ import type { Command } from "commander";
 import type { Stage } from "../messages/job.ts";
 import { UsageError } from "./errors.ts";
 import { finiteNumber, wholeNumber } from "./generation-options.ts";
-import { chooseModel, type DtypeChoice, parseDtype } from "./model-options.ts";
+import {
+  addSettingsOptions,
+  chooseModel,
+  type DtypeChoice,
+  parseDtype,
+  type SettingsFlags,
+  settingsFrom,
+} from "./model-options.ts";
 import { fromHere, tell } from "./output.ts";
 
-interface Flags {
+interface Flags extends SettingsFlags {
   readonly model: readonly string[];
   readonly dtype: DtypeChoice;
   readonly stages: readonly Stage[];
@@ -21,11 +28,12 @@ interface Flags {
 const allStages: readonly Stage[] = ["encode", "query", "generate"];
 
 export function addWorkerCommand(program: Command): void {
-  program
+  const command = program
     .command("worker")
     .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
     .option("--model <ref>", "Hugging Face id or directory; may be repeated", collect, [])
-    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto")
+    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
+  addSettingsOptions(command)
     .option(
       "--stages <list>",
       "which stages to serve: encode,query,generate; encode loads the Q-Former too, for fused jobs",
@@ -93,7 +101,7 @@ async function worker(flags: Flags): Promise<void> {
         `--stages generate: expected a model that writes texts, got ${fromHere(ref)}, which has encode and query only`,
       );
     }
-    models.push({ ref, dtype, purpose });
+    models.push({ ref, dtype, purpose, settings: settingsFrom(flags) });
   }
   const { stages, jobs, metricsPort, batchSlots, nowSlots, graceSeconds } = flags;
   await runWorker({

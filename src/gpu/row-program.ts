@@ -27,3 +27,13 @@ export interface RowProgram<In, Out> {
   key(row: In): string;
   start(rows: readonly In[]): Batch<Out>;
 }
+
+/** A program whose rows are changed before it sees them. */
+export function withRows<In, Out>(program: RowProgram<In, Out>, change: (row: In) => In): RowProgram<In, Out> {
+  return {
+    name: program.name,
+    maxRows: (key) => program.maxRows(key),
+    key: (row) => program.key(change(row)),
+    start: (rows) => program.start(rows.map(change)),
+  };
+}

@@ -1,14 +1,16 @@
 // The type of every message between callers, workflows and activities. Plain JSON, small: refs and counters only.
 
-import type { Dtype, Generation } from "../stages.ts";
+import type { Dtype, Generation, RunSettings } from "../stages.ts";
 
 export type Stage = "encode" | "query" | "generate";
 
-/** Which checkpoint, by identity. Queues and prompt subjects are named by `digest` and `dtype`. */
+/** Which checkpoint, by identity. Queues are named by `digest`, `dtype` and `settings`, prompt subjects by `digest`. */
 export interface ModelIdentity {
   readonly ref: string;
   readonly digest: string;
   readonly dtype: Dtype;
+  /** How it is run where that is a choice; left out: as the checkpoint is. ModelCard.settings. */
+  readonly settings?: RunSettings;
 }
 
 /** fused: ViT and Q-Former are one activity `encode`. split: `encode`, then `query` on any worker. */

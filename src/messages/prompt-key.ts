@@ -7,7 +7,7 @@
 // reads back as the same double), lists with a comma between. The key is the SHA-256 of that text in lower-case hex.
 
 import { createHash } from "node:crypto";
-import type { Activation, Dtype, ImageSettings } from "../stages.ts";
+import type { Activation, Dtype, ImageSettings, VisionChanges } from "../stages.ts";
 import { PromptStoreError } from "./errors.ts";
 import type { PromptKey } from "./prompt-store.ts";
 
@@ -22,6 +22,8 @@ export interface PromptKeyInput {
   readonly frame: number;
   /** ModelCard.image */
   readonly image: ImageSettings;
+  /** CheckpointCard.vision */
+  readonly vision?: VisionChanges;
   /** Version of the code that turns bytes into pixels; a change of pixels must change it. */
   readonly preprocessing: number;
   readonly dtype: Dtype;
@@ -47,7 +49,7 @@ export function promptKey(input: PromptKeyInput): PromptKey {
 
 /** The text that is hashed; exported so that a test can hold the encoding still. */
 export function canonicalText(input: PromptKeyInput): string {
-  const { image } = input;
+  const { image, vision } = input;
   const fields: (readonly [string, string | undefined])[] = [
     ["image", input.imageSha256],
     ["model", input.modelDigest],
@@ -59,6 +61,8 @@ export function canonicalText(input: PromptKeyInput): string {
     ["rescale", String(image.rescale)],
     ["mean", image.mean.join(",")],
     ["std", image.std.join(",")],
+    ["positions", vision?.positions],
+    ["vision norms", vision?.normEps?.join(",")],
     ["preprocessing", String(input.preprocessing)],
     ["dtype", input.dtype],
     ["instruction", input.instruction],

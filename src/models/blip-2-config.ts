@@ -112,13 +112,16 @@ function writingConfig<Text>(
       `${ref}: expected BLIP-2 with the language model ${textModel}, got ${text.model_type}`,
     );
   }
-  if (read.image_token_index === null) {
-    throw new UnsupportedModelError(
-      `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
-        "such a file either: take a newer revision of the checkpoint",
-    );
-  }
-  return { vision, qFormer, queries, imageId: read.image_token_index, text: textConfig(text, ref) };
+  return { vision, qFormer, queries, imageId: imageIdOf(ref, read), text: textConfig(text, ref) };
+}
+
+/** The id that stands for an image slot. @throws UnsupportedModelError where a file has none */
+export function imageIdOf(ref: string, { image_token_index }: { readonly image_token_index: number | null }): number {
+  if (image_token_index !== null) return image_token_index;
+  throw new UnsupportedModelError(
+    `${ref}: config.json image_token_index: expected the id of <image>, got none; transformers 4.57.6 cannot generate with ` +
+      "such a file either: take a newer revision of the checkpoint",
+  );
 }
 
 /**
@@ -136,8 +139,15 @@ export function blip2RetrievalConfig(ref: string, json: Record<string, unknown>)
   };
 }
 
-/** The parts of a configuration that all kinds share, checked, and the file as it was read. */
-function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: { readonly readsText: boolean }) {
+/**
+ * The parts of a configuration that all kinds share, InstructBLIP included, checked, and the file as it was read.
+ * @param readsText what the file must say of the Q-Former; null: nothing
+ */
+export function imageConfig(
+  ref: string,
+  json: Record<string, unknown>,
+  { readsText }: { readonly readsText: boolean | null },
+) {
   // "image_token_id" is the same attribute under a second name.
   const named = { ...json, image_token_index: json.image_token_index ?? json.image_token_id ?? null };
   const read = parse(ref, "config.json", blip2Schema, named);
@@ -152,7 +162,7 @@ function imageConfig(ref: string, json: Record<string, unknown>, { readsText }: 
   const expect = settingCheck(ref);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
-  expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
+  if (readsText !== null) expect("qformer_config.use_qformer_text_input", readsText, asked.use_qformer_text_input);
   expectHeads(ref, "qformer_config", asked);
   return {
     read,
@@ -196,13 +206,15 @@ const bicubic = 3;
 
 /**
  * @param json preprocessor_config.json; null when the checkpoint has none
- * @param imageSize what the ViT was made for
+ * @param imageSize what the ViT gets in this run
+ * @param isChosen the file need not say that size
  * @throws ConfigError for a missing or malformed file, UnsupportedModelError for preprocessing that is not built
  */
 export function blip2ImageSettings(
   ref: string,
   json: Record<string, unknown> | null,
   imageSize: number,
+  isChosen = false,
 ): ImageSettings {
   if (json === null) {
     throw new ConfigError(`${ref}: expected preprocessor_config.json, got no such file; save the processor there`);
@@ -219,11 +231,12 @@ export function blip2ImageSettings(
   expect("do_normalize", "true", read.do_normalize, read.do_normalize);
   expect("resample", `${bicubic} (bicubic)`, read.resample === bicubic, read.resample);
   const { height, width } = read.size;
-  const fits = height === imageSize && width === imageSize;
-  expect("size", `${imageSize} x ${imageSize} as vision_config.image_size says`, fits, `${height} x ${width}`);
+  const fits = isChosen || (height === imageSize && width === imageSize);
+  const wanted = `${imageSize} x ${imageSize} as vision_config.image_size says (or a size that is chosen with --image-size)`;
+  expect("size", wanted, fits, `${height} x ${width}`);
   return {
-    height,
-    width,
+    height: imageSize,
+    width: imageSize,
     resample: "bicubic",
     rescale: read.rescale_factor,
     mean: read.image_mean,

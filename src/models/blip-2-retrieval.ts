@@ -10,7 +10,6 @@ import type { RowProgram } from "../gpu/row-program.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { meanRows } from "../kernels/mean-rows.ts";
 import { firstRows } from "../kernels/place-rows.ts";
-import { takeOver } from "../kernels/take-over.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.ts";
 import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
@@ -24,8 +23,17 @@ import {
   unitVectors,
   vectorsOf,
 } from "./contrast.ts";
-import { activationBytes, encodePlan, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
-import { type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
+import {
+  activationBytes,
+  encodePlan,
+  featuresOf,
+  given,
+  qFormerCost,
+  queryAndTextParts,
+  queryParts,
+  widestWithImage,
+} from "./image-stage.ts";
+import { type QFormerWeights, qFormerBlock, textEmbeddings } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -198,40 +206,13 @@ export function textParts(
 export function bothParts(
   w: QFormerWeights,
   head: Linear,
-  { qFormer, queries }: Blip2RetrievalConfig,
+  config: Blip2RetrievalConfig,
   card: ContrastCard,
   textRows: number,
 ): readonly Part[] {
-  const { heads } = qFormer;
-  const begin: Part = {
-    cost: 0,
-    run: (k, [features, cursors, lengths], batch) => [
-      takeOver(k, given(features)),
-      given(lengths),
-      queryEmbeddings(k, w, batch),
-      textEmbeddings(k, w, given(cursors)),
-    ],
-  };
-  const blocks = w.layers.map(
-    (layer): Part => ({
-      cost: qFormerCost(layer, qFormer, { queries, textRows, tokens: card.features[0] }),
-      run(k, [features, lengths, x, read], batch) {
-        const [image, counts] = [given(features), given(lengths)];
-        const sizes = { batch, heads, lengths: counts };
-        const y = qFormerBlock(k, layer, { queries: given(x), text: given(read) }, image, sizes);
-        return [image, counts, given(y.queries), given(y.text)];
-      },
-    }),
-  );
   const end: Part = {
-    cost: 2 * queries * head.inputs * head.columns,
+    cost: 2 * config.queries * head.inputs * head.columns,
     run: (k, [, , x], batch) => [meanRows(k, matmul(k, given(x), head), batch)],
   };
-  return [begin, ...blocks, end];
-}
-
-/** f32 values of the widest activation of a pass that sees the image. */
-function widestWithImage({ qFormer, queries }: Blip2RetrievalConfig, card: ContrastCard, textRows: number): number {
-  const { width, mlpWidth, imageWidth } = qFormer;
-  return Math.max(card.features[0] * Math.max(imageWidth, width), (queries + textRows) * Math.max(width, mlpWidth));
+  return [...queryAndTextParts(w, config, card, textRows), end];
 }

@@ -26,11 +26,19 @@ export interface Blip2Weights {
   readonly projection?: Linear;
 }
 
+/** An image, and what the Q-Former reads beside it. */
+export interface InstructedRow {
+  readonly features: Activation;
+  readonly instructionIds: readonly number[];
+}
+
 export interface Blip2Programs {
   readonly encode?: RowProgram<Pixels, Activation>;
   readonly query?: RowProgram<Activation, Activation>;
   /** The same bytes as encode and query: features are rounded in between here too. */
   readonly encodeAndQuery?: RowProgram<Pixels, Activation>;
+  /** Instead of the two, where the Q-Former reads an instruction. */
+  readonly queryInstructed?: RowProgram<InstructedRow, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
   /** Of the stage generate, too: log-probabilities of given texts. */
   readonly rank?: RowProgram<RankRow, (number | null)[]>;

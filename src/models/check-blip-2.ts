@@ -2,7 +2,6 @@
 
 import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { blip2OptNames, optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
 import { blip2T5Names, t5Names } from "../weights/names/blip-2-t5.ts";
@@ -17,8 +16,10 @@ import {
 import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import { featuresOf } from "./image-stage.ts";
+import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
 import { optLanguageModel } from "./opt.ts";
 import { relativeBuckets } from "./relative-buckets.ts";
+import { type CheckOptions, isResized, lavisBlip2, withSettings } from "./run-settings.ts";
 import { mostIds, t5LanguageModel } from "./t5.ts";
 
 /** Blip2ForConditionalGeneration with OPT. @param json config.json. @throws as checkModel */
@@ -26,12 +27,13 @@ export async function checkBlip2Opt(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
-  const config = blip2Config(checkpoint.ref, json);
+  const written = blip2Config(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
   const { queries, text } = config;
   const facts = {
-    ...(await visionFacts(checkpoint, config)),
+    ...(await visionFacts(checkpoint, config, written, options)),
     widths: { "text_config.hidden_size": text.width },
     names: blip2OptNames(config),
   };
@@ -61,12 +63,13 @@ export async function checkBlip2T5(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
-  const config = blip2T5Config(checkpoint.ref, json);
+  const written = blip2T5Config(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
   const { queries, text } = config;
   const facts = {
-    ...(await visionFacts(checkpoint, config)),
+    ...(await visionFacts(checkpoint, config, written, options)),
     widths: { "text_config.d_model": text.width },
     names: blip2T5Names(config),
   };
@@ -100,12 +103,13 @@ export async function checkBlip2Retrieval(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ContrastCard, RetrievalPrograms>> {
-  const config = blip2RetrievalConfig(checkpoint.ref, json);
+  const written = blip2RetrievalConfig(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
   const { queries, projectionWidth, text } = config;
   const facts = {
-    ...(await visionFacts(checkpoint, config)),
+    ...(await visionFacts(checkpoint, config, written, options)),
     widths: { image_text_hidden_size: projectionWidth },
     names: blip2RetrievalNames(config),
   };
@@ -119,10 +123,24 @@ export async function checkBlip2Retrieval(
     encode: { vit: vitNames(config) },
     query: { qFormer: qFormerWithTextNames(config), heads: retrievalHeadNames(config) },
   };
-  return checkedModel(card, parts, (gpu, weights) => retrievalPrograms(gpu, weights, config, card));
+  const isLavis = options.settings?.behaviour === "lavis";
+  return checkedModel(card, parts, (gpu, weights) => {
+    const opened = retrievalPrograms(gpu, weights, config, card);
+    return isLavis ? readingTexts(opened, { most: lavisTextLengths.blip2 }) : opened;
+  });
 }
 
-async function visionFacts(checkpoint: Checkpoint, { vision }: Blip2ImageConfig) {
+async function visionFacts(
+  checkpoint: Checkpoint,
+  { vision }: Blip2ImageConfig,
+  written: Blip2ImageConfig,
+  { settings }: CheckOptions,
+) {
   const json = await readSettings(checkpoint, "preprocessor_config.json");
-  return { vision, image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize) };
+  const isChosen = isResized(vision, settings);
+  return {
+    vision,
+    written: written.vision,
+    image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize, isChosen),
+  };
 }

@@ -2,7 +2,6 @@
 
 import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import {
   blipCaptionNames,
   blipDecoderNames,
@@ -19,16 +18,26 @@ import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { type BlipConfig, blipConfig, blipVqaConfig } from "./blip-config.ts";
 import { blipRetrievalPrograms } from "./blip-retrieval.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
+import { type LavisTexts, lavisTextLengths, readingQuestions, readingTexts } from "./lavis-texts.ts";
+import { type CheckOptions, isResized, lavisBlip, lavisBlipVqa, tokenId, withSettings } from "./run-settings.ts";
 
 /** BlipForConditionalGeneration. @param json config.json. @throws as checkModel */
 export async function checkBlipCaption(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, BlipPrograms>> {
-  const config = blipConfig(checkpoint.ref, json);
-  const card = await textCard(checkpoint, config, "blip-caption", blipCaptionNames(config), dtype, options);
+  const written = blipConfig(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlip, options.settings);
+  const card = await textCard(
+    checkpoint,
+    { config, written },
+    "blip-caption",
+    blipCaptionNames(config),
+    dtype,
+    options,
+  );
   const parts = { encode: { vit: vitNames(config) }, generate: { decoder: blipDecoderNames(config) } };
   return checkedModel(card, parts, (gpu, weights) => blipPrograms(gpu, weights, config, card));
 }
@@ -38,15 +47,20 @@ export async function checkBlipVqa(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, BlipPrograms>> {
-  const config = blipVqaConfig(checkpoint.ref, json);
-  const card = await textCard(checkpoint, config, "blip-vqa", blipVqaNames(config), dtype, options);
+  const written = blipVqaConfig(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlipVqa, options.settings);
+  const card = await textCard(checkpoint, { config, written }, "blip-vqa", blipVqaNames(config), dtype, options);
   const parts = {
     encode: { vit: vitNames(config) },
     generate: { encoder: blipEncoderNames(config), decoder: blipDecoderNames(config) },
   };
-  return checkedModel(card, parts, (gpu, weights) => blipPrograms(gpu, weights, config, card));
+  const texts = await lavisTexts(checkpoint, options);
+  return checkedModel(card, parts, (gpu, weights) => {
+    const opened = blipPrograms(gpu, weights, config, card);
+    return texts === null ? opened : readingQuestions(opened, texts);
+  });
 }
 
 /** BlipForImageTextRetrieval. @param json config.json. @throws as checkModel */
@@ -54,12 +68,13 @@ export async function checkBlipRetrieval(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ContrastCard, RetrievalPrograms>> {
-  const config = blipConfig(checkpoint.ref, json);
+  const written = blipConfig(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, lavisBlip, options.settings);
   const { projectionWidth, text } = config;
   const facts = {
-    ...(await visionFacts(checkpoint, config)),
+    ...(await visionFacts(checkpoint, config, written, options)),
     widths: { image_text_hidden_size: projectionWidth },
     names: blipRetrievalNames(config),
   };
@@ -73,18 +88,28 @@ export async function checkBlipRetrieval(
     encode: { vit: vitNames(config) },
     query: { encoder: blipEncoderNames(config), heads: blipRetrievalHeadNames(config) },
   };
-  return checkedModel(card, parts, (gpu, weights) => blipRetrievalPrograms(gpu, weights, config, card));
+  const texts = await lavisTexts(checkpoint, options);
+  return checkedModel(card, parts, (gpu, weights) => {
+    const opened = blipRetrievalPrograms(gpu, weights, config, card);
+    return texts === null ? opened : readingTexts(opened, texts);
+  });
+}
+
+/** How texts are read otherwise than transformers reads them; null: they are not. */
+async function lavisTexts(checkpoint: Checkpoint, { settings }: CheckOptions): Promise<LavisTexts | null> {
+  if (settings?.behaviour !== "lavis") return null;
+  return { most: lavisTextLengths.blip, imageReader: await tokenId(checkpoint, "[ENC]") };
 }
 
 async function textCard(
   checkpoint: Checkpoint,
-  config: BlipConfig,
+  { config, written }: { readonly config: BlipConfig; readonly written: BlipConfig },
   family: "blip-caption" | "blip-vqa",
   names: NameTable,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<ModelCard> {
-  const facts = { ...(await visionFacts(checkpoint, config)), widths: {}, names };
+  const facts = { ...(await visionFacts(checkpoint, config, written, options)), widths: {}, names };
   const shared = await checkCheckpoint(checkpoint, dtype, facts, options);
   return {
     ...shared,
@@ -99,7 +124,17 @@ async function textCard(
 /** Given answers that rank_answer of the original compares whole, by default. */
 const answersKept = 128;
 
-async function visionFacts(checkpoint: Checkpoint, { vision }: BlipConfig) {
+async function visionFacts(
+  checkpoint: Checkpoint,
+  { vision }: BlipConfig,
+  written: BlipConfig,
+  { settings }: CheckOptions,
+) {
   const json = await readSettings(checkpoint, "preprocessor_config.json");
-  return { vision, image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize) };
+  const isChosen = isResized(vision, settings);
+  return {
+    vision,
+    written: written.vision,
+    image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize, isChosen),
+  };
 }

@@ -2,7 +2,6 @@
 
 import type { Dtype, LabelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
   clipImageHeadNames,
@@ -16,21 +15,24 @@ import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-mode
 import { clipPrograms } from "./clip.ts";
 import { clipConfig, clipImageSettings } from "./clip-config.ts";
 import type { ContrastPrograms } from "./contrast.ts";
+import { type CheckOptions, isResized, withSettings } from "./run-settings.ts";
 
 /** CLIPModel. @param json config.json. @throws as checkModel */
 export async function checkClip(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<LabelCard, ContrastPrograms>> {
   const { ref } = checkpoint;
-  const config = clipConfig(ref, json);
+  const written = clipConfig(ref, json);
+  const config = withSettings(ref, written, null, options.settings);
   const { vision, text, projectionWidth } = config;
   const processor = await readSettings(checkpoint, "preprocessor_config.json");
   const facts = {
     vision,
-    image: clipImageSettings(ref, processor, vision.imageSize),
+    written: written.vision,
+    image: clipImageSettings(ref, processor, vision.imageSize, isResized(vision, options.settings)),
     widths: { projection_dim: projectionWidth },
     names: clipNames(config),
   };

@@ -4,11 +4,12 @@ import type { Gpu } from "../gpu/device.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
 import { type Checkpoint, expectTensors, readSettings } from "../weights/checkpoint.ts";
-import { checkpointDigest, type DigestOptions } from "../weights/digest.ts";
+import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+import { type ChangingVision, type CheckOptions, changedBy } from "./run-settings.ts";
 
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {
@@ -59,7 +60,10 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
 /** What a family says of its checkpoint, for the checks that are the same for all. */
 export interface CheckpointFacts {
   readonly image: ImageSettings;
-  readonly vision: { readonly width: number; readonly imageSize: number; readonly patchSize: number };
+  /** Of this run. */
+  readonly vision: ChangingVision & { readonly width: number };
+  /** As the configuration has it. */
+  readonly written: ChangingVision;
   /** Widths of what is handed over between stages, by the key that says them; f16 needs even ones. */
   readonly widths: Readonly<Record<string, number>>;
   readonly names: NameTable;
@@ -72,8 +76,8 @@ export interface CheckpointFacts {
 export async function checkCheckpoint(
   checkpoint: Checkpoint,
   dtype: Dtype,
-  { image, vision, widths, names }: CheckpointFacts,
-  options: DigestOptions,
+  { image, vision, written, widths, names }: CheckpointFacts,
+  options: CheckOptions,
 ): Promise<Omit<CheckpointCard, "family">> {
   const { ref } = checkpoint;
   if ((await readSettings(checkpoint, "tokenizer.json")) === null) {
@@ -90,5 +94,12 @@ export async function checkCheckpoint(
   expectTensors(checkpoint, names);
   const tokens = Math.floor(vision.imageSize / vision.patchSize) ** 2 + 1;
   const digest = await checkpointDigest(checkpoint, options);
-  return { ref, digest, dtype, image, features: [tokens, vision.width] };
+  return {
+    ref,
+    digest,
+    dtype,
+    image,
+    features: [tokens, vision.width],
+    ...changedBy(vision, written, options.settings),
+  };
 }

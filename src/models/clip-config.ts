@@ -20,8 +20,13 @@ export interface ClipEncoderConfig {
 }
 
 export interface ClipVisionConfig extends ClipEncoderConfig {
+  /** Of this run. */
   readonly imageSize: number;
+  /** What the positions were trained with. */
+  readonly trainedSize: number;
   readonly patchSize: number;
+  /** Of the norm behind the blocks. */
+  readonly lastNormEps: number;
 }
 
 export interface ClipTextConfig extends ClipEncoderConfig {
@@ -96,7 +101,9 @@ export function clipConfig(ref: string, json: Record<string, unknown>): ClipConf
     vision: {
       ...encoderConfig(ref, "vision_config", vision),
       imageSize: vision.image_size,
+      trainedSize: vision.image_size,
       patchSize: vision.patch_size,
+      lastNormEps: vision.layer_norm_eps,
     },
     text: {
       ...encoderConfig(ref, "text_config", text),
@@ -176,10 +183,16 @@ const bicubic = 3;
 
 /**
  * @param json preprocessor_config.json; null when the checkpoint has none
- * @param imageSize what the ViT was made for
+ * @param imageSize what the ViT gets in this run
+ * @param isChosen the file need not say that size: the shorter side is resized to it, and a square of it cut out
  * @throws ConfigError for a missing or malformed file, UnsupportedModelError for preprocessing that is not built
  */
-export function clipImageSettings(ref: string, json: Record<string, unknown> | null, imageSize: number): ImageSettings {
+export function clipImageSettings(
+  ref: string,
+  json: Record<string, unknown> | null,
+  imageSize: number,
+  isChosen = false,
+): ImageSettings {
   if (json === null) {
     throw new ConfigError(`${ref}: expected preprocessor_config.json, got no such file; save the processor there`);
   }
@@ -196,15 +209,15 @@ export function clipImageSettings(ref: string, json: Record<string, unknown> | n
   }
   expect("resample", `${bicubic} (bicubic)`, read.resample === bicubic, read.resample);
   const { height, width } = read.crop_size;
-  const fits = height === imageSize && width === imageSize;
+  const fits = isChosen || (height === imageSize && width === imageSize);
   expect("crop_size", `${imageSize} x ${imageSize} as vision_config.image_size says`, fits, `${height} x ${width}`);
   const shortest = "shortest_edge" in read.size ? read.size.shortest_edge : null;
-  const covers = shortest !== null && shortest >= imageSize;
+  const covers = shortest !== null && (isChosen || shortest >= imageSize);
   expect("size", `a shortest_edge of at least ${imageSize}`, covers, JSON.stringify(read.size));
   return {
-    height,
-    width,
-    shortestEdge: shortest ?? imageSize,
+    height: imageSize,
+    width: imageSize,
+    shortestEdge: isChosen ? imageSize : (shortest ?? imageSize),
     resample: "bicubic",
     rescale: read.rescale_factor,
     mean: read.image_mean,

@@ -9,10 +9,15 @@ export interface VisionConfig {
   readonly mlpWidth: number;
   readonly layers: number;
   readonly heads: number;
+  /** Of this run. */
   readonly imageSize: number;
+  /** What the positions were trained with. */
+  readonly trainedSize: number;
   readonly patchSize: number;
-  /** Of every layer norm of the ViT. */
+  /** Of the layer norms in the blocks of the ViT. */
   readonly normEps: number;
+  /** Of the one behind them. */
+  readonly lastNormEps: number;
   readonly qkvBias: boolean;
 }
 
@@ -38,8 +43,10 @@ export function visionConfig(ref: string, seen: VisionSettings, qkvBias: boolean
     layers: seen.num_hidden_layers,
     heads: seen.num_attention_heads,
     imageSize: seen.image_size,
+    trainedSize: seen.image_size,
     patchSize: seen.patch_size,
     normEps: seen.layer_norm_eps,
+    lastNormEps: seen.layer_norm_eps,
     qkvBias,
   };
 }

@@ -54,6 +54,22 @@ export const families = {
     purposes: ["matches", "vectors"],
     commands: "match, index and search",
   },
+  "instructblip-vicuna": {
+    modelType: "instructblip",
+    architecture: "InstructBlipForConditionalGeneration",
+    textModel: "llama",
+    does: "writes texts",
+    purposes: ["texts", "captions", "answers"],
+    commands: "caption, ask and job submit",
+  },
+  "instructblip-t5": {
+    modelType: "instructblip",
+    architecture: "InstructBlipForConditionalGeneration",
+    textModel: "t5",
+    does: "writes texts",
+    purposes: ["texts", "captions", "answers"],
+    commands: "caption, ask and job submit",
+  },
   "blip-caption": {
     modelType: "blip",
     architecture: "BlipForConditionalGeneration",

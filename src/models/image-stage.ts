@@ -9,7 +9,7 @@ import { takeOver } from "../kernels/take-over.ts";
 import type { Activation, CheckpointCard, Pixels } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
-import { type QFormerLayer, type QFormerWeights, qFormerBlock, queryEmbeddings } from "./q-former.ts";
+import { type QFormerLayer, type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
 import type { Part, StagePlan } from "./staged-program.ts";
 import { imageEmbeddings, type VitWeights, vitBlock } from "./vit.ts";
 
@@ -104,6 +104,51 @@ export function queryParts(
     }),
   );
   return [begin, ...blocks];
+}
+
+/**
+ * The same with a text that the queries read, and that reads them: features (batch * tokens, imageWidth) in the type of a
+ * hand-over, cursors (batch * textRows, 4), lengths (batch), queries included -> features as f32, lengths, the queries
+ * (batch * queries, width) and the text (batch * textRows, width) after the last layer
+ */
+export function queryAndTextParts(
+  w: QFormerWeights,
+  { qFormer, queries }: { readonly qFormer: QFormerConfig; readonly queries: number },
+  card: Pick<CheckpointCard, "features">,
+  textRows: number,
+): readonly Part[] {
+  const { heads } = qFormer;
+  const begin: Part = {
+    cost: 0,
+    run: (k, [features, cursors, lengths], batch) => [
+      takeOver(k, given(features)),
+      given(lengths),
+      queryEmbeddings(k, w, batch),
+      textEmbeddings(k, w, given(cursors)),
+    ],
+  };
+  const blocks = w.layers.map(
+    (layer): Part => ({
+      cost: qFormerCost(layer, qFormer, { queries, textRows, tokens: card.features[0] }),
+      run(k, [features, lengths, x, read], batch) {
+        const [image, counts] = [given(features), given(lengths)];
+        const sizes = { batch, heads, lengths: counts };
+        const y = qFormerBlock(k, layer, { queries: given(x), text: given(read) }, image, sizes);
+        return [image, counts, given(y.queries), given(y.text)];
+      },
+    }),
+  );
+  return [begin, ...blocks];
+}
+
+/** f32 values of the widest activation of a Q-Former's pass that sees the image. */
+export function widestWithImage(
+  { qFormer, queries }: { readonly qFormer: QFormerConfig; readonly queries: number },
+  card: Pick<CheckpointCard, "features">,
+  textRows: number,
+): number {
+  const { width, mlpWidth, imageWidth } = qFormer;
+  return Math.max(card.features[0] * Math.max(imageWidth, width), (queries + textRows) * Math.max(width, mlpWidth));
 }
 
 /** Floating-point operations of one layer for one row, about. @param tokens of the image, 0 without one */

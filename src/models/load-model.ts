@@ -6,7 +6,7 @@ import { adapterLine } from "../gpu/adapter.ts";
 import type { Gpu } from "../gpu/device.ts";
 import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard, Dtype } from "../stages.ts";
+import type { CheckpointCard, Dtype, RunSettings } from "../stages.ts";
 import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { MemoryPlan } from "./checked-model.ts";
@@ -22,6 +22,8 @@ export interface LoadOptions {
   readonly cacheFolder?: string;
   readonly onProgress?: (progress: WeightsProgress) => void;
   readonly environment?: Readonly<Record<string, string | undefined>>;
+  /** Default: as the checkpoint is. */
+  readonly settings?: RunSettings;
 }
 
 /** A model on a device, by what it was loaded for. */

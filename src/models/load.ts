@@ -13,6 +13,7 @@ import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
   type ComputedNames,
+  type GridNames,
   isLeaf,
   type LinearNames,
   leavesOf,
@@ -24,7 +25,8 @@ import {
   type RmsNormNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
-import { readPieces, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
+import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
+import { interpolatePositions } from "./interpolate-positions.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
 export type Loaded<T> = T extends LinearNames
@@ -33,7 +35,7 @@ export type Loaded<T> = T extends LinearNames
     ? Norm
     : T extends RmsNormNames
       ? RmsNorm
-      : T extends TableNames | PickedNames | ComputedNames
+      : T extends TableNames | PickedNames | GridNames | ComputedNames
         ? Tensor
         : T extends readonly (infer Each)[]
           ? readonly Loaded<Each>[]
@@ -67,6 +69,7 @@ export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
 function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
   if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
   if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
+  if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
   if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
   if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
   const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], leaf.keepsF32 ? "f32" : type);
@@ -135,6 +138,7 @@ export class WeightLoader {
   async #leaf(leaf: NameLeaf): Promise<Linear | Norm | RmsNorm | Tensor> {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
+    if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: await this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") {
@@ -175,6 +179,16 @@ export class WeightLoader {
     list.destroy();
     this.#tensors.splice(this.#tensors.indexOf(whole), 1);
     for (const temporary of [rows, whole]) this.#gpu.free(temporary);
+    return tensor;
+  }
+
+  /** Positions of another grid than the file's; resized here and not on the GPU, for it is done once and is a megabyte or two. */
+  async #grid({ stored, from, to, width }: GridNames): Promise<Tensor> {
+    const trained = await readValues(this.#stored(stored.name));
+    const resized = interpolatePositions(trained, { from, to, width });
+    const tensor = this.#alloc(stored.name, [1 + to * to, width], "f32");
+    await this.#gpu.upload(tensor, new Uint8Array(resized.buffer));
+    this.#onBytes(resized.byteLength);
     return tensor;
   }
 

@@ -2,16 +2,17 @@
 
 import type { ContrastCard, Dtype, LabelCard, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { checkBlipCaption, checkBlipRetrieval, checkBlipVqa } from "./check-blip.ts";
 import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
 import { checkClip } from "./check-clip.ts";
+import { checkInstructBlipLlama, checkInstructBlipT5 } from "./check-instructblip.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
+import type { CheckOptions } from "./run-settings.ts";
 
 /** What a model is known by, by what it is wanted for. */
 export interface Cards {
@@ -37,19 +38,27 @@ type Check<P extends Purpose> = (
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ) => Promise<CheckedModel<Cards[P], Programs[P]>>;
+
+const instructBlip = { "instructblip-vicuna": checkInstructBlipLlama, "instructblip-t5": checkInstructBlipT5 };
 
 /** By purpose, every family that serves it. */
 const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P> } } = {
   texts: {
     "blip-2-opt": checkBlip2Opt,
     "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
     "blip-caption": checkBlipCaption,
     "blip-vqa": checkBlipVqa,
   },
-  captions: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-caption": checkBlipCaption },
-  answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, "blip-vqa": checkBlipVqa },
+  captions: {
+    "blip-2-opt": checkBlip2Opt,
+    "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
+    "blip-caption": checkBlipCaption,
+  },
+  answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, ...instructBlip, "blip-vqa": checkBlipVqa },
   matches: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
   vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval, clip: checkClip },
   labels: { clip: checkClip },
@@ -67,7 +76,7 @@ export interface PurposeOption<P extends Purpose> {
 export async function checkModel<P extends Purpose = "texts">(
   checkpoint: Checkpoint,
   dtype: Dtype,
-  options: DigestOptions & PurposeOption<P> = {},
+  options: CheckOptions & PurposeOption<P> = {},
 ): Promise<CheckedModel<Cards[P], Programs[P]>> {
   const purpose = (options.purpose ?? "texts") as P;
   const json = await modelSettings(checkpoint);

@@ -108,8 +108,8 @@ async function linesOf(part: string): Promise<string[]> {
 }
 
 /** The first line of a journal: whose vectors these are. */
-function headOf({ digest, dtype, queries, width }: IndexModel, type: VectorType): object {
-  return { format, digest, dtype, queries, width, type };
+function headOf({ digest, dtype, settings, queries, width }: IndexModel, type: VectorType): object {
+  return { format, digest, dtype, ...(settings && { settings }), queries, width, type };
 }
 
 /** Another process of this machine. One with this process's id was an earlier one. */

@@ -6,7 +6,8 @@
 //     checks       (images, 8) U8: the first bytes of the SHA-256 of each image's vectors as they are stored
 //     images       bytes of text, one JSON line per image, in the order of `vectors`:
 //                  {"digest": hex SHA-256 of the image file, "images": [absolute paths that had these bytes]}
-//     __metadata__ format: "blipfleet image index 2"; model, model_digest, dtype of its run; images_sha256
+//     __metadata__ format: "blipfleet image index 2"; model, model_digest, dtype of its run; settings, a JSON object, where it
+//                  was not run as the checkpoint is; images_sha256
 //
 // and in large ones (codes.ts):
 //
@@ -20,7 +21,7 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { Dtype, Vectors } from "../stages.ts";
+import type { Dtype, RunSettings, Vectors } from "../stages.ts";
 import type { StoredType } from "../weights/safetensors.ts";
 import { type CodeBasis, type CodeBits, codeSizes } from "./codes.ts";
 import { quantizeVectors, unitVectors } from "./int8-vectors.ts";
@@ -38,6 +39,8 @@ export interface IndexModel {
   readonly ref: string;
   readonly digest: string;
   readonly dtype: Dtype;
+  /** How the model was run; left out: as the checkpoint is. */
+  readonly settings?: RunSettings;
   readonly queries: number;
   readonly width: number;
 }

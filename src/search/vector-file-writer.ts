@@ -174,7 +174,7 @@ export class ImageIndexWriter {
 
   /** Write all that comes behind the vectors, then the header. */
   async #finish(images: readonly IndexedImage[], coded: WhenCoded): Promise<void> {
-    const { ref, digest, dtype, queries, width } = this.#model;
+    const { ref, digest, dtype, settings, queries, width } = this.#model;
     this.#describe("vectors", storedTypes[this.#type].name, [images.length, queries, width], headerBytes);
     const checks = await this.#appendTensor(
       "checks",
@@ -185,7 +185,8 @@ export class ImageIndexWriter {
     const codes = isCoded(images.length, this.#model, coded) ? await this.#appendCodes(checks) : {};
     const lines = linesOf(images);
     await this.#appendTensor("images", "U8", [lines.reduce((sum, { length }) => sum + length, 0)], lines);
-    const metadata = { format, model: ref, model_digest: digest, dtype, images_sha256: sha256(lines), ...codes };
+    const run = { model: ref, model_digest: digest, dtype, ...(settings && { settings: JSON.stringify(settings) }) };
+    const metadata = { format, ...run, images_sha256: sha256(lines), ...codes };
     const written = Buffer.from(JSON.stringify({ __metadata__: metadata, ...this.#entries }), "utf8");
     if (written.length > headerBytes - 8) {
       throw new ImageIndexError(`${this.#file}: expected a shorter name of the model than ${ref.length} characters`);

@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { z } from "zod";
+import type { RunSettings } from "../stages.ts";
 import {
   readPieces,
   readSafetensorsHeader,
@@ -65,8 +66,21 @@ const metadataSchema = z.object({
   model: z.string(),
   model_digest: hexDigest,
   dtype: z.enum(["f32", "f16"]),
+  settings: z.string().optional(),
   images_sha256: z.string(),
 });
+/** RunSettings as text. */
+const settingsSchema = z
+  .string()
+  .transform((text, context): unknown => {
+    try {
+      return JSON.parse(text);
+    } catch {
+      context.addIssue("expected JSON");
+      return z.NEVER;
+    }
+  })
+  .pipe(z.object({ imageSize: z.number().int().positive().optional(), behaviour: z.literal("lavis").optional() }));
 const codeMetadataSchema = z.object({
   code_bits: z.enum(["1", "2"]),
   code_piece: z.string().regex(/^[1-9]\d{0,8}$/),
@@ -98,6 +112,7 @@ export async function openImageIndex(file: string): Promise<ImageIndex | null> {
     throw damaged(file, `a header without ${read.error.issues.map(({ path }) => path.join(".")).join(", ")}`);
   }
   const { model: ref, model_digest: digest, dtype, images_sha256 } = read.data;
+  const settings = readSettings(file, read.data.settings);
   const vectors = tensors.find(({ name }) => name === "vectors");
   const list = tensors.find(({ name }) => name === "images");
   const checks = tensors.find(({ name }) => name === "checks");
@@ -123,7 +138,7 @@ export async function openImageIndex(file: string): Promise<ImageIndex | null> {
   };
   return {
     file,
-    model: { ref, digest, dtype, queries, width },
+    model: { ref, digest, dtype, ...(settings && { settings }), queries, width },
     images,
     stored,
     basis: coded?.basis ?? null,
@@ -186,11 +201,21 @@ async function readCodes(
   return { codes, basis: { bits, queries, width, codeWidth, centres, encoder, decoder } };
 }
 
+/** @throws ImageIndexError for settings that are not those of a run */
+function readSettings(file: string, text: string | undefined): RunSettings | undefined {
+  if (text === undefined) return undefined;
+  const read = settingsSchema.safeParse(text);
+  if (!read.success) throw damaged(file, "settings that are none");
+  return read.data;
+}
+
 /** Refuse vectors of another model. @throws ImageIndexError */
 export function expectModel({ file, model }: Pick<ImageIndex, "file" | "model">, wanted: IndexModel): void {
   const same = model.digest === wanted.digest && model.queries === wanted.queries && model.width === wanted.width;
-  if (same && model.dtype === wanted.dtype) return;
-  const name = ({ ref, digest, dtype }: IndexModel) => `${ref} (${digest.slice(0, 12)}) as ${dtype}`;
+  const settingsOf = ({ settings }: IndexModel) => (settings === undefined ? "" : JSON.stringify(settings));
+  if (same && model.dtype === wanted.dtype && settingsOf(model) === settingsOf(wanted)) return;
+  const name = (each: IndexModel) =>
+    [`${each.ref} (${each.digest.slice(0, 12)}) as ${each.dtype}`, settingsOf(each)].filter(Boolean).join(" with ");
   throw new ImageIndexError(
     `${file}: expected an index made with ${name(wanted)}, got one made with ${name(model)}; ` +
       "use that model and type, or another file",

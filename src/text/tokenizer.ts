@@ -31,6 +31,7 @@ export interface Tokenizer {
 interface Engine {
   readonly normalizer: unknown;
   readonly pre_tokenizer: unknown;
+  readonly decoder: unknown;
   encode(text: string): { readonly ids: number[] };
   decode(ids: readonly number[], options: { readonly clean_up_tokenization_spaces: boolean }): string;
   id_to_token(id: number): string | undefined;
@@ -60,7 +61,8 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const added = addedTokens(tokenizer, config);
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
-  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added }, config);
+  const template = templateOf(tokenizer, config);
+  const engine = buildEngine(file, { ...tokenizer, normalizer, added_tokens: added, post_processor: template }, config);
   const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
@@ -184,6 +186,9 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
       if (given.type === "Strip") part.normalize = (text) => trimmed(text, given);
       if (given.type === "Precompiled") part.normalize = precompiledNormalizer(String(given.precompiled_charsmap));
     }
+    for (const [part, given] of partsOf(engine.decoder, "decoders", asObject(tokenizer.decoder), "decoders")) {
+      if (given.type === "ByteFallback") part.text_decoder = { decode: textOfBytes };
+    }
     return engine;
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
@@ -197,9 +202,21 @@ function buildEngine(file: string, tokenizer: Fields, config: Fields): Engine {
 interface EnginePart {
   pre_tokenize_text?: (text: string) => string[];
   normalize?: (text: string) => string;
+  text_decoder?: { decode(bytes: Uint8Array): string };
 }
 
-/** The parts of a normaliser or pre-tokenizer, each with what the file says of it; those of a sequence one by one. */
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** What a run of byte tokens says; if it is no UTF-8 as a whole, each byte becomes U+FFFD. */
+function textOfBytes(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return "\ufffd".repeat(bytes.length);
+  }
+}
+
+/** The parts of a normaliser, pre-tokenizer or decoder, each with what the file says of it; those of a sequence one by one. */
 function partsOf(engine: unknown, key: string, given: Fields | null, givenKey: string): [EnginePart, Fields][] {
   if (given?.type !== "Sequence") return given === null ? [] : [[engine as EnginePart, given]];
   const parts = (engine as Record<string, EnginePart[]>)[key] ?? [];
@@ -222,6 +239,34 @@ function normalizerOf(tokenizer: Fields, config: Fields): Fields | null {
     lowercase: config.do_lower_case ?? true,
     strip_accents: config.strip_accents ?? null,
     handle_chinese_chars: config.tokenize_chinese_chars ?? true,
+  };
+}
+
+/**
+ * What is put around a text. transformers' LlamaTokenizerFast puts the tokens there that tokenizer_config.json names for these
+ * roles, whatever tokenizer.json says: Vicuna's texts begin with </s>.
+ */
+function templateOf(tokenizer: Fields, config: Fields): unknown {
+  if (!/^LlamaTokenizer(Fast)?$/.test(String(config.tokenizer_class))) return tokenizer.post_processor;
+  const named = (role: "bos_token" | "eos_token", standard: string): string =>
+    String(asObject(config[role])?.content ?? config[role] ?? standard);
+  const first = (config.add_bos_token ?? true) === true ? [named("bos_token", "<s>")] : [];
+  const last = config.add_eos_token === true ? [named("eos_token", "</s>")] : [];
+  const part = (sequence: "A" | "B", type_id: number) => [
+    ...first.map((id) => ({ SpecialToken: { id, type_id } })),
+    { Sequence: { id: sequence, type_id } },
+    ...last.map((id) => ({ SpecialToken: { id, type_id } })),
+  ];
+  const added = (tokenizer.added_tokens ?? []) as AddedToken[];
+  const vocabulary = asObject(asObject(tokenizer.model)?.vocab) ?? {};
+  const idsOf = (content: string) => [added.find((token) => token.content === content)?.id ?? vocabulary[content]];
+  return {
+    type: "TemplateProcessing",
+    single: part("A", 0),
+    pair: [...part("A", 0), ...part("B", 1)],
+    special_tokens: Object.fromEntries(
+      [...first, ...last].map((token) => [token, { id: token, ids: idsOf(token), tokens: [token] }]),
+    ),
   };
 }
 

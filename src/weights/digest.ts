@@ -17,6 +17,8 @@ const decidingFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
+  "qformer_tokenizer/tokenizer.json",
+  "qformer_tokenizer/tokenizer_config.json",
 ] as const;
 
 export interface DigestOptions {

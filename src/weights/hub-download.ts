@@ -24,6 +24,9 @@ export const settingsFiles = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
+  // The Q-Former's own tokenizer, where it reads an instruction.
+  "qformer_tokenizer/tokenizer.json",
+  "qformer_tokenizer/tokenizer_config.json",
 ] as const;
 
 const defaultEndpoint = "https://huggingface.co";
@@ -95,8 +98,9 @@ export async function downloadSnapshot(
     const blob = path.join(blobs, file.etag);
     if ((await sizeOf(blob)) !== file.bytes) await hub.download(commit, file, blob);
     const link = path.join(snapshot, name);
+    await mkdir(path.dirname(link), { recursive: true });
     await rm(link, { force: true });
-    await symlink(path.join("..", "..", "blobs", file.etag), link);
+    await symlink(path.relative(path.dirname(link), blob), link);
   };
   if (!files.has("config.json")) {
     throw new CheckpointError(`${id}@${revision}: expected a model repository, got one without config.json`);

@@ -189,12 +189,23 @@ export async function* readPieces(
 /** The value of a tensor of one element. @throws WeightsError for another tensor, or a dtype that is no float */
 export async function readScalar(tensor: StoredTensor): Promise<number> {
   const { name, dtype, bytes } = tensor;
-  const whole = Buffer.alloc(bytes);
-  for await (const piece of readPieces(tensor, 1, 4096)) whole.set(piece.bytes, piece.at);
-  if (dtype === "F32" && bytes === 4) return whole.readFloatLE();
-  if (dtype === "BF16" && bytes === 2) return Buffer.from([0, 0, ...whole]).readFloatLE();
-  if (dtype === "F16" && bytes === 2) return halfValue(whole.readUInt16LE());
+  const [value, ...others] = bytes > 4 ? [] : await readValues(tensor);
+  if (value !== undefined && others.length === 0) return value;
   throw new WeightsError(name, [`expected one F32, F16 or BF16, got ${bytes} bytes of ${dtype}`]);
+}
+
+/** All values of a small tensor, in host memory. @throws WeightsError for a dtype that is no float */
+export async function readValues(tensor: StoredTensor): Promise<Float32Array> {
+  const { name, dtype, bytes } = tensor;
+  const whole = Buffer.alloc(bytes);
+  for await (const piece of readPieces(tensor, 1, 1 << 20)) whole.set(piece.bytes, piece.at);
+  if (dtype === "F32") return Float32Array.from({ length: bytes / 4 }, (_, i) => whole.readFloatLE(4 * i));
+  if (dtype === "F16") return Float32Array.from({ length: bytes / 2 }, (_, i) => halfValue(whole.readUInt16LE(2 * i)));
+  if (dtype === "BF16") {
+    const bits = Uint32Array.from({ length: bytes / 2 }, (_, i) => whole.readUInt16LE(2 * i) << 16);
+    return new Float32Array(bits.buffer);
+  }
+  throw new WeightsError(name, [`expected F32, F16 or BF16, got ${dtype}`]);
 }
 
 function halfValue(bits: number): number {

@@ -6,7 +6,7 @@ import type { Stage } from "../messages/job.ts";
 import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
 import type { Cards, Programs } from "../models/model-card.ts";
-import type { Dtype } from "../stages.ts";
+import type { Dtype, RunSettings } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { ErrorRecord } from "./thread-error.ts";
 
@@ -16,6 +16,8 @@ export interface ModelRequest<P extends Purpose = Purpose> {
   readonly ref: string;
   readonly dtype: Dtype;
   readonly stages?: readonly Stage[];
+  /** How it is run where that is a choice. Default: as the checkpoint is. */
+  readonly settings?: RunSettings;
   /** What it is wanted for; a model of no use for that is refused. Default: to write texts. */
   readonly purpose?: P;
 }

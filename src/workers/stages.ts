@@ -1,6 +1,7 @@
 // The stages of models as every caller sees them: pixels and text on io threads, the rest on the GPU thread.
 
 import { availableParallelism } from "node:os";
+import path from "node:path";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { MemoryPlan } from "../models/checked-model.ts";
@@ -17,6 +18,7 @@ import type {
   MatchLogits,
   ModelCard,
   Pixels,
+  QueryOptions,
   RankOptions,
   RetrievalStages,
   RowOptions,
@@ -24,6 +26,7 @@ import type {
   TextOptions,
   Vectors,
 } from "../stages.ts";
+import { lavisText } from "../text/prompts.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import { type GpuHost, openGpuHost } from "./gpu-host.ts";
 import type { GpuStats, GpuThreadOptions, ModelRequest, ProgramName, ThreadModel } from "./gpu-protocol.ts";
@@ -128,6 +131,9 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
       if (programs.includes("generate") || programs.includes("queryText")) {
         await io.run("tokenize", { folder, text: "" });
       }
+      if (programs.includes("queryInstructed")) {
+        await io.run("tokenize", { folder: path.join(folder, "qformer_tokenizer"), text: "" });
+      }
       const make: ThreadedFor[P] = threaded[(request.purpose ?? "texts") as P];
       return make(host, io, model, async () => {});
     },
@@ -144,10 +150,11 @@ export async function openStages<P extends Purpose = "texts">(
 ): Promise<OpenedFor[P]> {
   const group = await openStagesGroup(options);
   try {
-    const { ref, dtype, stages, purpose } = options;
+    const { ref, dtype, stages, purpose, settings } = options;
     const opened = await group.open<P>({
       ...{ ref, dtype },
       ...(stages === undefined ? {} : { stages }),
+      ...(settings === undefined ? {} : { settings }),
       ...(purpose === undefined ? {} : { purpose }),
     });
     return Object.assign(opened, { close: () => group.close() });
@@ -217,8 +224,9 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     return this.row("encode", pixels, options) as Promise<Activation>;
   }
 
-  protected idsOf(text: string | null): Promise<number[]> {
-    return this.#io.run("tokenize", { folder: this.#model.folder, text });
+  /** @param part the folder within the checkpoint that holds the tokenizer; left out: the checkpoint's own */
+  protected idsOf(text: string | null, part = ""): Promise<number[]> {
+    return this.#io.run("tokenize", { folder: path.join(this.#model.folder, part), text });
   }
 
   protected textOf(ids: readonly number[]): Promise<string> {
@@ -251,8 +259,9 @@ class ThreadedImageStages<Card extends CheckpointCard> {
 }
 
 class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedStages {
-  query(features: Activation, options?: RowOptions): Promise<Activation> {
-    return this.row("query", features, options) as Promise<Activation>;
+  query(features: Activation, { instructionIds, ...options }: QueryOptions = {}): Promise<Activation> {
+    if (instructionIds === undefined) return this.row("query", features, options) as Promise<Activation>;
+    return this.row("queryInstructed", { features, instructionIds }, options) as Promise<Activation>;
   }
 
   encodeAndQuery(pixels: Pixels, options?: RowOptions): Promise<Activation> {
@@ -261,6 +270,10 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
 
   tokenize(text: string | null): Promise<number[]> {
     return this.idsOf(text);
+  }
+
+  tokenizeInstruction(text: string): Promise<number[]> {
+    return this.idsOf(text, "qformer_tokenizer");
   }
 
   generate(
@@ -305,7 +318,7 @@ class ThreadedContrastStages<Card extends ContrastCard>
   implements OpenedContrastStages
 {
   tokenize(text: string): Promise<number[]> {
-    return this.idsOf(text);
+    return this.idsOf(this.card.settings?.behaviour === "lavis" ? lavisText(text) : text);
   }
 
   queryImage(features: Activation, options?: RowOptions): Promise<Vectors> {

@@ -18,11 +18,10 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { Purpose } from "../models/families.ts";
-import type { CheckpointCard, ContrastStages, Dtype, Stages } from "../stages.ts";
+import type { CheckpointCard, ContrastStages, Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
 import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-names.ts";
-import { type AnyServing, writesTexts } from "./activities/serving.ts";
+import { type AnyServing, sharesFeatures, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";
 import { type Health, serveHealth } from "./health.ts";
@@ -42,12 +41,8 @@ export interface ServedGroup extends Pick<StagesGroup, "close" | "fatal" | "repo
 }
 
 export interface RunWorkerOptions {
-  readonly models: readonly {
-    readonly ref: string;
-    readonly dtype: Dtype;
-    /** The main one of its family. Default: it writes texts. */
-    readonly purpose?: Purpose;
-  }[];
+  /** `purpose`: the main one of its family. Default: it writes texts. */
+  readonly models: readonly Pick<ModelRequest, "ref" | "dtype" | "purpose" | "settings">[];
   /** Which stages' queues to serve. Default: all. */
   readonly stages?: readonly Stage[];
   /** Serve the queue `jobs` as well. Default true. */
@@ -122,8 +117,8 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
 
     const servings: AnyServing[] = [];
     const publishing = new InFlight();
-    for (const { ref, dtype, purpose = "texts" } of options.models) {
-      const opened = await group.open({ ref, dtype, stages: stagesToLoad(stages), purpose });
+    for (const { purpose = "texts", ...model } of options.models) {
+      const opened = await group.open({ ...model, stages: stagesToLoad(stages), purpose });
       const serving = {
         stages: opened,
         prompts,
@@ -303,7 +298,7 @@ function stagesToLoad(stages: readonly Stage[]): Stage[] {
 /** Prompts must fit the server's messages; features only where they travel. @throws PromptStoreError */
 async function checkSizes(prompts: PromptStore, serving: AnyServing, stages: readonly Stage[]): Promise<void> {
   const isSplit = stages.includes("query") !== stages.includes("encode");
-  const sizes = isSplit ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+  const sizes = isSplit || sharesFeatures(serving) ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
   if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
   if (sizes.length > 0) await prompts.checkPlan({ activationBytes: Math.max(...sizes) });
 }
@@ -335,8 +330,11 @@ export function adapterName({ device, description }: Pick<AdapterReport, "device
 }
 
 function logModel(log: Logger, card: CheckpointCard, stages: readonly Stage[]): void {
-  const { ref: model, digest, dtype } = card;
-  log.info({ model, digest, dtype, queues: stages.map((stage) => stageQueue(stage, card)) }, "model loaded");
+  const { ref: model, digest, dtype, settings } = card;
+  log.info(
+    { model, digest, dtype, ...(settings && { settings }), queues: stages.map((stage) => stageQueue(stage, card)) },
+    "model loaded",
+  );
 }
 
 function announce(log: Logger, address: string, health: Health | null, workers: readonly Worker[]): void {

@@ -17,8 +17,17 @@ export interface AnswerInput {
   readonly question?: string;
   /** Text for the language model, verbatim. Not together with `question`. */
   readonly prompt?: string;
-  /** Which checkpoint; `digest` and `dtype` name the queues of the workers that have it. A worker logs them at start. */
-  readonly model: { readonly ref: string; readonly digest: string; readonly dtype: "f32" | "f16" };
+  /** Which checkpoint; all but `ref` names the queues of the workers that have it. A worker logs them at start. */
+  readonly model: {
+    readonly ref: string;
+    readonly digest: string;
+    readonly dtype: "f32" | "f16";
+    /** How those workers run it; left out: as the checkpoint is. */
+    readonly settings?: {
+      readonly imageSize?: number | undefined;
+      readonly behaviour?: "huggingface" | "lavis" | undefined;
+    };
+  };
   /** fused (default): ViT and Q-Former are one stage. split: workers with the stage `query` are there. */
   readonly topology?: "fused" | "split";
   /** Names and defaults of Hugging Face's generate(). */

@@ -46,8 +46,21 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["job submit photos --answers package.json", /--answers: expected --task ask beside it, got caption/],
   ["job submit photos --task ask --prompt why --answers none.txt", /--answers: expected a text file, got "none.txt"/],
   ["job submit photos --top-p 1.5", /--top-p: expected a number from 0 to 1, got "1.5"/],
-  ["job submit photos --task classify", /--task.*Allowed choices are caption, ask/],
+  ["job submit photos --task classify", /--task.*Allowed choices are caption, ask, match, index, capfilt/],
   ["job submit photos --task ask", /--task ask: expected the question in --prompt, .* got neither/],
+  ["job submit photos --task match", /--task match: expected texts in --text, or a .jsonl or .csv list .* got neither/],
+  ["job submit photos --text dog", /--text: expected --task match beside it, got caption; leave it out/],
+  [
+    "job submit photos --task index --num-beams 2",
+    /--num-beams: expected --task caption or ask or capfilt beside it, got/,
+  ],
+  [
+    "job submit photos --task match --text dog --threshold 0.5",
+    /--threshold: expected --task capfilt beside it, got match/,
+  ],
+  ["job submit photos --index x", /--index: expected --task index beside it, got caption/],
+  ["capfilt", /missing required argument 'source'; see `blipfleet capfilt --help`/],
+  ["capfilt photos --threshold 1.5", /--threshold: expected a number from 0 to 1, got "1.5"/],
   ["job frob", /unknown command 'frob'/],
   ["job status", /missing required argument 'id'; see `blipfleet job status --help`/],
   ["worker --stages encode,decode", /--stages: expected a list of encode, query, generate, got "decode"/],
@@ -66,7 +79,6 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["chat", /chat: .* not available yet/],
   ["eval --data x", /eval: .* not available yet/],
   ["tune", /tune: .* not available yet/],
-  ["capfilt x", /capfilt: .* not available yet/],
   ["serve --port 8000", /serve: .* not available yet/],
 ];
 

@@ -8,7 +8,8 @@ export const images: string = join(packageRoot, "test", "fixtures", "images");
 
 /** The folder of a fixture that writes texts, and of every kind of BLIP. */
 export function model(name: string): string {
-  return join(packageRoot, "test", "fixtures", name.startsWith("blip-") ? "blip" : "models", name);
+  const folder = ["blip-", "instructblip-"].find((start) => name.startsWith(start))?.slice(0, -1) ?? "models";
+  return join(packageRoot, "test", "fixtures", folder, name);
 }
 
 /** One case of a checkpoint's expected.json. */

@@ -53,6 +53,26 @@ for (const [items, queries, tokens, width, offset] of [
   }
 }
 
+for (const type of ["f32", "f16"] as const) {
+  test(`a model without position embeddings, ${type}`, async () => {
+    const [items, queries, tokens, width] = [2, 3, 5, 6] as const;
+    const values = randomValues(items * queries * width, 11);
+    const prompt = await rig.tensor("prompt", [items, queries * width], values, type);
+    const x = await rig.tensor("x", [items * tokens, width], new Float32Array(items * tokens * width).fill(untouched));
+    await rig.run((k) => {
+      embedPrompt(k, x, prompt, null, queries, 0);
+      return [];
+    });
+    const expected = Array.from({ length: items * tokens * width }, (_, i) => {
+      const t = Math.floor(i / width) % tokens;
+      const value = values[(Math.floor(i / (width * tokens)) * queries + t) * width + (i % width)] ?? Number.NaN;
+      if (t >= queries) return untouched;
+      return type === "f16" ? roundF16(value) : value;
+    });
+    assert.deepEqual([...(await rig.read(x))], expected);
+  });
+}
+
 test("fewer rows than image slots are refused", async () => {
   const x = await rig.tensor("x", [4, 6]);
   const prompt = await rig.tensor("prompt", [2, 18]);

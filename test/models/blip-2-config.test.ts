@@ -24,8 +24,10 @@ test("a file that says next to nothing gives the defaults", () => {
     layers: 39,
     heads: 16,
     imageSize: 224,
+    trainedSize: 224,
     patchSize: 14,
     normEps: 1e-6,
+    lastNormEps: 1e-6,
     qkvBias: true,
   });
   assert.deepEqual(config.qFormer, {
@@ -72,8 +74,10 @@ test("every size is read from its own key", () => {
     layers: 24,
     heads: 11,
     imageSize: 28,
+    trainedSize: 28,
     patchSize: 7,
     normEps: 0.5,
+    lastNormEps: 0.5,
     qkvBias: false,
   };
   assert.deepEqual(config.vision, vision);

@@ -138,7 +138,7 @@ async function blocksOf(
       cacheType: dtype,
     });
     const state = sequenceState(gpu, language.cache, inputIds.length);
-    const observed = residuals(k);
+    const observed = residuals(k, "opt");
     keep(
       "logits",
       language.readPrompts(observed.recorder, { ...state, prompt: view(prompt, [1, elementCount(prompt.shape)]) }),
@@ -163,7 +163,7 @@ async function blocksOf(
 }
 
 /** The buffers of one sequence of `tokens`. */
-function sequenceState(gpu: Gpu, cache: { layers: number; width: number; type: "f32" | "f16" }, tokens: number) {
+export function sequenceState(gpu: Gpu, cache: { layers: number; width: number; type: "f32" | "f16" }, tokens: number) {
   const stride = Math.ceil(cache.width / 2) * 2;
   return {
     cursors: gpu.alloc("cursors", [tokens, 4], "u32"),
@@ -177,7 +177,7 @@ function sequenceState(gpu: Gpu, cache: { layers: number; width: number; type: "
 }
 
 /** All positions hold a token; image slots hold none. */
-async function fillCursors(
+export async function fillCursors(
   gpu: Gpu,
   state: Pick<ReturnType<typeof sequenceState>, "cursors" | "table" | "lastRows">,
   queries: number,
@@ -191,8 +191,11 @@ async function fillCursors(
   await gpu.upload(state.lastRows, words([inputIds.length - 1]));
 }
 
-/** Sees OPT's blocks from outside: the first residual is its embeddings, every second sum is a block's result. */
-function residuals(k: Recorder): { recorder: Recorder; blocks(): [string, Tensor][] } {
+/**
+ * Sees the blocks of a decoder-only model from outside: the first residual is its embeddings, every second sum is a block's
+ * result. @param prefix of the blocks' names
+ */
+export function residuals(k: Recorder, prefix: string): { recorder: Recorder; blocks(): [string, Tensor][] } {
   const sums: Tensor[] = [];
   let embeddings: Tensor | undefined;
   const recorder: Recorder = {
@@ -209,8 +212,10 @@ function residuals(k: Recorder): { recorder: Recorder; blocks(): [string, Tensor
   return {
     recorder,
     blocks() {
-      const layers = sums.filter((_, i) => i % 2 === 1).map((sum, i): [string, Tensor] => [`opt.layer.${i}`, sum]);
-      return embeddings ? [["opt.embeddings", embeddings], ...layers] : layers;
+      const layers = sums
+        .filter((_, i) => i % 2 === 1)
+        .map((sum, i): [string, Tensor] => [`${prefix}.layer.${i}`, sum]);
+      return embeddings ? [[`${prefix}.embeddings`, embeddings], ...layers] : layers;
     },
   };
 }

@@ -13,8 +13,10 @@ test("a file that says nothing gives the class's defaults: eight text heads, twe
         layers: 12,
         heads: 12,
         imageSize: 384,
+        trainedSize: 384,
         patchSize: 16,
         normEps: 1e-5,
+        lastNormEps: 1e-5,
         qkvBias: true,
       },
       text: {
@@ -69,8 +71,10 @@ test("every size is read from its own key", () => {
       layers: 24,
       heads: 11,
       imageSize: 28,
+      trainedSize: 28,
       patchSize: 7,
       normEps: 0.5,
+      lastNormEps: 0.5,
       qkvBias: true,
     },
     text: {

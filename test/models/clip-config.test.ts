@@ -5,7 +5,15 @@ import { clipConfig, clipImageSettings, endToken } from "../../src/models/clip-c
 test("a file that says nothing gives the defaults, which are ViT-B/32", () => {
   const { vision, text, projectionWidth } = clipConfig("m", { model_type: "clip" });
   const both = { layers: 12, normEps: 1e-5, activation: "quick gelu" };
-  assert.deepEqual(vision, { ...both, width: 768, mlpWidth: 3072, heads: 12, imageSize: 224, patchSize: 32 });
+  assert.deepEqual(vision, {
+    ...both,
+    width: 768,
+    mlpWidth: 3072,
+    heads: 12,
+    imageSize: 224,
+    trainedSize: 224,
+    patchSize: 32,
+  });
   assert.deepEqual(text, {
     ...both,
     ...{ width: 512, mlpWidth: 2048, heads: 8, vocabulary: 49408, maxPositions: 77, eosId: 49407 },
@@ -40,9 +48,11 @@ const own = {
     layers: 24,
     heads: 11,
     imageSize: 28,
+    trainedSize: 28,
     patchSize: 7,
     activation: "gelu",
     normEps: 0.5,
+    lastNormEps: 0.5,
   },
   text: {
     ...{ width: 26, mlpWidth: 27, layers: 3, heads: 13, vocabulary: 99, maxPositions: 21, eosId: 2 },

@@ -36,6 +36,16 @@ test("one class with several language models: text_config tells, and OPT where i
   assert.equal(familyOf("m", retrieval), "blip-2-retrieval");
 });
 
+test("InstructBLIP: Vicuna is a llama; another language model is refused", () => {
+  const json = { model_type: "instructblip", architectures: ["InstructBlipForConditionalGeneration"] };
+  assert.equal(familyOf("m", { ...json, text_config: { model_type: "llama" } }), "instructblip-vicuna");
+  assert.equal(familyOf("m", { ...json, text_config: { model_type: "t5" } }), "instructblip-t5");
+  assert.throws(() => familyOf("m", { ...json, text_config: { model_type: "opt" } }), {
+    message:
+      'm: expected InstructBlipForConditionalGeneration with the language model llama or t5, got "opt"; others come later',
+  });
+});
+
 test("a kind that is not built is refused with those that are", () => {
   assert.throws(() => familyOf("m", { model_type: "llava", architectures: ["Llava"] }), {
     name: "UnsupportedModelError",

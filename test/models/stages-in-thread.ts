@@ -23,6 +23,7 @@ export async function stagesInThread({ card, programs }: LoadedModel, folder: st
     query: (features) => run(programs.query, features),
     encodeAndQuery: (pixels) => run(programs.encodeAndQuery, pixels),
     tokenize: async (text) => tokenizer.tokenize(text),
+    tokenizeInstruction: async () => assert.fail("a model that reads no instructions was given one"),
     generate: (prompt, textIds, generation, { image } = {}) =>
       run(programs.generate, { prompt, textIds, generation, ...(image !== undefined && { image }) }),
     rank: (prompt, textIds, answers, { keep } = {}) =>

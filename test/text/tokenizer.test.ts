@@ -50,6 +50,22 @@ for (const [model, expected] of Object.entries({ ...models, ...unigram.models })
   });
 }
 
+test("Llama's tokenizer with bytes to fall back to: texts and ids as transformers, with the first token that the settings name", async () => {
+  const expected = await readJson<{ texts: string[]; ids: number[][]; decodes: [number[], string][] }>(
+    "text/llama.json",
+  );
+  const folder = path.join(fixtures, "instructblip", "instructblip-vicuna-tiny");
+  const { post_processor } = JSON.parse(await readFile(path.join(folder, "tokenizer.json"), "utf8"));
+  assert.deepEqual(post_processor.special_tokens["<s>"].ids, [1], "tokenizer.json names another token");
+  const tokenizer = await openTokenizer(folder);
+  assert.ok(expected.texts.length > 80 && expected.decodes.length > 40);
+  for (const [index, text] of expected.texts.entries()) {
+    assert.equal(expected.ids[index]?.[0], 2);
+    assert.deepEqual(tokenizer.tokenize(text), expected.ids[index], JSON.stringify(text));
+  }
+  for (const [ids, wanted] of expected.decodes) assert.equal(tokenizer.detokenize(ids), wanted, JSON.stringify(ids));
+});
+
 test("BERT's word pieces are those of transformers, lower-cased or not as tokenizer_config.json says, and none is cut off", async () => {
   const expected = await readJson<Record<"lower" | "cased", number[][]>>("text/word-pieces.json");
   const folder = path.join(fixtures, "retrieval", "blip2-itm-tiny");

@@ -4,12 +4,14 @@ import { test } from "node:test";
 import { blip2Config, blip2RetrievalConfig, blip2T5Config } from "../../src/models/blip-2-config.ts";
 import { type BlipConfig, blipConfig } from "../../src/models/blip-config.ts";
 import { clipConfig } from "../../src/models/clip-config.ts";
+import { instructBlipLlamaConfig, instructBlipT5Config } from "../../src/models/instructblip-config.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blipCaptionNames, blipRetrievalNames, blipVqaNames } from "../../src/weights/names/blip.ts";
 import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { blip2T5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { clipNames } from "../../src/weights/names/clip.ts";
+import { instructBlipLlamaNames, instructBlipT5Names } from "../../src/weights/names/instructblip.ts";
 import type { NamedTensor, NameTable } from "../../src/weights/names/tensor-names.ts";
 import { fixtures } from "../fixture-files.ts";
 
@@ -354,5 +356,116 @@ for (const [name, namesOf] of [
     expectTensors(checkpoint, names);
     const held = [...names.required, ...(name === "blip-caption-tiny" ? names.tied : [])].map((each) => each.name);
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), held.sort());
+  });
+}
+
+const instructed = { model_type: "instructblip", image_token_index: 32001, qformer_config: { vocab_size: 30523 } };
+const instructedShapes: [string, number[]][] = [
+  ["vision_model.encoder.layers.38.self_attn.qkv.weight", [4224, 1408]],
+  ["query_tokens", [1, 32, 768]],
+  ["qformer.embeddings.word_embeddings.weight", [30523, 768]],
+  ["qformer.embeddings.position_embeddings.weight", [512, 768]],
+  ["qformer.embeddings.layernorm.weight", [768]],
+  ["qformer.encoder.layer.10.crossattention.attention.value.weight", [768, 1408]],
+  ["qformer.encoder.layer.11.intermediate.dense.weight", [3072, 768]],
+  ["qformer.encoder.layer.11.intermediate_query.dense.bias", [3072]],
+  ["qformer.encoder.layer.11.output.LayerNorm.bias", [768]],
+];
+
+// Counts and totals as transformers 4.57.6 gives them for models built from these configurations.
+for (const { name, text, count, total } of [
+  { name: "instructblip-vicuna-7b", text: { vocab_size: 32001 }, count: 1096, total: 7_913_210_624 },
+  {
+    name: "instructblip-vicuna-7b, as on the hub today",
+    text: { vocab_size: 32064 },
+    count: 1096,
+    total: 7_913_726_720,
+  },
+  {
+    name: "instructblip-vicuna-13b",
+    text: {
+      ...{ vocab_size: 32001, hidden_size: 5120, intermediate_size: 13824 },
+      ...{ num_hidden_layers: 40, num_attention_heads: 40 },
+    },
+    count: 1168,
+    total: 14_191_448_832,
+  },
+]) {
+  test(`${name}: names, shapes, ${count} tensors, ${total} parameters`, () => {
+    const config = instructBlipLlamaConfig(name, { ...instructed, text_config: { model_type: "llama", ...text } });
+    const { required, tied } = instructBlipLlamaNames(config);
+    assert.equal(required.length, count);
+    assert.equal(new Set(required.map((each) => each.name)).size, count, "no name twice");
+    assert.deepEqual(tied, []);
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    const { width, ffnWidth, vocabulary, layers } = config.text;
+    const layer = `language_model.model.layers.${layers - 1}`;
+    for (const [key, shape] of [
+      ...instructedShapes,
+      ["language_projection.weight", [width, 768]],
+      ["language_model.model.embed_tokens.weight", [vocabulary, width]],
+      [`${layer}.input_layernorm.weight`, [width]],
+      [`${layer}.self_attn.o_proj.weight`, [width, width]],
+      [`${layer}.post_attention_layernorm.weight`, [width]],
+      [`${layer}.mlp.gate_proj.weight`, [ffnWidth, width]],
+      [`${layer}.mlp.down_proj.weight`, [width, ffnWidth]],
+      ["language_model.model.norm.weight", [width]],
+      ["language_model.lm_head.weight", [vocabulary, width]],
+    ] as [string, number[]][]) {
+      assert.deepEqual(shapes.get(key), shape, key);
+    }
+    for (const key of [
+      `${layer}.self_attn.q_proj.bias`,
+      "qformer.layernorm.weight",
+      "embeddings.word_embeddings.weight",
+    ]) {
+      assert.ok(!shapes.has(key), key);
+    }
+    assert.equal(config.text.headWidth, 128);
+  });
+}
+
+for (const { name, width, ffn, heads, total } of [
+  { name: "instructblip-flan-t5-xl", width: 2048, ffn: 5120, heads: 32, total: 4_022_969_088 },
+  { name: "instructblip-flan-t5-xxl", width: 4096, ffn: 10240, heads: 64, total: 12_310_119_168 },
+]) {
+  test(`${name}: names, shapes, 1365 tensors, ${total} parameters`, () => {
+    const text_config = {
+      ...{ model_type: "t5", d_model: width, d_ff: ffn, num_heads: heads, num_layers: 24, num_decoder_layers: 24 },
+      ...{
+        feed_forward_proj: "gated-gelu",
+        dense_act_fn: "gelu",
+        tie_word_embeddings: false,
+        decoder_start_token_id: 0,
+      },
+    };
+    const { required, tied } = instructBlipT5Names(instructBlipT5Config(name, { ...instructed, text_config }));
+    // transformers counts the two stacks' views of the table of words.
+    assert.equal(required.length + tied.length, 1365);
+    assert.equal(parameters(required), total);
+    const shapes = new Map(required.map((each) => [each.name, each.shape]));
+    for (const [key, shape] of [...instructedShapes, ["language_model.lm_head.weight", [32128, width]]] as const) {
+      assert.deepEqual(shapes.get(key), shape, key);
+    }
+  });
+}
+
+test("Llama with a tied head: no head is needed, and one that is there is the embeddings' copy", () => {
+  const text_config = { model_type: "llama", tie_word_embeddings: true };
+  const { required, tied } = instructBlipLlamaNames(instructBlipLlamaConfig("m", { ...instructed, text_config }));
+  assert.ok(!required.some(({ name }) => name === "language_model.lm_head.weight"));
+  assert.deepEqual(tied, [{ name: "language_model.lm_head.weight", shape: [32000, 4096] }]);
+});
+
+for (const name of ["instructblip-vicuna-tiny", "instructblip-vicuna-half", "instructblip-t5-half"]) {
+  test(`${name} holds exactly these tensors`, async () => {
+    const checkpoint = await openCheckpoint(path.join(fixtures, "instructblip", name));
+    const json = (await readSettings(checkpoint, "config.json")) ?? {};
+    const names = name.includes("t5")
+      ? instructBlipT5Names(instructBlipT5Config(name, json))
+      : instructBlipLlamaNames(instructBlipLlamaConfig(name, json));
+    expectTensors(checkpoint, names);
+    assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });
 }

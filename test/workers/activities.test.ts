@@ -27,7 +27,7 @@ import type { Serving } from "../../src/workers/activities/serving.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
 import { gate } from "../workflows/rig.ts";
-import { type FakeStages, fakeCard, fakeStages, featuresCard } from "./fake-stages.ts";
+import { type FakeStages, fakeCard, fakeStages, featuresCard, instructedCard } from "./fake-stages.ts";
 
 const folder = temporaryFolder();
 const images = join(folder, "images");
@@ -347,6 +347,92 @@ test("without a query stage the features are what generate reads, fused and spli
   const name = stageObjectName(0, "generate");
   const [a, b] = await Promise.all([openStore(fusedChunk.folder).find(name), openStore(splitChunk.folder).find(name)]);
   assert.equal(a?.sha256, b?.sha256);
+});
+
+/** Three questions about one image and one about another, in a chunk of their own. */
+async function aChunkOfQuestions(): Promise<ChunkIdentity> {
+  const list = join(folder, `questions-${jobs}.jsonl`);
+  const items = [
+    { image: "images/01.jpg", prompt: "what?" },
+    { image: "images/01.jpg", prompt: "how many?" },
+    { image: "images/02.jpg", prompt: "what?" },
+    { image: "images/01.jpg" },
+  ];
+  writeFileSync(list, items.map((item) => `${JSON.stringify(item)}\n`).join(""));
+  return aChunk(list, items.length);
+}
+
+test("an instruction that the Q-Former reads: a prompt for each, features for all of an image, fused and split alike", async () => {
+  const stages = () => fakeStages(0, async () => {}, instructedCard);
+  const kinds = ({ prompts }: Bench) =>
+    [...prompts.messages.values()].map(({ headers }) => headers["Blipfleet-Kind"]).sort();
+  const ask = (topology: "fused" | "split"): Asked => ({ ...asked(topology), task: "ask", prompt: "where?" });
+  const [fusedChunk, splitChunk] = [await aChunkOfQuestions(), await aChunkOfQuestions()];
+
+  const fused = serving(stages());
+  const request = { ...fusedChunk, asked: ask("fused"), round: 0, missing: null };
+  const encoded = await run(() => encode(fused, request));
+  assert.deepEqual([rows(fused.stages, "encode"), rows(fused.stages, "query")], [2, 4]);
+  assert.equal(rows(fused.stages, "encodeAndQuery"), 0);
+  assert.deepEqual(kinds(fused), ["features", "features", "prompt", "prompt", "prompt", "prompt"]);
+  const input = { ...request, prompts: [encoded.committed], last: false };
+  assert.equal((await run(() => generate(fused, input))).result?.done, 4);
+
+  const split = serving(stages());
+  const splitRequest = { ...splitChunk, asked: ask("split"), round: 0, missing: null };
+  const features = await run(() => encode(split, splitRequest));
+  assert.deepEqual([rows(split.stages, "encode"), rows(split.stages, "query")], [2, 0]);
+  const queried = await run(() => query(split, { ...splitRequest, encoded: features.committed }));
+  assert.equal(rows(split.stages, "query"), 4);
+  assert.deepEqual([...split.prompts.messages.keys()].sort(), [...fused.prompts.messages.keys()].sort());
+  const outcome = await run(() => generate(split, { ...splitRequest, prompts: [queried.committed], last: false }));
+  assert.ok(outcome.result);
+  const name = stageObjectName(0, "generate");
+  const [a, b] = await Promise.all([openStore(fusedChunk.folder).find(name), openStore(splitChunk.folder).find(name)]);
+  assert.equal(a?.sha256, b?.sha256);
+  const texts = (await readResults(openStore(splitChunk.folder), outcome.result)).map(({ result }) =>
+    "text" in result ? result.text : "",
+  );
+  assert.equal(new Set(texts).size, 4, "each question and image has its own text");
+
+  // Another job about the same images: their features are found, only the new instruction is read.
+  const other = { ...asked(), task: "ask", prompt: "why?" } as const;
+  const before = rows(fused.stages, "encode");
+  const image = pathToFileURL(join(images, "01.jpg")).href;
+  const one = await run(() => encodeOne(fused, { asked: other, image, overwrite: false }));
+  assert.deepEqual([rows(fused.stages, "encode"), rows(fused.stages, "query")], [before, 5]);
+  assert.ok("text" in (await run(() => generateOne(fused, { asked: other, ...one }))));
+  const ref = await run(() => encodeOne(split, { asked: { ...other, topology: "split" }, image, overwrite: false }));
+  assert.equal(ref.prompt, one.prompt);
+  await run(() => queryOne(split, { asked: { ...other, topology: "split" }, encoded: ref, overwrite: false }));
+  assert.ok("text" in (await run(() => generateOne(split, { asked: other, ...ref }))));
+});
+
+test("without an instruction the empty one is meant; features that are damaged in the store are made again", async () => {
+  const served = serving(fakeStages(0, async () => {}, instructedCard));
+  const image = pathToFileURL(join(images, "03.jpg")).href;
+  const none = await run(() => encodeOne(served, { asked: asked(), image, overwrite: false }));
+  const empty = { ...asked(), prompt: "" };
+  const same = await run(() => encodeOne(served, { asked: empty, image, overwrite: false }));
+  assert.equal(none.prompt, same.prompt);
+  const [key = "", message] =
+    [...served.prompts.messages].find(([, { headers }]) => headers["Blipfleet-Kind"] === "features") ?? [];
+  assert.ok(message);
+  served.prompts.messages.set(key, { ...message, bytes: message.bytes.map((byte) => byte ^ 1) });
+  const prompt = { ...asked(), prompt: "a" };
+  await run(() => encodeOne(served, { asked: prompt, image, overwrite: false }));
+  assert.equal(rows(served.stages, "encode"), 2);
+  assert.deepEqual(served.prompts.messages.get(key)?.bytes, message.bytes);
+});
+
+test("a question that is missing is the item's failure where the Q-Former would read it", async () => {
+  const served = serving(fakeStages(0, async () => {}, instructedCard));
+  const chunk = await aChunkOfQuestions();
+  const ask: Asked = { ...asked(), task: "ask" };
+  const request = { ...chunk, asked: ask, round: 0, missing: null };
+  const encoded = await run(() => encode(served, request));
+  const { result } = await run(() => generate(served, { ...request, prompts: [encoded.committed], last: false }));
+  assert.deepEqual([result?.done, result?.failed], [3, 1]);
 });
 
 test("a model that is of no use for the task is refused when the job is planned, and at every stage's end", async () => {

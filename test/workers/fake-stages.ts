@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import { ImageError } from "../../src/image/image-error.ts";
-import type { Activation, Generation, ModelCard, Pixels, RowOptions, Stages } from "../../src/stages.ts";
+import type { Activation, Generation, ModelCard, Pixels, QueryOptions, RowOptions, Stages } from "../../src/stages.ts";
 
 export const fakeCard: ModelCard = {
   ref: "fake",
@@ -34,6 +34,13 @@ export const featuresCard: ModelCard = {
   prompt: fakeCard.features,
 };
 
+/** Of a model whose Q-Former reads the instruction. */
+export const instructedCard: ModelCard = {
+  ...fakeCard,
+  family: "instructblip-vicuna",
+  instruction: { maxIds: 64 },
+};
+
 export interface FakeStages extends Stages {
   /** What generate was asked for, in order. */
   readonly texts: { readonly generation: Generation; readonly image: string | undefined }[];
@@ -56,9 +63,12 @@ export function fakeStages(
     options.signal?.throwIfAborted();
   };
   const encode = (pixels: Pixels) => activation("features", card.features, bytesOf(pixels.data));
-  const query = (features: Activation) => {
+  const query = (features: Activation, { instructionIds }: QueryOptions = {}) => {
     if (card.handsOver === "features") throw new Error("expected no query of a model that has none, got one");
-    return activation("prompt", card.prompt, features.bytes);
+    if ((card.instruction === undefined) !== (instructionIds === undefined)) {
+      throw new Error(`expected ${card.instruction ? "an instruction" : "no instruction"}, got ${instructionIds}`);
+    }
+    return activation("prompt", card.prompt, Buffer.concat([features.bytes, Uint8Array.from(instructionIds ?? [])]));
   };
   return {
     card,
@@ -83,7 +93,7 @@ export function fakeStages(
     },
     async query(features, options) {
       await row("query", options);
-      return query(features);
+      return query(features, options);
     },
     async encodeAndQuery(pixels, options) {
       await row("encodeAndQuery", options);
@@ -91,6 +101,9 @@ export function fakeStages(
     },
     async tokenize(text) {
       return [...Buffer.from(text ?? "", "utf8")];
+    },
+    async tokenizeInstruction(text) {
+      return [1, ...Buffer.from(text, "utf8"), 2];
     },
     async generate(prompt, textIds, generation, options) {
       await row("generate", options);

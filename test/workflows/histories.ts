@@ -29,7 +29,7 @@ export function readHistory(name: string): Recorded {
 
 export function writeHistory(name: string, workflowId: string, history: temporal.api.history.v1.IHistory): void {
   const plain = History.toObject(History.fromObject(history), { longs: String, bytes: String, enums: String });
-  writeFileSync(join(historiesFolder, name), `${JSON.stringify({ workflowId, history: plain }, null, 1)}\n`);
+  writeFileSync(join(historiesFolder, name), `${JSON.stringify({ workflowId, history: plain })}\n`);
 }
 
 /** For Worker.runReplayHistory, whose own reader of JSON needs one copy of protobufjs in the tree. */

@@ -6,7 +6,7 @@ import { WorkflowFailedError } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import type { JobProgress } from "../../src/messages/job.ts";
 import { chunkWorkflowId, jobWorkflowId } from "../../src/messages/queues.ts";
-import { eventually, gate, type Rig, startRig } from "./rig.ts";
+import { committed, eventually, gate, matcher, type Rig, startRig } from "./rig.ts";
 
 /** Low, so that a job of a hundred chunks passes it several times. */
 const suggestAt = 150;
@@ -410,4 +410,75 @@ test("a retry is another run of the same id: its own folder, chunks and plan ove
   );
   const { status } = await rig.environment.client.workflow.getHandle(chunkId("again", 0, 1)).describe();
   assert.equal(status.name, "COMPLETED");
+});
+
+const onMatcher = (stage: string) =>
+  `${stage === "features" ? "encode" : "compare"} on ${stage === "query" ? "query" : "encode"}.cdcdcdcdcdcd.f32`;
+
+for (const task of ["match", "index"] as const) {
+  test(`${task}: one activity when fused, encode and then compare when split, over again what was missing`, async () => {
+    const fused = await rig.job(`${task}-fused`, 2, { chunkSize: 2, task, model: matcher, texts: ["a dog"] });
+    assert.equal((await fused.result()).done, 2);
+    assert.deepEqual(fused.calls.order, [onMatcher("compare")]);
+    assert.deepEqual([fused.calls.compares[0]?.encoded, fused.calls.compares[0]?.asked.texts], [null, ["a dog"]]);
+
+    const missing = { absent: [1], damaged: [0] };
+    const split = await rig.job(
+      `${task}-split`,
+      2,
+      { chunkSize: 2, task, model: matcher, topology: "split" },
+      { compare: async ({ round }) => (round === 0 ? { result: null, missing } : {}) },
+    );
+    const result = await split.result();
+    assert.deepEqual([result.done, result.reencoded], [2, 2]);
+    const round = [onMatcher("features"), onMatcher("query")];
+    assert.deepEqual(split.calls.order, [...round, ...round]);
+    assert.deepEqual(
+      split.calls.encodes.map((input) => input.missing),
+      [null, missing],
+    );
+    assert.deepEqual(
+      split.calls.compares.map(({ encoded, last }) => [encoded?.length, last]),
+      [
+        [1, false],
+        [2, false],
+      ],
+    );
+    assert.deepEqual(result.stages.encode?.made, 4);
+    assert.deepEqual(result.stages.query?.made, 4);
+  });
+}
+
+test("capfilt: the captioner's stages, then the filter's with the captions' digest", async () => {
+  const filter = { model: matcher, threshold: 0.25 };
+  const own = (stage: string) => `${stage} on ${stage}.abababababab.f32`;
+  const fused = await rig.job("capfilt-fused", 2, { chunkSize: 2, task: "capfilt", filter });
+  const result = await fused.result();
+  assert.deepEqual([result.done, result.failed], [2, 0]);
+  assert.deepEqual(fused.calls.order, [own("encode"), own("generate"), onMatcher("compare")]);
+  assert.deepEqual(fused.calls.compares[0]?.captions, committed("chunks/0/generate.jsonl", ""));
+  assert.deepEqual(fused.calls.compares[0]?.asked.filter, filter);
+  assert.deepEqual([result.stages.encode?.made, result.stages.generate?.made], [4, 2]);
+
+  const split = await rig.job("capfilt-split", 1, { task: "capfilt", topology: "split", filter });
+  await split.result();
+  const stages = [own("encode"), own("query"), own("generate"), onMatcher("features"), onMatcher("query")];
+  assert.deepEqual(split.calls.order, stages);
+});
+
+test("the first failure is told, and stays through continue-as-new", async () => {
+  const firstFailure = { id: "a.jpg", error: { type: "ImageError", message: "expected an image, got none" } };
+  const job = await rig.job(
+    "first-failure",
+    40,
+    { window: 4 },
+    {
+      generate: async ({ chunk }) =>
+        chunk === 0 ? { result: { ...failedResult, done: 0, failed: 1, firstFailure } } : {},
+    },
+  );
+  const first = (await job.handle.describe()).runId;
+  const result = await job.result();
+  assert.deepEqual([result.failed, result.firstFailure], [1, firstFailure]);
+  assert.notEqual((await job.handle.describe()).runId, first);
 });

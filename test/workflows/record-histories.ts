@@ -1,17 +1,20 @@
 // Records test/fixtures/histories: what the workflows did on a real server, to be replayed against later code.
 //
-//     npm run build && node dist/test/workflows/record-histories.js
+//     npm run build && node dist/test/workflows/record-histories.js [NAME...]
 //
-// Record again only when a change of the workflows is not meant to run histories of older versions to their end.
+// With names only those are written. Record again only when a change of the workflows is not meant to run histories of older versions to their end.
 
 import { mkdirSync } from "node:fs";
 import { ApplicationFailure } from "@temporalio/common";
 import { chunkWorkflowId, jobsQueue, jobWorkflowId } from "../../src/messages/queues.ts";
 import { answerWorkflow } from "../../src/workflows/answer-types.ts";
 import { historiesFolder, writeHistory } from "./histories.ts";
-import { eventually, gate, model, type Rig, startRig } from "./rig.ts";
+import { eventually, gate, matcher, model, type Rig, startRig } from "./rig.ts";
+
+const wanted = process.argv.slice(2);
 
 async function record(rig: Rig, name: string, workflowId: string, runId?: string): Promise<void> {
+  if (wanted.length > 0 && !wanted.includes(name)) return;
   const history = await rig.environment.client.workflow.getHandle(workflowId, runId).fetchHistory();
   writeHistory(`${name}.json`, workflowId, history);
   process.stdout.write(`${name}: ${history.events?.length} events\n`);
@@ -74,6 +77,21 @@ async function main(): Promise<void> {
       await job.result();
       await record(rig, `chunk-${topology}-missing`, chunkWorkflowId(jobWorkflowId(`recorded-${topology}`), 0, 0));
     }
+
+    const match = await rig.job("recorded-match", 2, { chunkSize: 2, task: "match", model: matcher, texts: ["a dog"] });
+    await match.result();
+    await record(rig, "chunk-match", chunkWorkflowId(jobWorkflowId("recorded-match"), 0, 0));
+
+    const filter = { model: matcher, threshold: 0.5 };
+    const missing = { absent: [1], damaged: [] };
+    const capfilt = await rig.job(
+      "recorded-capfilt",
+      2,
+      { chunkSize: 2, task: "capfilt", topology: "split", filter },
+      { compare: async ({ round }) => (round === 0 ? { result: null, missing } : {}) },
+    );
+    await capfilt.result();
+    await record(rig, "chunk-capfilt-split-missing", chunkWorkflowId(jobWorkflowId("recorded-capfilt"), 0, 0));
 
     const input = { image: "file:///images/cats.jpg", question: "how many cats?", model, topology: "split" };
     await rig.environment.client.workflow.execute(answerWorkflow, {

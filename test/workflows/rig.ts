@@ -1,11 +1,13 @@
 // A real Temporal server, the real workflows, and typed fake activities whose behaviour each test sets by job.
 
 import { createHash } from "node:crypto";
+import { Context } from "@temporalio/activity";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
 import { DefaultLogger, Runtime, Worker } from "@temporalio/worker";
 import type {
   ChunkReport,
   Committed,
+  CompareInput,
   EncodeInput,
   EncodeOutcome,
   GenerateInput,
@@ -24,11 +26,14 @@ import { searchAttributes } from "../../src/workers/servers/temporal.ts";
 import type {
   AnswerActivities,
   ChunkActivities,
+  CompareActivities,
   JobActivities,
   PlanInput,
 } from "../../src/workflows/stage-activities.ts";
 
 export const model = { ref: "fake", digest: "ab".repeat(32), dtype: "f32" } as const;
+/** One that compares images with texts. */
+export const matcher = { ref: "matcher", digest: "cd".repeat(32), dtype: "f32" } as const;
 
 /** What the fakes of one job do; left out: all goes well. */
 export interface Behaviour {
@@ -36,6 +41,7 @@ export interface Behaviour {
   encode?(input: EncodeInput): Promise<void>;
   query?(input: QueryInput): Promise<void>;
   generate?(input: GenerateInput): Promise<Partial<GenerateOutcome>>;
+  compare?(input: CompareInput): Promise<Partial<GenerateOutcome>>;
 }
 
 /** What the fakes of one job were asked, in order. */
@@ -44,6 +50,9 @@ export interface Calls {
   readonly encodes: EncodeInput[];
   readonly queries: QueryInput[];
   readonly generates: GenerateInput[];
+  readonly compares: CompareInput[];
+  /** Activities of stages by name and queue, e.g. "encode on encode.abababababab.f32". */
+  readonly order: string[];
   readonly pages: IndexPage[];
 }
 
@@ -97,26 +106,38 @@ export async function startRig(suggestAt: number): Promise<Rig> {
     },
     askAfter,
   };
-  const stages: ChunkActivities = {
+  const stages: ChunkActivities & CompareActivities = {
     async encode(input) {
       const { does, saw } = of(input.jobId);
       saw.encodes.push(input);
+      saw.order.push(here());
       await does.encode?.(input);
       return outcome(input, "encode");
     },
     async query(input) {
       const { does, saw } = of(input.jobId);
       saw.queries.push(input);
+      saw.order.push(here());
       await does.query?.(input);
       return outcome(input, "query");
     },
     async generate(input) {
       const { does, saw } = of(input.jobId);
       saw.generates.push(input);
+      saw.order.push(here());
       const work = { made: input.count, reused: 0, milliseconds: 1 };
       const result = { ...committed(`chunks/${input.chunk}/generate.jsonl`, ""), done: input.count, failed: 0 };
       const all = { ...work, missing: { absent: [], damaged: [] }, result };
       return { ...all, ...(await does.generate?.(input)) };
+    },
+    async compare(input) {
+      const { does, saw } = of(input.jobId);
+      saw.compares.push(input);
+      saw.order.push(here());
+      const work = { made: input.count, reused: 0, milliseconds: 1 };
+      const result = { ...committed(`chunks/${input.chunk}/compare.jsonl`, ""), done: input.count, failed: 0 };
+      const all = { ...work, missing: { absent: [], damaged: [] }, result };
+      return { ...all, ...(await does.compare?.(input)) };
     },
   };
 
@@ -140,6 +161,15 @@ export async function startRig(suggestAt: number): Promise<Rig> {
           connection,
           taskQueue: stageQueue(stage, model),
           activities: { [stage]: stages[stage] },
+        }),
+      ),
+    )),
+    ...(await Promise.all(
+      (["encode", "query"] as const).map((stage) =>
+        Worker.create({
+          connection,
+          taskQueue: stageQueue(stage, matcher),
+          activities: { ...(stage === "encode" ? { encode: stages.encode } : {}), compare: stages.compare },
         }),
       ),
     )),
@@ -195,7 +225,13 @@ export async function startRig(suggestAt: number): Promise<Rig> {
 }
 
 function noCalls(): Calls {
-  return { plans: [], encodes: [], queries: [], generates: [], pages: [] };
+  return { plans: [], encodes: [], queries: [], generates: [], compares: [], order: [], pages: [] };
+}
+
+/** The activity that runs, and its queue. */
+function here(): string {
+  const { activityType, taskQueue } = Context.current().info;
+  return `${activityType} on ${taskQueue}`;
 }
 
 function outcome(input: EncodeInput, stage: string): EncodeOutcome {

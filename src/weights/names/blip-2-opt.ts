@@ -1,6 +1,16 @@
 // The tensors of Blip2ForConditionalGeneration with OPT, keys verbatim as transformers 4.57.6 writes them.
 
-import { layers, linear, type NameTable, norm, patchLinear, table, tensorsOf } from "./tensor-names.ts";
+import {
+  gridOf,
+  gridPositions,
+  layers,
+  linear,
+  type NameTable,
+  norm,
+  patchLinear,
+  table,
+  tensorsOf,
+} from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/blip-2-config.ts. */
 export interface Blip2OptSizes {
@@ -9,8 +19,10 @@ export interface Blip2OptSizes {
     readonly mlpWidth: number;
     readonly layers: number;
     readonly imageSize: number;
+    readonly trainedSize: number;
     readonly patchSize: number;
     readonly normEps: number;
+    readonly lastNormEps: number;
     readonly qkvBias: boolean;
   };
   readonly qFormer: QFormerSizes;
@@ -41,11 +53,10 @@ const positionOffset = 2;
 
 /** `vision_model.*` */
 export function vitNames({ vision }: Pick<Blip2OptSizes, "vision">) {
-  const { width, mlpWidth, imageSize, patchSize, normEps, qkvBias } = vision;
-  const tokens = Math.floor(imageSize / patchSize) ** 2 + 1;
+  const { width, mlpWidth, patchSize, normEps, lastNormEps, qkvBias } = vision;
   return {
     classEmbedding: table("vision_model.embeddings.class_embedding", [1, 1, width], [width]),
-    positions: table("vision_model.embeddings.position_embedding", [1, tokens, width], [tokens, width]),
+    positions: gridPositions("vision_model.embeddings.position_embedding", gridOf(vision), [1]),
     patches: patchLinear("vision_model.embeddings.patch_embedding", channels, patchSize, width),
     layers: layers(vision.layers, (i) => {
       const key = `vision_model.encoder.layers.${i}`;
@@ -58,7 +69,7 @@ export function vitNames({ vision }: Pick<Blip2OptSizes, "vision">) {
         fc2: linear(`${key}.mlp.fc2`, mlpWidth, width),
       };
     }),
-    norm: norm("vision_model.post_layernorm", width, normEps),
+    norm: norm("vision_model.post_layernorm", width, lastNormEps),
   };
 }
 

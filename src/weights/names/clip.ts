@@ -2,6 +2,8 @@
 // the parts: it is one number, which the card has.
 
 import {
+  gridOf,
+  gridPositions,
   layers,
   linear,
   type NamedTensor,
@@ -22,7 +24,11 @@ export interface ClipEncoderSizes {
 
 /** The sizes that decide the shapes; see models/clip-config.ts. */
 export interface ClipSizes {
-  readonly vision: ClipEncoderSizes & { readonly imageSize: number; readonly patchSize: number };
+  readonly vision: ClipEncoderSizes & {
+    readonly imageSize: number;
+    readonly trainedSize: number;
+    readonly patchSize: number;
+  };
   readonly text: ClipEncoderSizes & { readonly vocabulary: number; readonly maxPositions: number };
   /** Of the vectors by which images and texts are compared. */
   readonly projectionWidth: number;
@@ -49,11 +55,10 @@ function layerNames(model: string, { width, mlpWidth, layers: count, normEps }: 
 
 /** `vision_model.*` but the last norm */
 export function clipVisionNames({ vision }: Pick<ClipSizes, "vision">) {
-  const { width, imageSize, patchSize, normEps } = vision;
-  const tokens = Math.floor(imageSize / patchSize) ** 2 + 1;
+  const { width, patchSize, normEps } = vision;
   return {
     classEmbedding: table("vision_model.embeddings.class_embedding", [width]),
-    positions: table("vision_model.embeddings.position_embedding.weight", [tokens, width]),
+    positions: gridPositions("vision_model.embeddings.position_embedding.weight", gridOf(vision)),
     patches: patchLinear("vision_model.embeddings.patch_embedding", channels, patchSize, width, { bias: false }),
     // Misspelt in every checkpoint.
     preNorm: norm("vision_model.pre_layrnorm", width, normEps),

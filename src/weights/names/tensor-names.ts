@@ -47,6 +47,18 @@ export interface TableNames {
   readonly shape: readonly number[];
 }
 
+/**
+ * Positions of a class token and a square grid of patches: (1 + from * from, width) in the file, (1 + to * to, width) on the
+ * GPU, the grid resized; f32 under every --dtype. See models/interpolate-positions.ts.
+ */
+export interface GridNames {
+  readonly kind: "grid";
+  readonly stored: NamedTensor;
+  readonly from: number;
+  readonly to: number;
+  readonly width: number;
+}
+
 /** What no checkpoint holds, because it follows from the settings; f32 under every --dtype. */
 export interface ComputedNames {
   readonly kind: "computed";
@@ -55,7 +67,7 @@ export interface ComputedNames {
   readonly values: () => Float32Array;
 }
 
-export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | ComputedNames;
+export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | GridNames | ComputedNames;
 export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
 
 export function linear(
@@ -105,6 +117,35 @@ export function picked(name: string, stored: readonly number[], picks: readonly 
 
 export function table(name: string, stored: readonly number[], shape: readonly number[] = stored): TableNames {
   return { kind: "table", stored: { name, shape: stored }, shape };
+}
+
+/**
+ * Positions of a class token and a square grid of `from` times `from` patches, for a grid of `to` times `to`.
+ * @param leading dimensions of 1 in front of the file's shape
+ */
+export function gridPositions(
+  name: string,
+  { from, to, width }: { readonly from: number; readonly to: number; readonly width: number },
+  leading: readonly 1[] = [],
+): TableNames | GridNames {
+  const tokens = from * from + 1;
+  if (from === to) return table(name, [...leading, tokens, width], [tokens, width]);
+  return { kind: "grid", stored: { name, shape: [...leading, tokens, width] }, from, to, width };
+}
+
+/** Patches along one side of a ViT's images: those that its positions were trained with, and those of this run. */
+export function gridOf({
+  imageSize,
+  trainedSize,
+  patchSize,
+  width,
+}: {
+  readonly imageSize: number;
+  readonly trainedSize: number;
+  readonly patchSize: number;
+  readonly width: number;
+}) {
+  return { from: Math.floor(trainedSize / patchSize), to: Math.floor(imageSize / patchSize), width };
 }
 
 /** @param values as many as the shape says, made when they are loaded */

@@ -13,7 +13,7 @@ import type {
 } from "../../workflows/stage-activities.ts";
 import { withHeartbeats } from "./heartbeats.ts";
 import { encodeImage, queryFeatures } from "./make-prompts.ts";
-import { generateText } from "./make-text.ts";
+import { generateText, instructionOf } from "./make-text.ts";
 import { itemError } from "./mistakes.ts";
 import type { Serving } from "./serving.ts";
 
@@ -45,9 +45,10 @@ async function atOnce<T>(serving: Serving, stage: Stage, work: (row: RowOptions)
 
 export async function encodeOne(serving: Serving, input: EncodeOneInput): Promise<PromptRef> {
   const { image: uri, overwrite, asked } = input;
-  const { made, ...keys } = await atOnce(serving, "encode", (row) =>
-    encodeImage(serving, { uri, overwrite, topology: asked.topology }, row),
-  );
+  const { made, ...keys } = await atOnce(serving, "encode", async (row) => {
+    const instruction = instructionOf(serving, asked, null);
+    return encodeImage(serving, { uri, overwrite, topology: asked.topology, instruction }, row);
+  });
   serving.metrics.item("encode", made ? "made" : "reused");
   return keys;
 }
@@ -55,9 +56,10 @@ export async function encodeOne(serving: Serving, input: EncodeOneInput): Promis
 export async function queryOne(serving: Serving, input: QueryOneInput): ReturnType<AnswerActivities["queryOne"]> {
   const { prompt, features } = input.encoded;
   if (features === undefined) return input.encoded;
-  const outcome = await atOnce(serving, "query", (row) =>
-    queryFeatures(serving, { prompt, features }, input.overwrite, row),
-  );
+  const outcome = await atOnce(serving, "query", async (row) => {
+    const instruction = instructionOf(serving, input.asked, null);
+    return queryFeatures(serving, { prompt, features }, { instruction, overwrite: input.overwrite }, row);
+  });
   if ("missing" in outcome) return outcome;
   serving.metrics.item("query", outcome.made ? "made" : "reused");
   return input.encoded;

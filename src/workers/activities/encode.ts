@@ -7,6 +7,7 @@ import type { ImageStages } from "../../stages.ts";
 import { eachItem } from "./each-item.ts";
 import { withHeartbeats } from "./heartbeats.ts";
 import { encodeImage, queryFeatures } from "./make-prompts.ts";
+import { instructionOf } from "./make-text.ts";
 import { itemError } from "./mistakes.ts";
 import { commitPromptLines, itemsOfRound, readPromptLines } from "./prompt-lines.ts";
 import type { Serving } from "./serving.ts";
@@ -23,7 +24,9 @@ export async function encode(serving: Serving, input: EncodeInput): Promise<Enco
   const { topology } = input.asked;
   await run.each(items, async ({ position, item, overwrite }, signal) => {
     try {
-      const { made, ...keys } = await encodeImage(serving, { uri: item.uri, topology, overwrite }, { signal });
+      const instruction = instructionOf(serving, input.asked, item.prompt);
+      const request = { uri: item.uri, topology, overwrite, instruction };
+      const { made, ...keys } = await encodeImage(serving, request, { signal });
       lines.push({ position, ...keys });
       run.count(made ? "made" : "reused");
     } catch (error) {
@@ -39,7 +42,7 @@ export async function query(serving: Serving, input: QueryInput): Promise<Encode
   const items = (await itemsOfRound(input, input.missing)).filter(({ position }) => encoded.has(position));
   const run = new StageRun(serving, "query", items.length);
   const lines: PromptLine[] = [];
-  await run.each(items, async ({ position, overwrite }, signal) => {
+  await run.each(items, async ({ position, item, overwrite }, signal) => {
     const line = encoded.get(position);
     if (line === undefined) return;
     if ("error" in line || line.features === undefined) {
@@ -48,7 +51,8 @@ export async function query(serving: Serving, input: QueryInput): Promise<Encode
     }
     const keys = { prompt: line.prompt, features: line.features };
     try {
-      const outcome = await queryFeatures(serving, keys, overwrite, { signal });
+      const instruction = instructionOf(serving, input.asked, item.prompt);
+      const outcome = await queryFeatures(serving, keys, { instruction, overwrite }, { signal });
       lines.push("missing" in outcome ? { ...line, missing: outcome.missing } : line);
       run.count("made" in outcome && outcome.made ? "made" : "reused");
     } catch (error) {

@@ -9,6 +9,7 @@ import { attemptsOf, unfinishedItems } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { openStore } from "../../jobs/store.ts";
 import type { Asked, ChunkReport, ChunkStanding, Committed, ManifestRef, ModelIdentity } from "../../messages/job.ts";
+import { isSameModel } from "../../messages/queues.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
@@ -16,7 +17,7 @@ import { withHeartbeats } from "./heartbeats.ts";
 import { knownImages } from "./known-images.ts";
 import { purposeOfTask } from "./model-text.ts";
 import { activationBytes, bytesOfForm, featuresForm } from "./prompt-names.ts";
-import { type AnyServing, writesTexts } from "./serving.ts";
+import { type AnyServing, sharesFeatures, writesTexts } from "./serving.ts";
 
 /** What planning works with: which sources may be read, and the models of this worker. */
 export interface Planning {
@@ -31,9 +32,7 @@ export interface Planning {
 export async function plan(input: PlanInput, { roots, servings }: Planning): Promise<ManifestRef> {
   const { asked, itemsInFlight } = input;
   const served = (wanted: ModelIdentity, purpose: Purpose) => {
-    const serving = servings.find(
-      ({ stages: { card } }) => card.digest === wanted.digest && card.dtype === wanted.dtype,
-    );
+    const serving = servings.find(({ stages: { card } }) => isSameModel(card, wanted));
     if (serving !== undefined) expectServes(serving.stages.card, purpose);
     return serving === undefined ? [] : [serving];
   };
@@ -43,7 +42,8 @@ export async function plan(input: PlanInput, { roots, servings }: Planning): Pro
   const manifest = await planItems(input, roots);
   const inFlight = Math.min(itemsInFlight, manifest.items);
   for (const serving of found) {
-    const sizes = asked.topology === "split" ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
+    const travels = asked.topology === "split" || sharesFeatures(serving);
+    const sizes = travels ? [bytesOfForm(featuresForm(serving.stages.card))] : [];
     if (writesTexts(serving)) sizes.push(activationBytes("prompt", serving.stages.card));
     if (sizes.length > 0) await serving.prompts.checkPlan({ activationBytes: Math.max(...sizes), inFlight });
   }

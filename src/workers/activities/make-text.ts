@@ -58,6 +58,16 @@ export async function generateText(
 }
 
 /**
+ * What the Q-Former reads for an item, which is what the language model reads; undefined where it reads no text.
+ * @param own as in generateText
+ * @throws QuestionError, UnsupportedModelError
+ */
+export function instructionOf({ stages }: Serving, asked: Asked, own: string | null): string | undefined {
+  const { card } = stages;
+  return card.instruction && (modelText(card, asked.task, questionOf(asked, own)) ?? "");
+}
+
+/**
  * The question or prompt of an item; null: none.
  * @throws QuestionError when there must be one
  */

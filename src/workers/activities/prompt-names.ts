@@ -16,11 +16,12 @@ export interface PromptNames {
   readonly image: string;
 }
 
-export function promptNames(image: Uint8Array, card: ModelCard): PromptNames {
+/** @param instruction what the Q-Former reads; undefined where it reads none */
+export function promptNames(image: Uint8Array, card: ModelCard, instruction: string | undefined): PromptNames {
   const imageSha256 = sha256(image);
   const shared = sharedParts(imageSha256, card);
   return {
-    prompt: promptKey({ ...shared, kind: card.handsOver }),
+    prompt: promptKey({ ...shared, kind: card.handsOver, ...(instruction !== undefined && { instruction }) }),
     features: promptKey({ ...shared, kind: "features" }),
     image: imageSha256,
   };
@@ -37,6 +38,7 @@ function sharedParts(imageSha256: string, card: CheckpointCard) {
     modelDigest: card.digest,
     frame: 0,
     image: card.image,
+    ...(card.vision && { vision: card.vision }),
     preprocessing: preprocessingVersion,
     dtype: card.dtype,
   };

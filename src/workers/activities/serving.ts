@@ -32,3 +32,8 @@ export type AnyServing = Serving | ComparingServing;
 export function writesTexts(serving: AnyServing): serving is Serving {
   return serves(serving.stages.card.family as Family, "texts");
 }
+
+/** Whether encode leaves features for others even when it goes on to prompts: where there is a prompt for each instruction. */
+export function sharesFeatures(serving: AnyServing): boolean {
+  return writesTexts(serving) && serving.stages.card.instruction !== undefined;
+}

@@ -11,7 +11,7 @@ import type { Committed, ItemResult, ManifestItem, ModelIdentity } from "../mess
 import { expectModel, expectType, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
 import type { IndexModel } from "../search/vector-file-format.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
-import { type IndexCounts, IndexUpdate, type Looked, storedType } from "./index-update.ts";
+import { type IndexCounts, IndexUpdate, type Looked, storedType } from "./indexing-update.ts";
 
 export interface IndexExport extends ExportOptions {
   readonly file: string;
@@ -49,10 +49,10 @@ export async function exportIndex(attempts: readonly AttemptResults[], options: 
 /** Whose vectors the job made; their shape is in its results, or in the index that has them all. */
 async function modelOf(
   attempts: readonly AttemptResults[],
-  { model: { ref, digest, dtype }, ...options }: IndexExport,
+  { model: { ref, digest, dtype, settings }, ...options }: IndexExport,
   old: ImageIndex | null,
 ): Promise<IndexModel> {
-  const identity = { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype };
+  const identity = { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, ...(settings && { settings }) };
   for await (const { line } of finishedItems(attempts, options)) {
     const at = "vectors" in line.result ? line.result.vectors.at : null;
     if (at !== null) return { ...identity, queries: at.shape[0], width: at.shape[1] };

@@ -33,8 +33,10 @@ export type Looked = { readonly image: string /** Absolute; default: `image` fro
 );
 
 /** Whose vectors they are. */
-export function indexModel(ref: string, { digest, dtype, vectors: [queries, width] }: ContrastCard): IndexModel {
-  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, queries, width };
+export function indexModel(ref: string, card: ContrastCard): IndexModel {
+  const { digest, dtype, settings, vectors } = card;
+  const [queries, width] = vectors;
+  return { ref: existsSync(ref) ? resolve(ref) : ref, digest, dtype, ...(settings && { settings }), queries, width };
 }
 
 /** How vectors are stored: as asked for, else as the index has them, a new one as the model gives them. */

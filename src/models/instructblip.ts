@@ -1,0 +1,92 @@
+// InstructBLIP: ViT, a Q-Former that reads the instruction, projection and language model as the row programs encode,
+// queryInstructed, generate and rank. Dai et al., "InstructBLIP: Towards General-purpose Vision-Language Models with Instruction
+// Tuning" (2023). Upstream: transformers 4.57.6, models/instructblip/modeling_instructblip.py.
+//
+// What serves every instruction about an image is its features; there is a prompt for each of them.
+
+import type { Gpu } from "../gpu/device.ts";
+import { handOver } from "../kernels/hand-over.ts";
+import { matmul } from "../kernels/matmul.ts";
+import type { Linear } from "../kernels/weights.ts";
+import type { Activation, ModelCard } from "../stages.ts";
+import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
+import type { OpenedPrograms } from "./checked-model.ts";
+import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
+import { generateProgram } from "./generate.ts";
+import {
+  activationBytes,
+  activationOf,
+  encodePlan,
+  featuresOf,
+  given,
+  queryAndTextParts,
+  widestWithImage,
+} from "./image-stage.ts";
+import type { InstructBlipConfig } from "./instructblip-config.ts";
+import type { LanguageModel } from "./language-model.ts";
+import type { QFormerWeights } from "./q-former.ts";
+import { rankProgram } from "./rank.ts";
+import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+
+/** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
+export function instructBlipPrograms(
+  gpu: Gpu,
+  { vit, qFormer, projection }: Blip2Weights,
+  language: LanguageModel | undefined,
+  config: InstructBlipConfig<unknown>,
+  card: ModelCard,
+): OpenedPrograms<Blip2Programs> {
+  const programs = {
+    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
+    ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
+    ...(language && { generate: generateProgram(gpu, language), rank: rankProgram(gpu, language) }),
+  };
+  return {
+    programs,
+    close() {
+      for (const program of Object.values(programs)) program.close();
+    },
+  };
+}
+
+function queryProgram(
+  gpu: Gpu,
+  w: QFormerWeights,
+  projection: Linear,
+  config: InstructBlipConfig<unknown>,
+  card: ModelCard,
+): StagedProgram<InstructedRow, Activation> {
+  const features = featuresOf(card);
+  const bytesOf = activationBytes("query", features);
+  const lengthOf = (row: InstructedRow) => checkedLength(config.instruction, row.instructionIds);
+  return textProgram(gpu, "query with instruction", lengthOf, (textRows) => ({
+    name: `query with an instruction of ${textRows}`,
+    inputs: [features, cursorsOf(textRows), oneNumber],
+    bytesOf: (row) => [
+      bytesOf(row.features),
+      cursorBytes(row.instructionIds, textRows),
+      numberBytes(config.queries + row.instructionIds.length),
+    ],
+    parts: instructedParts(w, projection, config, card, textRows),
+    ...activationOf({ kind: "prompt", type: features.type, shape: card.prompt }),
+    widest: Math.max(widestWithImage(config, card, textRows), card.prompt[0] * card.prompt[1]),
+  }));
+}
+
+/**
+ * features (batch * tokens, imageWidth) in the type of a hand-over, cursors (batch * textRows, 4), lengths (batch), queries
+ * included -> prompt (batch * queries, llmWidth) in the same type; of the sequence only the queries are handed on
+ */
+export function instructedParts(
+  w: QFormerWeights,
+  projection: Linear,
+  config: InstructBlipConfig<unknown>,
+  card: ModelCard,
+  textRows: number,
+): readonly Part[] {
+  const end: Part = {
+    cost: 2 * config.queries * projection.inputs * projection.columns,
+    run: (k, [, , x]) => [handOver(k, matmul(k, given(x), projection), card.dtype)],
+  };
+  return [...queryAndTextParts(w, config, card, textRows), end];
+}
