@@ -26,12 +26,52 @@ export async function answer(
   return answerFrom(stages, prompt, text, generation, { ...options, image: sha256(image) });
 }
 
-/** The first half: what depends on the image alone, and serves every text about it. */
-export async function promptOf(stages: Stages, image: Uint8Array, options: RowOptions = {}): Promise<Activation> {
-  const pixels = await stages.toPixels(image); //                                  (3, height, width)
+/** The first half: what depends on the image alone, and serves every text about it. @param frame of an animated image */
+export async function promptOf(
+  stages: Stages,
+  image: Uint8Array,
+  options: RowOptions = {},
+  frame = 0,
+): Promise<Activation> {
+  const pixels = await stages.toPixels(image, frame); //                           (3, height, width)
   const { handsOver, instruction } = stages.card;
   if (handsOver === "features" || instruction) return stages.encode(pixels, options);
   return stages.encodeAndQuery(pixels, options); //                                features, then prompt (queries, llmWidth)
+}
+
+/** A frame of a video: an image file, and which frame of it. */
+export interface Frame {
+  readonly image: Uint8Array;
+  readonly frame: number;
+}
+
+/** The first half for the frames of a video: what depends on them alone, each by itself. @throws ImageError */
+export function promptsOfFrames(
+  stages: Stages,
+  frames: readonly Frame[],
+  options: RowOptions = {},
+): Promise<Activation[]> {
+  return Promise.all(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
+}
+
+/**
+ * The prompts of all frames one after another, in time order, for answerFrom and rankAnswers: what LAVIS' InstructBLIP makes
+ * of a video, and transformers' InstructBlipVideo. Only of models with a Q-Former.
+ * @param made of promptsOfFrames, at least one
+ * @param text as the Q-Former reads it, where it reads one
+ */
+export async function promptOfVideo(
+  stages: Stages,
+  made: readonly Activation[],
+  text: string | null,
+  options: RowOptions = {},
+): Promise<Activation> {
+  const prompts = await Promise.all(made.map((each) => promptFor(stages, each, text, options)));
+  const [first] = prompts;
+  if (first === undefined) throw new RangeError("video: expected at least one frame, got none");
+  const [, width] = first.shape;
+  const rows = prompts.reduce((sum, { shape }) => sum + shape[0], 0);
+  return { ...first, shape: [rows, width], bytes: Buffer.concat(prompts.map(({ bytes }) => bytes)) };
 }
 
 /** Features and an instruction -> the prompt, where the Q-Former reads instructions. */

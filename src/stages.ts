@@ -222,8 +222,8 @@ export interface ImageSettings {
  */
 export interface ImageStages {
   readonly card: CheckpointCard;
-  /** Decode, orient, resize, normalise. @throws ImageError */
-  toPixels(image: Uint8Array): Promise<Pixels>;
+  /** Decode, orient, resize, normalise. @param frame of an animated image; default the first. @throws ImageError */
+  toPixels(image: Uint8Array, frame?: number): Promise<Pixels>;
   /** ViT. */
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation>;
   close(): Promise<void>;

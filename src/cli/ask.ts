@@ -5,6 +5,7 @@ import type { RankedAnswer } from "../answer.ts";
 import { type AnswersFlags, addAllScoresOption, addAnswersOptions, answersOf } from "./answer-list.ts";
 import { type AttentionFlag, AttentionFolder, addAttentionOption, attentionHelp } from "./attention-folder.ts";
 import { UsageError } from "./errors.ts";
+import { addFramesOption, type FramesFlag } from "./frames-option.ts";
 import {
   addGenerationOptions,
   type GenerationFlags,
@@ -24,7 +25,7 @@ import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
-type Flags = ModelFlags & FormatFlag & StreamFlag & AnswersFlags & AttentionFlag & GenerationFlags;
+type Flags = ModelFlags & FormatFlag & StreamFlag & AnswersFlags & AttentionFlag & FramesFlag & GenerationFlags;
 
 export function addAskCommand(program: Command): void {
   const command = program
@@ -37,6 +38,7 @@ export function addAskCommand(program: Command): void {
   addFormatOption(command);
   addStreamOption(command);
   addAttentionOption(command);
+  addFramesOption(command);
   addAnswersOptions(command);
   addAllScoresOption(command);
   addGenerationOptions(command);
@@ -52,6 +54,7 @@ ${attentionHelp}
 Examples:
   blipfleet ask photo.jpg "What is in the picture?"
   blipfleet ask photo.jpg "How many dogs are there?" "What colour are they?" --format jsonl
+  blipfleet ask frames/ "What happens?" --frames 8
   blipfleet ask photo.jpg "What animal is it?" --answers animals.txt
 `,
   );
@@ -61,13 +64,17 @@ Examples:
     const answers = answersOf(flags, givenGenerationFlags(command));
     if (line && answers)
       throw new UsageError("--stream: expected no --answers beside it, which has no text that comes");
+    if (flags.frames !== undefined && flags.attention !== undefined) {
+      throw new UsageError("--frames: expected no --attention beside it, which is about one image");
+    }
+    const frames = flags.frames === undefined ? {} : { frames: flags.frames };
     const attention = flags.attention === undefined ? {} : { attention: new AttentionFolder(flags.attention, [image]) };
     const { ofEvery, runLocally } = await import("./local-run.ts");
     const list = answers && { lines: answers, ...(flags.keepAnswers !== undefined && { keep: flags.keepAnswers }) };
     const asked = questions.map((text) => ({ task: "ask", text, generation, ...(list && { answers: list }) }) as const);
     const onText = (_: string, question: string | null, text: string, progress: Progress) =>
       line?.show(headOf(question), text, progress);
-    const run = { items: ofEvery([image], asked), model: flags, ...attention, ...(line && { onText }) };
+    const run = { items: ofEvery([image], asked), model: flags, ...frames, ...attention, ...(line && { onText }) };
     const failures = await runLocally(run, (result, progress) => {
       if ("ranked" in result && result.ranked) printRanked(result, result.ranked, flags, progress);
       else print(result, flags.format, progress, line);

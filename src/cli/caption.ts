@@ -2,6 +2,8 @@
 
 import type { Command } from "commander";
 import { type AttentionFlag, AttentionFolder, addAttentionOption, attentionHelp } from "./attention-folder.ts";
+import { UsageError } from "./errors.ts";
+import { addFramesOption, type FramesFlag } from "./frames-option.ts";
 import { addGenerationOptions, type GenerationFlags, generationFrom } from "./generation-options.ts";
 import type { LocalResult } from "./local-run.ts";
 import {
@@ -16,7 +18,12 @@ import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
-type Flags = ModelFlags & FormatFlag & StreamFlag & AttentionFlag & GenerationFlags & { readonly prompt?: string };
+type Flags = ModelFlags &
+  FormatFlag &
+  StreamFlag &
+  AttentionFlag &
+  FramesFlag &
+  GenerationFlags & { readonly prompt?: string };
 
 export function addCaptionCommand(program: Command): void {
   const command = program
@@ -29,6 +36,7 @@ export function addCaptionCommand(program: Command): void {
   addFormatOption(command);
   addStreamOption(command);
   addAttentionOption(command);
+  addFramesOption(command);
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -42,18 +50,23 @@ Examples:
   blipfleet caption photos/*.jpg --format jsonl > captions.jsonl
   blipfleet caption photo.jpg --prompt "a photo of" --num-beams 5 --length-penalty -1.0
   blipfleet caption photo.jpg --attention looks
+  blipfleet caption film.gif --frames 4
   blipfleet caption photo.jpg --do-sample --top-p 0.9 --seed 7 --stream
 `,
   );
   command.action(async (images: string[], flags: Flags) => {
     const generation = generationFrom(flags);
     const line = streamedLine(flags, flags.format, generation);
+    if (flags.frames !== undefined && flags.attention !== undefined) {
+      throw new UsageError("--frames: expected no --attention beside it, which is about one image");
+    }
+    const frames = flags.frames === undefined ? {} : { frames: flags.frames };
     const attention = flags.attention === undefined ? {} : { attention: new AttentionFolder(flags.attention, images) };
     const { ofEvery, runLocally } = await import("./local-run.ts");
     const asked = [{ task: "caption", text: flags.prompt ?? null, generation }] as const;
     const onText = (image: string, _: string | null, text: string, progress: Progress) =>
       line?.show(headOf(image), text, progress);
-    const run = { items: ofEvery(images, asked), model: flags, ...attention, ...(line && { onText }) };
+    const run = { items: ofEvery(images, asked), model: flags, ...frames, ...attention, ...(line && { onText }) };
     const failures = await runLocally(run, (result, progress) => print(result, flags.format, progress, line));
     process.exitCode = failures > 0 ? 1 : 0;
   });

@@ -1,12 +1,22 @@
 // Texts about images in this process: files are read and decoded ahead while the GPU works, every image is encoded
 // once however many questions there are, and results come out in the order of the input.
 
-import { type Answer, answerFrom, attentionMaps, promptOf, type RankedAnswer, rankAnswers } from "../answer.ts";
+import {
+  type Answer,
+  answerFrom,
+  attentionMaps,
+  promptOf,
+  promptOfVideo,
+  promptsOfFrames,
+  type RankedAnswer,
+  rankAnswers,
+} from "../answer.ts";
 import { sha256 } from "../jobs/store.ts";
 import type { Activation, Generation, Stages } from "../stages.ts";
 import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
 import type { AttentionFolder } from "./attention-folder.ts";
 import { describeError } from "./errors.ts";
+import { expectTakesFrames, readVideo } from "./frames-option.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
 import { chooseLocalModel, withModel } from "./local-model.ts";
@@ -18,6 +28,8 @@ export interface LocalRun {
   readonly model: ModelFlags;
   /** What progress counts, one unit per image and text. Default "images". */
   readonly noun?: string;
+  /** Take every image as a video of at most so many frames. */
+  readonly frames?: number;
   /** Where it is written where the model looked. */
   readonly attention?: AttentionFolder;
   /** Told of each text as it comes, one text after another. */
@@ -74,7 +86,8 @@ export async function runLocally(
   const model = await chooseLocalModel(run.model, purposeOf(run.items));
   return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
     run.attention?.expectLookers(stages.card);
-    const context = { stages, signal, attention: run.attention ?? null };
+    if (run.frames !== undefined) expectTakesFrames(stages.card);
+    const context = { stages, signal, attention: run.attention ?? null, frames: run.frames ?? null };
     let failures = 0;
     const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
     const progress = new Progress(units, { noun: run.noun ?? "images" });
@@ -119,6 +132,7 @@ interface Context {
   readonly stages: Stages;
   readonly signal: AbortSignal;
   readonly attention: AttentionFolder | null;
+  readonly frames: number | null;
 }
 
 /** All texts about one image at once; an image that cannot be read or decoded fails each of them. */
@@ -129,9 +143,12 @@ async function aboutImage(context: Context, item: LocalItem): Promise<LocalResul
 
 /** What of an image its texts need, or why there is none. */
 type Encoded = { readonly image: string } & (
-  | { readonly prompt: Activation; readonly digest: string; readonly looked: Looked | null }
+  | { readonly promptFor: PromptFor; readonly digest: string; readonly looked: Looked | null }
   | { readonly problem: unknown }
 );
+
+/** What was made of an image, or of a video for this text, for answerFrom and rankAnswers. */
+type PromptFor = (text: string | null) => Promise<Activation>;
 
 /** What is kept of an image to say where the model looked; the file is written once, whatever the number of texts. */
 interface Looked {
@@ -140,15 +157,23 @@ interface Looked {
   written?: Promise<string>;
 }
 
-async function readAndEncode({ stages, signal, attention }: Context, image: string): Promise<Encoded> {
+async function readAndEncode({ stages, signal, attention, frames: most }: Context, image: string): Promise<Encoded> {
   signal.throwIfAborted();
   try {
+    if (most !== null) {
+      const { frames, digest } = await readVideo(image, most);
+      const made = await promptsOfFrames(stages, frames, { signal });
+      return { image, digest, promptFor: (text) => promptOfVideo(stages, made, text, { signal }), looked: null };
+    }
     const bytes = await readImageFile(image);
     const digest = sha256(bytes);
-    if (attention === null) return { image, digest, prompt: await promptOf(stages, bytes, { signal }), looked: null };
+    if (attention === null) {
+      const prompt = await promptOf(stages, bytes, { signal });
+      return { image, digest, promptFor: async () => prompt, looked: null };
+    }
     const features = await stages.encode(await stages.toPixels(bytes), { signal });
     const prompt = stages.card.handsOver === "features" ? features : await stages.query(features, { signal });
-    return { image, digest, prompt, looked: { bytes, features } };
+    return { image, digest, promptFor: async () => prompt, looked: { bytes, features } };
   } catch (problem) {
     signal.throwIfAborted();
     return { image, problem };
@@ -165,9 +190,10 @@ async function oneText(
   const { stages, signal } = context;
   const { image } = encoded;
   if ("problem" in encoded) return { image, asked, error: describeError(encoded.problem) };
-  const { prompt, digest } = encoded;
+  const { promptFor, digest } = encoded;
   try {
     const text = modelText(stages.card, task, asked);
+    const prompt = await promptFor(text);
     if (answers !== undefined) {
       const { lines, ...keep } = answers;
       const ranked = await rankAnswers(stages, prompt, text ?? "", lines, { signal, ...keep });

@@ -9,10 +9,10 @@ import type { Linear } from "../kernels/weights.ts";
 import type { Activation, AttentionMaps, ModelCard, Pixels } from "../stages.ts";
 import { type AttentionRow, queryAttention } from "./attention-maps.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
+import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
-import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
@@ -50,7 +50,7 @@ export interface Blip2Programs {
 export function blip2Programs(
   gpu: Gpu,
   { vit, qFormer, projection }: Blip2Weights,
-  language: LanguageModel | undefined,
+  language: ModelOfFrames | undefined,
   config: Blip2ImageConfig,
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
@@ -70,8 +70,9 @@ export function blip2Programs(
     closing.push(program);
     return program;
   };
-  const generate = language && generateProgram(gpu, language);
-  const rank = language && rankProgram(gpu, language);
+  const [queries] = card.prompt;
+  const generate = language && programByFrames(queries, (frames) => generateProgram(gpu, language(frames)));
+  const rank = language && programByFrames(queries, (frames) => rankProgram(gpu, language(frames)));
   if (generate) closing.push(generate);
   if (rank) closing.push(rank);
   const attention = queryParts && qFormer && queryAttention(gpu, qFormer, config, card);

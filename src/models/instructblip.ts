@@ -10,6 +10,7 @@ import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ModelCard } from "../stages.ts";
 import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
+import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { generateProgram } from "./generate.ts";
@@ -23,7 +24,6 @@ import {
   widestWithImage,
 } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
-import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { rankProgram } from "./rank.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
@@ -32,14 +32,18 @@ import { type Part, type StagedProgram, stagedProgram, textProgram } from "./sta
 export function instructBlipPrograms(
   gpu: Gpu,
   { vit, qFormer, projection }: Blip2Weights,
-  language: LanguageModel | undefined,
+  language: ModelOfFrames | undefined,
   config: InstructBlipConfig<unknown>,
   card: ModelCard,
 ): OpenedPrograms<Blip2Programs> {
+  const [queries] = card.prompt;
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
     ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
-    ...(language && { generate: generateProgram(gpu, language), rank: rankProgram(gpu, language) }),
+    ...(language && {
+      generate: programByFrames(queries, (frames) => generateProgram(gpu, language(frames))),
+      rank: programByFrames(queries, (frames) => rankProgram(gpu, language(frames))),
+    }),
   };
   return {
     programs,

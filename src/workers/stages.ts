@@ -216,8 +216,8 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     this.#model = model;
   }
 
-  toPixels(image: Uint8Array): Promise<Pixels> {
-    return this.#io.run("toPixels", { image, settings: this.card.image });
+  toPixels(image: Uint8Array, frame = 0): Promise<Pixels> {
+    return this.#io.run("toPixels", { image, settings: this.card.image, ...(frame > 0 && { frame }) });
   }
 
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation> {

@@ -1,6 +1,7 @@
 // The stages of a loaded model in the thread of a test, without the threads of src/workers.
 
 import assert from "node:assert/strict";
+import path from "node:path";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import { toPixels } from "../../src/image/pixels.ts";
@@ -18,12 +19,16 @@ export async function stagesInThread({ card, programs }: LoadedModel, folder: st
   };
   return {
     card,
-    toPixels: (image) => toPixels(image, card.image),
+    toPixels: (image, frame) => toPixels(image, card.image, frame),
     encode: (pixels) => run(programs.encode, pixels),
-    query: (features) => run(programs.query, features),
+    query: (features, { instructionIds } = {}) =>
+      instructionIds ? run(programs.queryInstructed, { features, instructionIds }) : run(programs.query, features),
     encodeAndQuery: (pixels) => run(programs.encodeAndQuery, pixels),
     tokenize: async (text) => tokenizer.tokenize(text),
-    tokenizeInstruction: async () => assert.fail("a model that reads no instructions was given one"),
+    async tokenizeInstruction(text) {
+      assert.ok(card.instruction, "a model that reads instructions");
+      return (await openTokenizer(path.join(folder, "qformer_tokenizer"))).tokenize(text);
+    },
     generate: (prompt, textIds, generation, { image } = {}) =>
       run(programs.generate, { prompt, textIds, generation, ...(image !== undefined && { image }) }),
     rank: (prompt, textIds, answers, { keep } = {}) =>
