@@ -1,6 +1,7 @@
 // attended[r, h, :] = sum_p softmax_p(score_rhp) * value[place(p), h, :]
 // with score_rhp = scale * query[r, h, :] . key[place(p), h, :]
-// over the positions p = 0 .. position[r], so a row sees itself and what came before it.
+// over the positions p = 0 .. position[r], so a row sees itself and what came before it; with `hasContexts` at least over
+// p < contexts[sequence[r]], so that the rows of a context see all of it.
 //
 // queries, attended: (rows, heads, headDim) f32. cursors: (rows) of (token, position, slot, sequence).
 // table: (sequences, positions): place(p) = table[sequence[r], p] is the cache row that holds position p.
@@ -17,6 +18,7 @@ const headDim = 8u;
 const tile = 64u;
 const half = false;
 const hasPositionBias = false;
+const hasContexts = false;
 const none = 0xffffffffu;
 const owned = (headDim + lanes - 1u) / lanes;
 
@@ -34,8 +36,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read> table: array<u32>;
 @group(0) @binding(4) var<storage, read> cursors: array<vec4<u32>>;
 @group(0) @binding(5) var<storage, read> positionBias: array<f32>;
-@group(0) @binding(6) var<storage, read_write> attended: array<f32>;
-@group(0) @binding(7) var<uniform> params: Params;
+@group(0) @binding(6) var<storage, read> contexts: array<u32>;
+@group(0) @binding(7) var<storage, read_write> attended: array<f32>;
+@group(0) @binding(8) var<uniform> params: Params;
 
 var<workgroup> query: array<f32, headDim>;
 var<workgroup> places: array<u32, tile>;
@@ -62,8 +65,11 @@ fn cachedAttention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
   let inRow = head * headDim;
   let place = (row * params.heads) * headDim + inRow;
   // `none` + 1 wraps to zero visible positions.
-  let visible = cursors[row].y + 1u;
+  var visible = cursors[row].y + 1u;
   let sequence = cursors[row].w;
+  if (hasContexts && visible > 0u) {
+    visible = max(visible, contexts[sequence]);
+  }
 
   for (var d = lane; d < headDim; d += lanes) {
     query[d] = queries[place + d] * params.scale;

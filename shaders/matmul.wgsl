@@ -1,4 +1,5 @@
-// y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + residual[r, j]     with j = firstColumn + c
+// y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + scale * residual[r, j]
+//     with j = firstColumn + c and scale = residualScale
 //
 // x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
 // bias: (columns)   factor, residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
@@ -28,6 +29,7 @@ struct Params {
   firstColumn: u32,
   width: u32,
   stride: u32,
+  residualScale: f32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -124,7 +126,7 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
     value *= factor[row * params.columns + column];
   }
   if (HAS_RESIDUAL) {
-    value += residual[row * params.columns + column];
+    value += params.residualScale * residual[row * params.columns + column];
   }
   return value;
 }

@@ -4,13 +4,15 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
-import { answer, answerFrom, promptOf } from "../src/answer.ts";
+import { answer, answerFrom, instructedPrompt, promptOf, rankAnswers } from "../src/answer.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { openGpu } from "../src/gpu/device.ts";
 import { loadModel } from "../src/models/load-model.ts";
+import { defaultGeneration } from "../src/stages.ts";
 import { fixtures } from "./fixture-files.ts";
 import { type ExpectedCase, generationOf, modelFolder, readExpected } from "./models/parity.ts";
 import { stagesInThread } from "./models/stages-in-thread.ts";
+import { fakeStages, instructedCard } from "./workers/fake-stages.ts";
 
 const name = "blip2-opt-tiny";
 const gpu = await openGpu({ nap: true });
@@ -42,4 +44,33 @@ test("one prompt serves every text about its image", async () => {
     const { text } = await answerFrom(stages, prompt, each.prompt, generationOf(each));
     assert.equal(text, each.text, each.name);
   }
+});
+
+test("a Q-Former that reads the question: one encode for all questions about an image, one query for each", async () => {
+  const fake = fakeStages(0, async () => {}, instructedCard);
+  const image = Buffer.from("image");
+  const features = await promptOf(fake, image);
+  assert.equal(features.kind, "features");
+  const texts: string[] = [];
+  for (const question of ["what?", "how many?", "", null]) {
+    texts.push((await answerFrom(fake, features, question, defaultGeneration)).text);
+  }
+  assert.deepEqual(
+    fake.rows.map(({ stage }) => stage),
+    ["encode", ...["what?", "how many?", "", null].flatMap(() => ["query", "generate"])],
+  );
+  const [, , empty, none] = texts;
+  assert.equal(none, empty, "no text is the empty instruction");
+  assert.equal(new Set(texts).size, 3);
+  assert.equal((await answer(fake, image, "what?", defaultGeneration)).text, texts[0]);
+  const prompt = await instructedPrompt(fake, features, "what?");
+  assert.equal(
+    (await answerFrom(fake, prompt, "what?", defaultGeneration)).text,
+    texts[0],
+    "a prompt is taken as it is",
+  );
+  const before = fake.rows.length;
+  await rankAnswers(fake, features, "what?", ["a", "bb"]);
+  assert.equal(fake.rows.at(-1)?.stage, "query");
+  assert.equal(fake.rows.length - before, 1);
 });

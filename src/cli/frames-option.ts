@@ -28,11 +28,14 @@ export function addFramesOption(command: Command): Command {
   );
 }
 
-/** A model without a Q-Former has no prompts that could stand one after another. @throws UsageError */
+/**
+ * A model without a Q-Former has no prompts that could stand one after another, and VisualGLM was never given more than one.
+ * @throws UsageError
+ */
 export function expectTakesFrames({ ref, family, handsOver }: ModelCard): void {
-  if (handsOver === "prompt") return;
+  if (handsOver === "prompt" && family !== "visualglm") return;
   throw new UsageError(
-    `--frames: expected a model with a Q-Former (BLIP-2 or InstructBLIP), got ${ref}, ` +
+    `--frames: expected a BLIP-2 or InstructBLIP that writes texts, got ${ref}, ` +
       `${families[family as Family].architecture}; leave it out`,
   );
 }

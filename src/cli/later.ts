@@ -4,7 +4,6 @@ import type { Command } from "commander";
 import { NotAvailableError } from "./errors.ts";
 
 const laterCommands = {
-  chat: "conversation",
   eval: "evaluation",
   tune: "kernel tuning",
   serve: "the HTTP server",

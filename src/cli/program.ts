@@ -8,6 +8,7 @@ import { addAskCommand } from "./ask.ts";
 import { addBenchCommand } from "./bench.ts";
 import { addCapfiltCommand } from "./capfilt.ts";
 import { addCaptionCommand } from "./caption.ts";
+import { addChatCommand } from "./chat.ts";
 import { addClassifyCommand } from "./classify.ts";
 import { addDemoCommand } from "./demo.ts";
 import { addDevCommand } from "./dev.ts";
@@ -44,6 +45,7 @@ Exit status: 0 all done, 1 some items failed or something needed is missing, 2 w
 Examples:
   blipfleet caption photos/*.jpg --format jsonl
   blipfleet ask photo.jpg "What is in the picture?"
+  blipfleet chat photo.jpg
   blipfleet match photo.jpg "a dog on a beach" "a cat on a sofa"
   blipfleet classify photo.jpg cat dog --model openai/clip-vit-base-patch32
   blipfleet index photos --out photos.index
@@ -54,6 +56,7 @@ Examples:
     );
   addCaptionCommand(program);
   addAskCommand(program);
+  addChatCommand(program);
   addMatchCommand(program);
   addClassifyCommand(program);
   addCapfiltCommand(program);

@@ -1,4 +1,4 @@
-// Causal attention of rows over the cached positions of their sequences: prefill and decoding alike.
+// Attention of rows over the cached positions of their sequences, causal but for a context: prefill and decoding alike.
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
@@ -13,6 +13,8 @@ import { reachOf } from "./attention-weights.ts";
  * @param cursors (rows, 4) u32 of (token, position, slot, sequence); a row without position gets zeros.
  * @param positionBias (2 * reach + 1, heads) f32: what a score gets on top by how far the key lies behind its query, from
  * -reach to reach and beyond alike; left out: nothing.
+ * @param contexts (sequences) u32: so many positions at the start of a sequence see all of each other; left out: none. Not
+ * together with a position bias.
  * @returns (rows, heads * headDim) f32
  */
 export function cachedAttention(
@@ -23,10 +25,14 @@ export function cachedAttention(
   cursors: Tensor,
   heads: number,
   scale: number,
-  { positionBias }: { positionBias?: Tensor } = {},
+  { positionBias, contexts }: { positionBias?: Tensor; contexts?: Tensor } = {},
 ): Tensor {
   const [rows = 0, width = 0] = expectShape("cachedAttention", queries, ["rows", "width"]);
-  const [positions = 0] = expectShape("cachedAttention", table, ["sequences", "positions"]).slice(1);
+  const [sequences = 0, positions = 0] = expectShape("cachedAttention", table, ["sequences", "positions"]);
+  if (contexts) expectShape("cachedAttention", contexts, [sequences], "u32");
+  if (contexts && positionBias) {
+    throw new ShapeError("cachedAttention: expected a position bias or contexts, got both");
+  }
   expectShape("cachedAttention", cursors, [rows, 4]);
   const half = cache.keys.type === "f16";
   const stride = half ? Math.ceil(width / 2) * 2 : width;
@@ -45,6 +51,7 @@ export function cachedAttention(
       table,
       cursors,
       positionBias: positionBias ?? queries,
+      contexts: contexts ?? cursors,
     },
     outputs: { attended },
     params: { heads, positions, stride, scale, reach },
@@ -53,6 +60,7 @@ export function cachedAttention(
       headDim: width / heads,
       half: `${half}`,
       hasPositionBias: `${positionBias !== undefined}`,
+      hasContexts: `${contexts !== undefined}`,
     },
     workgroups: [heads, rows],
   });

@@ -1,4 +1,4 @@
-// y = activation(x·W + b) * factor + residual. Shader: shaders/matmul.wgsl
+// y = activation(x·W + b) * factor + residualScale * residual. Shader: shaders/matmul.wgsl
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
@@ -16,7 +16,7 @@ export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" |
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
 
 /**
- * activation(x·W + b) * factor + residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
+ * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
  * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
  * @throws ShapeError
  */
@@ -24,7 +24,12 @@ export function matmul(
   k: Recorder,
   x: Tensor,
   linear: Linear,
-  { activation = "none", factor, residual }: { activation?: Activation; factor?: Tensor; residual?: Tensor } = {},
+  {
+    activation = "none",
+    factor,
+    residual,
+    residualScale = 1,
+  }: { activation?: Activation; factor?: Tensor; residual?: Tensor; residualScale?: number } = {},
 ): Tensor {
   const { segments, bias, inputs, columns } = linear;
   const [rows = 0] = expectShape("matmul", x, ["rows", inputs], "f32");
@@ -40,7 +45,7 @@ export function matmul(
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
-      params: { rows, inputs, columns, firstColumn: from, width, stride },
+      params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
         F16: weight.type === "f16" ? "true" : "false",
         ACTIVATION: activations[activation],

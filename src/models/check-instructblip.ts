@@ -2,9 +2,8 @@
 
 import type { Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import type { DigestOptions } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
-import { projectionNames, vitNames } from "../weights/names/blip-2-opt.ts";
+import { projectionNames, visionNames } from "../weights/names/blip-2-opt.ts";
 import { t5Names } from "../weights/names/blip-2-t5.ts";
 import {
   instructBlipLlamaNames,
@@ -14,6 +13,7 @@ import {
 } from "../weights/names/instructblip.ts";
 import type { NameTable } from "../weights/names/tensor-names.ts";
 import type { Blip2Programs } from "./blip-2.ts";
+import type { Blip2ImageConfig } from "./blip-2-config.ts";
 import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import type { Family } from "./families.ts";
@@ -28,6 +28,7 @@ import {
 import { llamaLanguageModel } from "./llama.ts";
 import { relativeBuckets } from "./relative-buckets.ts";
 import { rotaryFrequencies, rotaryTurns } from "./rotary-turns.ts";
+import { type CheckOptions, isResized, withSettings } from "./run-settings.ts";
 import { mostIds, t5LanguageModel } from "./t5.ts";
 
 /** InstructBlipForConditionalGeneration with Llama. @param json config.json. @throws as checkModel */
@@ -35,18 +36,19 @@ export async function checkInstructBlipLlama(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
-  const config = instructBlipLlamaConfig(checkpoint.ref, json);
+  const written = instructBlipLlamaConfig(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, null, options.settings);
   const { queries, imageId, text } = config;
-  const facts = { widthKey: "text_config.hidden_size", names: instructBlipLlamaNames(config) };
+  const facts = { written, widthKey: "text_config.hidden_size", names: instructBlipLlamaNames(config) };
   const card: ModelCard = {
     ...(await checkedCard(checkpoint, dtype, "instructblip-vicuna", config, facts, options)),
     maxPositions: text.maxPositions,
   };
   const turns = () => rotaryTurns(rotaryFrequencies(text.headWidth, text.rotaryBase), text.maxPositions);
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: instructedQFormerNames(config), projection: projectionNames(config) },
     generate: { llama: llamaNames(config, turns) },
   };
@@ -64,11 +66,12 @@ export async function checkInstructBlipT5(
   checkpoint: Checkpoint,
   json: Record<string, unknown>,
   dtype: Dtype,
-  options: DigestOptions,
+  options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
-  const config = instructBlipT5Config(checkpoint.ref, json);
+  const written = instructBlipT5Config(checkpoint.ref, json);
+  const config = withSettings(checkpoint.ref, written, null, options.settings);
   const { queries, text } = config;
-  const facts = { widthKey: "text_config.d_model", names: instructBlipT5Names(config) };
+  const facts = { written, widthKey: "text_config.d_model", names: instructBlipT5Names(config) };
   const card: ModelCard = {
     ...(await checkedCard(checkpoint, dtype, "instructblip-t5", config, facts, options)),
     maxPositions: mostIds,
@@ -79,7 +82,7 @@ export async function checkInstructBlipT5(
     decoder: relativeBuckets(text.relativePositions, false),
   };
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: instructedQFormerNames(config), projection: projectionNames(config) },
     generate: { t5: t5Names(config, buckets) },
   };
@@ -98,8 +101,12 @@ async function checkedCard(
   dtype: Dtype,
   family: Family,
   config: InstructBlipConfig<{ readonly width: number }>,
-  { widthKey, names }: { readonly widthKey: string; readonly names: NameTable },
-  options: DigestOptions,
+  {
+    written,
+    widthKey,
+    names,
+  }: { readonly written: Blip2ImageConfig; readonly widthKey: string; readonly names: NameTable },
+  options: CheckOptions,
 ): Promise<Omit<ModelCard, "maxPositions">> {
   const { ref } = checkpoint;
   const { vision, queries, instruction, text } = config;
@@ -112,8 +119,9 @@ async function checkedCard(
     ref,
     await readSettings(checkpoint, "preprocessor_config.json"),
     vision.imageSize,
+    isResized(vision, options.settings),
   );
-  const facts = { vision, written: vision, image, widths: { [widthKey]: text.width }, names };
+  const facts = { vision, written: written.vision, image, widths: { [widthKey]: text.width }, names };
   return {
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family,

@@ -3,7 +3,7 @@
 import type { Gpu } from "../gpu/device.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
-import { type Checkpoint, expectTensors, readSettings } from "../weights/checkpoint.ts";
+import { type Checkpoint, expectTensors, hasFile, readSettings } from "../weights/checkpoint.ts";
 import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
@@ -67,6 +67,8 @@ export interface CheckpointFacts {
   /** Widths of what is handed over between stages, by the key that says them; f16 needs even ones. */
   readonly widths: Readonly<Record<string, number>>;
   readonly names: NameTable;
+  /** The file of its tokenizer. Default tokenizer.json */
+  readonly tokenizer?: string;
 }
 
 /**
@@ -76,14 +78,14 @@ export interface CheckpointFacts {
 export async function checkCheckpoint(
   checkpoint: Checkpoint,
   dtype: Dtype,
-  { image, vision, written, widths, names }: CheckpointFacts,
+  { image, vision, written, widths, names, tokenizer = "tokenizer.json" }: CheckpointFacts,
   options: CheckOptions,
 ): Promise<Omit<CheckpointCard, "family">> {
   const { ref } = checkpoint;
-  if ((await readSettings(checkpoint, "tokenizer.json")) === null) {
-    throw new CheckpointError(
-      `${ref}: expected tokenizer.json, got no such file; save the model's fast tokenizer there`,
-    );
+  const isJson = tokenizer.endsWith(".json");
+  if (isJson ? (await readSettings(checkpoint, tokenizer)) === null : !(await hasFile(checkpoint, tokenizer))) {
+    const kind = isJson ? "fast tokenizer" : "SentencePiece model";
+    throw new CheckpointError(`${ref}: expected ${tokenizer}, got no such file; save the model's ${kind} there`);
   }
   for (const [key, width] of Object.entries({ "vision_config.hidden_size": vision.width, ...widths })) {
     if (dtype !== "f16" || width % 2 === 0) continue;

@@ -27,6 +27,7 @@ import {
   type GenerateRow,
   itemRows,
   keptPerBeam,
+  positionOfRow,
   promptLength,
 } from "./generate-row.ts";
 import type { LanguageModel, ModelPart } from "./language-model.ts";
@@ -107,6 +108,7 @@ export async function makeDecodeMachine(
     else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
+  const contexts = model.idsBehindContext === undefined ? null : alloc("contexts", [rows]);
   const { table } = state;
   const made: Recording[] = [];
   const destroy = () => {
@@ -142,6 +144,7 @@ export async function makeDecodeMachine(
       prompt,
       lastRows,
       ...(memory && { memory: memory.making }),
+      ...(contexts && { contexts }),
     };
     const first = await recordAll(model.promptParts, items * tokens, promptRows);
     const behindMemory = model.promptParts.slice(model.memory?.parts);
@@ -151,8 +154,9 @@ export async function makeDecodeMachine(
       table,
       cache,
       ...(memory && { memory: memory.reading }),
+      ...(contexts && { contexts }),
     });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds };
+    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds, contexts };
     return {
       items,
       buckets,
@@ -210,6 +214,8 @@ interface PromptTensors {
   readonly sampling: Tensor | null;
   /** Where ids are given. */
   readonly givenIds: Tensor | null;
+  /** Where sequences have contexts. */
+  readonly contexts: Tensor | null;
 }
 
 /** What a beam that does not exist yet scores, and an end that nobody reached. */
@@ -219,7 +225,7 @@ async function loadRows(
   gpu: Gpu,
   model: LanguageModel,
   state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds }: PromptTensors,
+  { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds, contexts }: PromptTensors,
   given: readonly GenerateRow[],
 ): Promise<void> {
   const { items, beams, newRows } = state;
@@ -235,11 +241,12 @@ async function loadRows(
     const row = given[item];
     const length = row ? promptLength(model, row) : 0;
     const ids = row ? firstIds(model, row) : [];
+    const positions = Array.from({ length }, (_, t) => (row ? positionOfRow(model, row, t) : t));
     for (let t = 0; t < tokens; t++) {
       const at = item * tokens + t;
       const token = t < model.queries ? none : (ids[t - model.queries] ?? none);
       // A padding row has no position and no slot, but a sequence inside the table.
-      cursors.set(t < length ? [token, t, at, item * beams] : [none, none, none, 0], 4 * at);
+      cursors.set(t < length ? [token, positions[t] ?? none, at, item * beams] : [none, none, none, 0], 4 * at);
     }
     last[item] = item * tokens + Math.max(0, length - 1);
     settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
@@ -249,7 +256,7 @@ async function loadRows(
     );
     for (let beam = 0; beam < beams; beam++) {
       const at = item * beams + beam;
-      for (let t = 0; t < length; t++) table[at * width(state.table) + t] = item * tokens + t;
+      for (const [t, position] of positions.entries()) table[at * width(state.table) + position] = item * tokens + t;
       for (const id of row ? seenBefore(model, row) : []) {
         const word = at * width(state.seen) + (id >> 5);
         seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
@@ -273,6 +280,14 @@ async function loadRows(
     const words = wordsFor(sampling);
     for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
     uploads.push([sampling, words]);
+  }
+  if (contexts) {
+    const words = wordsFor(contexts).fill(1);
+    for (const [item, row] of given.entries()) {
+      const context = promptLength(model, row) - (model.idsBehindContext ?? 0);
+      words.fill(context, item * beams, (item + 1) * beams);
+    }
+    uploads.push([contexts, words]);
   }
   if (givenIds) {
     const words = wordsFor(givenIds).fill(none);

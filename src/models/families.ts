@@ -20,6 +20,8 @@ interface FamilyFacts {
   readonly modelType: string;
   /** One of config.json's `architectures`; the first family of a model type is meant where a file names none. */
   readonly architecture: string;
+  /** Another name that files give it. */
+  readonly alias?: string;
   /** text_config's `model_type`, where one architecture has families for several; the first of them is meant without it. */
   readonly textModel?: string;
   /** The end of a sentence that begins with the architecture and "which". */
@@ -37,7 +39,7 @@ export const families = {
     textModel: "opt",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "blip-2-t5": {
     modelType: "blip-2",
@@ -45,7 +47,7 @@ export const families = {
     textModel: "t5",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "blip-2-retrieval": {
     modelType: "blip-2",
@@ -60,7 +62,7 @@ export const families = {
     textModel: "llama",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "instructblip-t5": {
     modelType: "instructblip",
@@ -68,7 +70,7 @@ export const families = {
     textModel: "t5",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask and job submit",
+    commands: "caption, ask, chat and job submit",
   },
   "blip-caption": {
     modelType: "blip",
@@ -82,7 +84,7 @@ export const families = {
     architecture: "BlipForQuestionAnswering",
     does: "answers questions",
     purposes: ["texts", "answers"],
-    commands: "ask and job submit --task ask",
+    commands: "ask, chat and job submit --task ask",
   },
   "blip-retrieval": {
     modelType: "blip",
@@ -90,6 +92,14 @@ export const families = {
     does: "compares images with texts",
     purposes: ["matches", "vectors"],
     commands: "match, index and search",
+  },
+  visualglm: {
+    modelType: "chatglm",
+    architecture: "ChatGLMForConditionalGenerationWithImage",
+    alias: "ChatGLMModel",
+    does: "writes texts",
+    purposes: ["texts", "captions", "answers"],
+    commands: "caption, ask, chat and job submit",
   },
   clip: {
     modelType: "clip",
@@ -129,12 +139,16 @@ export function familyOf(ref: string, json: Record<string, unknown>): Family {
     );
   }
   const named = Array.isArray(architectures) && architectures.length > 0 ? architectures : null;
-  const found = named ? ofType.find((name) => named.includes(families[name].architecture)) : first;
+  const found = named ? ofType.find((name) => named.some((one) => isNamed(name, one))) : first;
   if (found !== undefined) return byTextModel(ref, json, found);
   const known = unique(ofType.map((name) => families[name].architecture));
   throw new UnsupportedModelError(
     `${ref}: expected ${known.join(" or ")}, got ${named?.join(", ")}; other heads of ${model_type} come later`,
   );
+}
+
+function isNamed(family: Family, architecture: unknown): boolean {
+  return architecture === facts[family].architecture || architecture === facts[family].alias;
 }
 
 /** Of the families with this one's architecture, the one with the checkpoint's language model. */

@@ -41,9 +41,22 @@ export function keptPerBeam(model: LanguageModel): number {
   return Math.max(2, 1 + model.stopIds.length);
 }
 
-/** The ids that a row's sequence begins with, after the image slots. */
+/** The ids that a row's sequence begins with, image slots excluded. */
 export function firstIds(model: LanguageModel, row: GenerateRow): readonly number[] {
+  if (model.slotsAmongIds) return row.textIds.toSpliced(idsBeforeSlots(model, row), 1);
   return model.memory?.encoder?.start ?? row.textIds;
+}
+
+/** How many of them have positions in front of the image slots. */
+function idsBeforeSlots(model: LanguageModel, { textIds }: GenerateRow): number {
+  return model.slotsAmongIds ? textIds.indexOf(model.imageId ?? 0) : 0;
+}
+
+/** The position of a row of a sequence's beginning, where rows are image slots, then ids. */
+export function positionOfRow(model: LanguageModel, row: GenerateRow, index: number): number {
+  const before = idsBeforeSlots(model, row);
+  if (index < model.queries) return before + index;
+  return index < model.queries + before ? index - model.queries : index;
 }
 
 /** Image slots and the ids behind them. */
@@ -118,6 +131,15 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
     generation.repetitionPenaltyScope,
   );
   checkSampling(row, expect);
+  if (model.slotsAmongIds) {
+    const places = textIds.filter((id) => id === model.imageId).length;
+    expect(
+      places === 1,
+      "generate",
+      `id ${model.imageId} once among the ids, where the image is`,
+      `it ${places} times`,
+    );
+  }
   const encoder = model.memory?.encoder;
   if (encoder) {
     expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);

@@ -54,11 +54,13 @@ function instructBlipConfig<Text>(
  * As for BLIP-2, but whatever class the file names: transformers takes BlipImageProcessor for InstructBLIP, and published
  * files name the processor of videos.
  * @param json preprocessor_config.json; null when the checkpoint has none
+ * @param isChosen as blip2ImageSettings has it
  */
 export function instructBlipImageSettings(
   ref: string,
   json: Record<string, unknown> | null,
   imageSize: number,
+  isChosen = false,
 ): ImageSettings {
-  return blip2ImageSettings(ref, json && { ...json, image_processor_type: "BlipImageProcessor" }, imageSize);
+  return blip2ImageSettings(ref, json && { ...json, image_processor_type: "BlipImageProcessor" }, imageSize, isChosen);
 }

@@ -14,19 +14,12 @@ import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { generateProgram } from "./generate.ts";
-import {
-  activationBytes,
-  activationOf,
-  encodePlan,
-  featuresOf,
-  given,
-  queryAndTextParts,
-  widestWithImage,
-} from "./image-stage.ts";
+import { activationBytes, activationOf, featuresOf, given, queryAndTextParts, widestWithImage } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { rankProgram } from "./rank.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import { blip2EncodePlan } from "./vision-tower.ts";
 
 /** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
 export function instructBlipPrograms(
@@ -38,7 +31,7 @@ export function instructBlipPrograms(
 ): OpenedPrograms<Blip2Programs> {
   const [queries] = card.prompt;
   const programs = {
-    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
+    ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
     ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
     ...(language && {
       generate: programByFrames(queries, (frames) => generateProgram(gpu, language(frames))),

@@ -20,6 +20,8 @@ export interface SequenceRows {
   readonly cache: readonly LayerCache[];
   /** Where LanguageModel.memory is there. */
   readonly memory?: MemoryRows;
+  /** Where LanguageModel.idsBehindContext is there: (sequences) u32, the positions of each context. */
+  readonly contexts?: Tensor;
 }
 
 /** The memory as these rows read it; models/memory.ts has the reading. Rows are those of the sequence's cursors, in order. */
@@ -101,6 +103,16 @@ export interface LanguageModel {
   readonly queries: number;
   /** The id that stands for an image slot in a sequence of ids; null where there are no slots. */
   readonly imageId: number | null;
+  /**
+   * The ids that a sequence begins with hold imageId once, where its image slots belong by position; as rows the slots come
+   * first all the same. Left out: they are in front of the ids, which do not hold imageId.
+   */
+  readonly slotsAmongIds?: true;
+  /**
+   * How many of the last ids that a sequence begins with are behind its context, whose positions see all of each other. Left
+   * out: there is no context, a position sees what came before it.
+   */
+  readonly idsBehindContext?: number;
   /** Left out by a decoder-only model. */
   readonly memory?: MemoryForm;
   /** Ids that end a sequence; may be none. */

@@ -3,7 +3,7 @@
 import type { Gpu } from "../gpu/device.ts";
 import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
+import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
@@ -23,6 +23,8 @@ import {
   type NormNames,
   type PickedNames,
   type RmsNormNames,
+  type RowPart,
+  rowRuns,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
@@ -73,7 +75,7 @@ function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
   if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
   if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
   const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], leaf.keepsF32 ? "f32" : type);
-  return matrix + (leaf.bias ? byteLength(leaf.bias.shape, "f32") : 0);
+  return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
 }
 
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
@@ -145,24 +147,28 @@ export class WeightLoader {
       const gain = await this.#table(leaf.gain);
       return { gain, bias: await this.#table(leaf.bias), eps: leaf.eps };
     }
-    const { weight, bias, inputs, columns, keepsF32 } = leaf;
+    const { weight, bias, inputs, columns, keepsF32, part } = leaf;
     return {
-      segments: await this.#matrix(weight, inputs, columns, keepsF32 ? "f32" : this.#type),
-      bias: bias && (await this.#table(bias)),
+      segments: await this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
+      bias: bias && (await this.#table(bias, [columns], part)),
       inputs,
       columns,
     };
   }
 
-  /** A tensor of one binding, as f32. */
-  async #table(named: NamedTensor, shape: readonly number[] = named.shape): Promise<Tensor> {
+  /** A tensor of one binding, as f32. @param part of a vector, which of its values */
+  async #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Promise<Tensor> {
     const stored = this.#stored(named.name);
     const type = sourceType(stored);
     const tensor = this.#alloc(named.name, shape, "f32");
     const elementBytes = type === "f32" ? 4 : 2;
-    for await (const { at, bytes } of readPieces(stored, elementBytes, this.#piece.length)) {
-      const count = bytes.length / elementBytes;
-      await this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, type, count }, tensor, at / elementBytes));
+    for (const { column, row, count } of rowRuns(part, 0, elementCount(shape))) {
+      const run = someRows(stored, row, count, elementBytes);
+      for await (const { at, bytes } of readPieces(run, elementBytes, this.#piece.length)) {
+        const values = { type, count: bytes.length / elementBytes };
+        const first = column + at / elementBytes;
+        await this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
+      }
     }
     return tensor;
   }
@@ -200,34 +206,35 @@ export class WeightLoader {
   }
 
   /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
-  async #matrix({ name }: NamedTensor, inputs: number, columns: number, type: "f32" | "f16"): Promise<Segment[]> {
+  async #matrix(
+    { name }: NamedTensor,
+    { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
+    type: "f32" | "f16",
+  ): Promise<Segment[]> {
     const stored = this.#stored(name);
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const rowBytes = stored.bytes / columns;
+    const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      await this.#columns(
-        { ...stored, start: stored.start + from * rowBytes, bytes: width * rowBytes },
-        inputs,
-        weight,
-      );
+      for (const { column, row, count } of rowRuns(part, from, width)) {
+        await this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from);
+      }
     }
     return segments;
   }
 
-  /** Rows of a file become the columns of one segment. */
-  async #columns(part: StoredTensor, inputs: number, weight: Tensor): Promise<void> {
-    const type = sourceType(part);
+  /** Rows of a file become the columns of one segment, from `first` on. */
+  async #columns(rowsOfFile: StoredTensor, inputs: number, weight: Tensor, first: number): Promise<void> {
+    const type = sourceType(rowsOfFile);
     const rowBytes = inputs * (type === "f32" ? 4 : 2);
     // Every piece but the last is a multiple of 4 columns.
-    for await (const { at, bytes } of readPieces(part, 4 * rowBytes, this.#piece.length)) {
+    for await (const { at, bytes } of readPieces(rowsOfFile, 4 * rowBytes, this.#piece.length)) {
       const rows = bytes.length / rowBytes;
-      await this.#stage(bytes, (k, words) =>
-        convertWeight(k, { bytes: words, type, rows, inputs }, weight, at / rowBytes),
-      );
+      const column = first + at / rowBytes;
+      await this.#stage(bytes, (k, words) => convertWeight(k, { bytes: words, type, rows, inputs }, weight, column));
     }
   }
 
@@ -269,6 +276,11 @@ export class WeightLoader {
     this.#tensors.push(tensor);
     return tensor;
   }
+}
+
+/** `count` rows of a stored tensor, from `row` on. */
+function someRows(stored: StoredTensor, row: number, count: number, rowBytes: number): StoredTensor {
+  return { ...stored, start: stored.start + row * rowBytes, bytes: count * rowBytes };
 }
 
 /** @throws WeightsError for a dtype that expectTensors would have refused */

@@ -9,6 +9,7 @@ import { checkBlipCaption, checkBlipRetrieval, checkBlipVqa } from "./check-blip
 import { checkBlip2Opt, checkBlip2Retrieval, checkBlip2T5 } from "./check-blip-2.ts";
 import { checkClip } from "./check-clip.ts";
 import { checkInstructBlipLlama, checkInstructBlipT5 } from "./check-instructblip.ts";
+import { checkVisualGlm } from "./check-visualglm.ts";
 import type { CheckedModel } from "./checked-model.ts";
 import type { ContrastPrograms } from "./contrast.ts";
 import { type FamilyFor, families, familyFor, familyOf, type Purpose } from "./families.ts";
@@ -51,14 +52,22 @@ const checks: { readonly [P in Purpose]: { readonly [F in FamilyFor<P>]: Check<P
     ...instructBlip,
     "blip-caption": checkBlipCaption,
     "blip-vqa": checkBlipVqa,
+    visualglm: checkVisualGlm,
   },
   captions: {
     "blip-2-opt": checkBlip2Opt,
     "blip-2-t5": checkBlip2T5,
     ...instructBlip,
     "blip-caption": checkBlipCaption,
+    visualglm: checkVisualGlm,
   },
-  answers: { "blip-2-opt": checkBlip2Opt, "blip-2-t5": checkBlip2T5, ...instructBlip, "blip-vqa": checkBlipVqa },
+  answers: {
+    "blip-2-opt": checkBlip2Opt,
+    "blip-2-t5": checkBlip2T5,
+    ...instructBlip,
+    "blip-vqa": checkBlipVqa,
+    visualglm: checkVisualGlm,
+  },
   matches: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval },
   vectors: { "blip-2-retrieval": checkBlip2Retrieval, "blip-retrieval": checkBlipRetrieval, clip: checkClip },
   labels: { clip: checkClip },

@@ -3,11 +3,14 @@
 // @huggingface/tokenizers does the work. Where it differs from the tokenizers that transformers drives, the difference
 // is settled here, and test/text compares the two over some hundred strings and id lists.
 
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
+import { iceFile, openIceTokenizer } from "./ice-tokenizer.ts";
 import { precompiledNormalizer } from "./precompiled.ts";
 import { TokenizerError } from "./tokenizer-error.ts";
+import { stripped } from "./white-space.ts";
 
 /** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
 export const maxTextLength = 2 ** 20;
@@ -17,7 +20,8 @@ export interface Tokenizer {
   /**
    * Ids that the language model reads after the image slots, specials included. `null`, no prompt at all, gives the
    * configuration's bos alone, as transformers' generate() does; "" gives what the tokenizer makes of an empty text. BLIP
-   * continues a prompt, whose ids begin with bos and have no end.
+   * continues a prompt, whose ids begin with bos and have no end. VisualGLM's ids hold <unk> once, where the image
+   * is, and `null` gives its question for a description.
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
@@ -44,20 +48,21 @@ interface AddedToken {
 }
 
 /**
- * Reads tokenizer.json, tokenizer_config.json (optional) and config.json (bos of a missing prompt, image token) of a
- * checkpoint.
+ * Reads tokenizer.json or ice_text.model, tokenizer_config.json (optional) and config.json (bos of a missing prompt, image
+ * token) of a checkpoint.
  * @throws TokenizerError naming the file that is missing or is not what it should be
  */
 export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const file = path.join(directory, "tokenizer.json");
   const tokenizer = await readObject(file);
+  const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
+  const model = (await readObject(path.join(directory, "config.json"))) ?? {};
   if (tokenizer === null) {
+    if (existsSync(path.join(directory, iceFile))) return openIceTokenizer(directory, config, model);
     throw new TokenizerError(
       `${file}: expected the checkpoint's tokenizer.json, got no such file; save its fast tokenizer there`,
     );
   }
-  const config = (await readObject(path.join(directory, "tokenizer_config.json"))) ?? {};
-  const model = (await readObject(path.join(directory, "config.json"))) ?? {};
   const added = addedTokens(tokenizer, config);
   const special = new Set(added.filter((token) => token.special).map((token) => token.content));
   const normalizer = normalizerOf(tokenizer, config);
@@ -310,16 +315,3 @@ function addedTokens(tokenizer: Fields, config: Fields): AddedToken[] {
 
 const plain = { normalized: false, lstrip: false, rstrip: false, single_word: false };
 const roles = ["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
-
-/** As Python's str.strip(): Unicode's white space and the four separators U+001C to U+001F, but not U+FEFF. */
-function stripped(text: string): string {
-  let start = 0;
-  let end = text.length;
-  while (start < end && isSpace(text.charAt(start))) start++;
-  while (end > start && isSpace(text.charAt(end - 1))) end--;
-  return text.slice(start, end);
-}
-
-function isSpace(character: string): boolean {
-  return /\p{White_Space}/u.test(character) || (character >= "\x1c" && character <= "\x1f");
-}

@@ -94,6 +94,11 @@ async function isFile(file: string): Promise<boolean> {
   }
 }
 
+/** Whether the checkpoint's folder has a file of this name. */
+export function hasFile({ folder }: Checkpoint, name: string): Promise<boolean> {
+  return isFile(path.join(folder, name));
+}
+
 async function readText(ref: string, folder: string, name: string): Promise<string> {
   const text = await readFile(path.join(folder, name), "utf8");
   try {
@@ -143,7 +148,7 @@ export function expectTensors(checkpoint: Checkpoint, names: NameTable): void {
   };
   for (const named of names.required) check(named, true);
   for (const named of names.tied) check(named, false);
-  const known = new Set([...names.required, ...names.tied].map(({ name }) => name));
+  const known = new Set([...[...names.required, ...names.tied].map(({ name }) => name), ...(names.unused ?? [])]);
   for (const name of checkpoint.tensors.keys()) {
     if (!known.has(name) && !isIgnored(name)) problems.push(`${name}: expected no tensor of this name`);
   }

@@ -19,6 +19,7 @@ const decidingFiles = [
   "special_tokens_map.json",
   "qformer_tokenizer/tokenizer.json",
   "qformer_tokenizer/tokenizer_config.json",
+  "ice_text.model",
 ] as const;
 
 export interface DigestOptions {

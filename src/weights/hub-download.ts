@@ -27,6 +27,7 @@ export const settingsFiles = [
   // The Q-Former's own tokenizer, where it reads an instruction.
   "qformer_tokenizer/tokenizer.json",
   "qformer_tokenizer/tokenizer_config.json",
+  "ice_text.model",
 ] as const;
 
 const defaultEndpoint = "https://huggingface.co";
@@ -57,14 +58,17 @@ interface RemoteFile {
   readonly etag: string;
 }
 
-/** Of these, what no model does without. */
-const neededFiles = ["config.json", "preprocessor_config.json", "tokenizer.json"] as const;
+/** Of these, what models do not do without: one list or another. */
+const neededFiles = [
+  ["config.json", "preprocessor_config.json", "tokenizer.json"],
+  ["config.json", "ice_text.model"],
+] as const;
 
 /** Whether a snapshot folder has the settings and all weight files. What the files say is not looked at. */
 export async function isComplete(folder: string): Promise<boolean> {
   const has = async (name: string) => (await stat(path.join(folder, name)).catch(() => null))?.isFile() ?? false;
   const hasAll = async (names: Iterable<string>) => (await Promise.all([...names].map(has))).every(Boolean);
-  if (!(await hasAll(neededFiles))) return false;
+  if (!(await Promise.all(neededFiles.map(hasAll))).some(Boolean)) return false;
   if (await has(singleFile)) return true;
   if (!(await has(indexFile))) return false;
   try {

@@ -66,7 +66,8 @@ test("each kind is refused where another is wanted, with the commands that fit",
   const kinds = {
     "blip-caption-tiny":
       "BlipForConditionalGeneration, which captions images; use it with caption and job submit --task caption",
-    "blip-vqa-tiny": "BlipForQuestionAnswering, which answers questions; use it with ask and job submit --task ask",
+    "blip-vqa-tiny":
+      "BlipForQuestionAnswering, which answers questions; use it with ask, chat and job submit --task ask",
     "blip-itm-tiny": "BlipForImageTextRetrieval, which compares images with texts; use it with match, index and search",
   } as const;
   const refused: [keyof typeof kinds, string[]][] = [

@@ -95,7 +95,7 @@ test("each kind of model is refused where the other is wanted, with the commands
   assert.equal(status, 2, stderr);
   assert.match(
     stderr,
-    /^blipfleet: .* got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask and job submit$/m,
+    /^blipfleet: .* got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat and job submit$/m,
   );
   const doctor = await runCli(["doctor", "--model", compares]);
   assert.match(

@@ -103,7 +103,7 @@ test("bad videos are lines with one sentence; wrong use ends at once", async () 
     ],
     [
       ["caption", frames, "--frames", "2", "--model", model("blip-caption-tiny")],
-      /--frames: expected a model with a Q-Former/,
+      /--frames: expected a BLIP-2 or InstructBLIP that writes/,
     ],
   ];
   for (const [args, message] of refused) {

@@ -14,6 +14,8 @@ interface Case {
   readonly type: "f32" | "f16";
   /** Positions that each row sees; 0 for padding. */
   readonly visible: readonly number[];
+  /** Per row: positions of its sequence's context; left out: none. */
+  readonly contexts?: readonly number[];
   readonly positions: number;
   readonly spread?: number;
   readonly scale?: number;
@@ -22,7 +24,7 @@ interface Case {
 }
 
 /** Every row reads its own sequence, whose positions lie in shuffled slots; unused slots hold NaN. */
-function build({ heads, headDim, type, visible, positions, spread = 1 }: Case) {
+function build({ heads, headDim, type, visible, contexts, positions, spread = 1 }: Case) {
   const width = heads * headDim;
   const stride = type === "f16" ? Math.ceil(width / 2) * 2 : width;
   const sequences = visible.length;
@@ -35,8 +37,8 @@ function build({ heads, headDim, type, visible, positions, spread = 1 }: Case) {
   const keys = new Float32Array(slots * stride).fill(Number.NaN);
   const values = new Float32Array(slots * stride).fill(Number.NaN);
   // Row r reads sequence sequences - 1 - r, so that row and sequence differ.
-  const seen = visible.map((count, row) =>
-    Array.from({ length: count }, (_, p) => {
+  const seen = visible.map((own, row) =>
+    Array.from({ length: own === 0 ? 0 : Math.max(own, contexts?.[row] ?? 0) }, (_, p) => {
       const sequence = sequences - 1 - row;
       const slot = order[sequence * positions + p] ?? nowhere;
       table[sequence * positions + p] = slot;
@@ -53,7 +55,7 @@ function build({ heads, headDim, type, visible, positions, spread = 1 }: Case) {
 }
 
 async function run(given: Case, softwareAdapter: boolean) {
-  const { heads, headDim, type, positions, reach, scale = headDim ** -0.5 } = given;
+  const { heads, headDim, type, positions, reach, contexts, scale = headDim ** -0.5 } = given;
   const { width, stride, slots, table, keys, values, seen, queries, cursors, sequences } = build(given);
   const rows = given.visible.length;
   const queriesTensor = await rig.tensor("queries", [rows, width], queries);
@@ -66,7 +68,11 @@ async function run(given: Case, softwareAdapter: boolean) {
   // What lies before a query is all that can be asked for: the rest is NaN.
   const bias =
     reach === undefined ? undefined : randomValues((2 * reach + 1) * heads, 5, 4).fill(Number.NaN, (reach + 1) * heads);
-  const more = reach === undefined ? {} : { positionBias: await rig.tensor("bias", [2 * reach + 1, heads], bias) };
+  const more = {
+    ...(bias && { positionBias: await rig.tensor("bias", [2 * (reach ?? 0) + 1, heads], bias) }),
+    // As rows lie: row r reads sequence sequences - 1 - r.
+    ...(contexts && { contexts: await rig.tensor("contexts", [sequences], contexts.toReversed(), "u32") }),
+  };
   const [got] = await rig.run((k) => [
     cachedAttention(asFamily(k, softwareAdapter), queriesTensor, cache, tableTensor, cursorsTensor, heads, scale, more),
   ]);
@@ -145,6 +151,15 @@ for (const { softwareAdapter, family } of families) {
     ] as const) {
       const given = { heads: 3, headDim: 10, type, visible: [1, 4, 0, 65, 129, 130, 131], positions: 131, reach };
       const { got, expected } = await run({ ...given, scale: 1 }, softwareAdapter);
+      expectClose(got, expected, rounding);
+    }
+  });
+
+  test(`rows of a context see all of it, those behind it what came before, ${family}`, async () => {
+    for (const type of ["f32", "f16"] as const) {
+      const given = { heads: 3, headDim: 10, type, visible: [1, 5, 70, 130, 131, 0, 1, 2], positions: 132 } as const;
+      const contexts = [130, 6, 70, 129, 130, 9, 1, 1];
+      const { got, expected } = await run({ ...given, contexts }, softwareAdapter);
       expectClose(got, expected, rounding);
     }
   });

@@ -44,6 +44,7 @@ async function make(
     bias?: boolean;
     factor?: boolean;
     residual?: boolean;
+    residualScale?: number;
     activation?: Activation;
     splits?: readonly number[];
   } = {},
@@ -70,6 +71,7 @@ async function make(
       bias,
       factor,
       residual,
+      residualScale: options.residualScale,
       activation: options.activation ?? "none",
       round,
     },
@@ -81,8 +83,13 @@ async function make(
 }
 
 function multiply(k: Recorder, { x, linear, factor, residual, given }: Made): Tensor {
-  const { activation = "none" } = given;
-  return matmul(k, x, linear, { activation, ...(factor && { factor }), ...(residual && { residual }) });
+  const { activation = "none", residualScale } = given;
+  return matmul(k, x, linear, {
+    activation,
+    ...(factor && { factor }),
+    ...(residual && { residual }),
+    ...(residualScale !== undefined && { residualScale }),
+  });
 }
 
 /** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
@@ -123,6 +130,7 @@ for (const type of ["f32", "f16"] as const) {
       { bias: true, factor: true, residual: true, activation: "tanh gelu" },
       { bias: true, residual: true, activation: "quick gelu" },
       { factor: true, residual: true, activation: "silu" },
+      { bias: true, residual: true, residualScale: 7.5 },
     ] as const) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {

@@ -6,7 +6,18 @@ import { test } from "node:test";
 import { projectFiles, readProjectFile } from "./project-files.ts";
 
 /** A part may import from the parts before it. */
-const order = ["gpu", "kernels", "models", "answer", "matching", "filtering", "classifying", "workers", "cli"];
+const order = [
+  "gpu",
+  "kernels",
+  "models",
+  "answer",
+  "chatting",
+  "matching",
+  "filtering",
+  "classifying",
+  "workers",
+  "cli",
+];
 /** These import nothing of the parts above, only each other's types and src/stages.ts. */
 const leaves = ["image", "text", "weights", "messages", "jobs", "search"];
 /** The stage nouns: types that every part may import, and that import nothing. */

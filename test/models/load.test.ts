@@ -64,6 +64,12 @@ function expectSame(name: string, actual: Float32Array, expected: (index: number
   }
 }
 
+/** Two heads' worth of rows: of each head three blocks of 4, of which these are the second ones; and the last third of 9. */
+const parts = {
+  secondOfHeads: linear("fused", 5, 8, { part: { rows: 24, offset: 4, block: 4, period: 12 } }),
+  third: linear("thirds", 6, 3, { part: { rows: 9, offset: 6, block: 3, period: 9 } }),
+} as const;
+
 const tree = {
   // 4.3 MB each under f32: more than one piece, odd in every direction.
   matrix: linear("matrix", 1033, 1037),
@@ -145,3 +151,39 @@ for (const stored of ["F32", "F16", "BF16", "mixed"] as const) {
     });
   }
 }
+
+test("parts of a matrix: blocks of rows become neighbouring columns, of the bias too; a tensor is named once", async () => {
+  const named = tensorsOf([parts, parts]);
+  assert.deepEqual(
+    named.map(({ name, shape }) => [name, ...shape]),
+    [
+      ["fused.weight", 24, 5],
+      ["fused.bias", 24],
+      ["thirds.weight", 9, 6],
+      ["thirds.bias", 9],
+    ],
+  );
+  for (const stored of ["F32", "F16"] as const) {
+    const values = await writeTensors(`parts ${stored}`, named, () => stored);
+    const loader = new WeightLoader(gpu, await openCheckpoint(`${folder}/parts ${stored}`), "f32");
+    const loaded = await loader.load(parts);
+    for (const [key, linear, rows] of [
+      ["fused", loaded.secondOfHeads, [4, 5, 6, 7, 16, 17, 18, 19]],
+      ["thirds", loaded.third, [6, 7, 8]],
+    ] as const) {
+      const [segment] = linear.segments;
+      assert.ok(segment && linear.bias);
+      const weights = values.get(`${key}.weight`) ?? new Float32Array();
+      const bias = values.get(`${key}.bias`) ?? new Float32Array();
+      const stride = Math.ceil(rows.length / 4) * 4;
+      expectSame(`${key} ${stored}`, await valuesOf(segment.weight), (i) => {
+        const row = rows[i % stride];
+        return row === undefined ? 0 : (weights[row * linear.inputs + Math.floor(i / stride)] ?? Number.NaN);
+      });
+      expectSame(`${key} bias ${stored}`, await valuesOf(linear.bias), (i) => bias[rows[i] ?? -1] ?? Number.NaN);
+    }
+    const before = gpu.allocatedBytes;
+    loader.release();
+    assert.ok(before - gpu.allocatedBytes >= weightBytes(parts, "f32"));
+  }
+});

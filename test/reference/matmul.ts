@@ -1,4 +1,4 @@
-// y = activation(x·W + b) * factor + residual, in f64.
+// y = activation(x·W + b) * factor + residualScale * residual, in f64.
 
 import { erf } from "./erf.ts";
 
@@ -13,6 +13,8 @@ export interface MatmulCase {
   readonly bias?: ArrayLike<number> | undefined;
   readonly factor?: ArrayLike<number> | undefined;
   readonly residual?: ArrayLike<number> | undefined;
+  /** Default 1 */
+  readonly residualScale?: number | undefined;
   readonly activation?: "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
   /** Applied to every x before it is multiplied. */
   readonly round?: (value: number) => number;
@@ -28,6 +30,7 @@ export function matmulReference(given: MatmulCase): Float64Array {
     bias,
     factor,
     residual,
+    residualScale = 1,
     activation = "none",
     round = (value) => value,
   } = given;
@@ -47,7 +50,7 @@ export function matmulReference(given: MatmulCase): Float64Array {
         sum = (sum / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (sum + 0.044715 * sum ** 3)));
       }
       if (factor) sum *= factor[r * columns + c] ?? Number.NaN;
-      if (residual) sum += residual[r * columns + c] ?? Number.NaN;
+      if (residual) sum += residualScale * (residual[r * columns + c] ?? Number.NaN);
       y[r * columns + c] = sum;
     }
   }

@@ -47,6 +47,9 @@ export async function writeFolder(
 ): Promise<string> {
   const folder = path.join(parent, name);
   await mkdir(folder, { recursive: true });
-  for (const [file, content] of Object.entries(files)) await writeFile(path.join(folder, file), content);
+  for (const [file, content] of Object.entries(files)) {
+    await mkdir(path.dirname(path.join(folder, file)), { recursive: true });
+    await writeFile(path.join(folder, file), content);
+  }
   return folder;
 }

@@ -38,6 +38,7 @@ test("it depends on what can change an output and on nothing else", async () => 
     { "config.json": '{"model_type":"y"}' },
     { "tokenizer.json": "{ }" },
     { "preprocessor_config.json": "{}" },
+    { "qformer_tokenizer/tokenizer.json": "{}" },
     { "model.safetensors": safetensors({ a: { shape: [6] } }) },
   ];
   const others = await Promise.all(changes.map((change, i) => digestOf(`change-${i}`, change)));

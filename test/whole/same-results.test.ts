@@ -13,6 +13,7 @@ import { writeManifest, writePictures } from "./pictures.ts";
 
 const model = join(packageRoot, "test", "fixtures", "models", "blip2-opt-tiny");
 const withoutQuery = join(packageRoot, "test", "fixtures", "blip", "blip-vqa-tiny");
+const instructed = join(packageRoot, "test", "fixtures", "instructblip", "instructblip-vicuna-tiny");
 const distinct = 100;
 const asked = ["--model", model, "--dtype", "f32", "--max-new-tokens", "8"];
 
@@ -103,6 +104,32 @@ test("a model without a query stage: questions in this process, and by two worke
   const scored = (line: string) => JSON.parse(line).score ?? assert.fail(line);
   assert.deepEqual(results.split("\n").slice(0, 2).map(scored), ranked.stdout.trimEnd().split("\n").map(scored));
   for (const part of parts) assert.equal(await part.stop(), 0, part.log);
+});
+
+test("a Q-Former that reads the question: in this process, fused and split give the same lines, and images are encoded once", async () => {
+  const flags = ["--model", instructed, "--dtype", "f32", "--max-new-tokens", "8"];
+  const pictures = paths.slice(0, 3);
+  const questions = ["how many cats are there?", "red"];
+  const local: string[] = [];
+  for (const image of pictures) {
+    const { status, stdout, stderr } = await runCommand(["ask", image, ...questions, ...flags, "--format", "jsonl"]);
+    assert.equal(status, 0, stderr);
+    local.push(...answers(stdout));
+  }
+  const list = join(images, "instructions.jsonl");
+  const items = pictures.flatMap((image) => questions.map((prompt) => ({ image, prompt })));
+  await writeFile(list, items.map((item) => `${JSON.stringify(item)}\n`).join(""));
+  const worker = await fleet.worker({ model: instructed });
+  for (const topology of ["fused", "split"]) {
+    await fleet.nats.restart({ empty: true });
+    const id = `instructed-${topology}`;
+    await fleet.must(["job", "submit", list, "--id", id, "--task", "ask", "--topology", topology, ...flags]);
+    await fleet.must(["job", "watch", id]);
+    assert.deepEqual(answers(await fleet.must(["job", "export", id])), local, topology);
+    assert.deepEqual(await stored(), { features: pictures.length, prompt: items.length }, topology);
+  }
+  assert.equal(await worker.stop(), 0, worker.log);
+  assert.ok(new Set(local).size > pictures.length, "expected answers that depend on the question");
 });
 
 /** The part of a line that is the same for `caption` and a job. */

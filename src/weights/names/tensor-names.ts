@@ -7,6 +7,15 @@ export interface NamedTensor {
   readonly shape: readonly number[];
 }
 
+/** Some rows of a stored matrix of `rows`: `block` of every `period`, from `offset` on. */
+export interface RowPart {
+  readonly rows: number;
+  readonly offset: number;
+  /** Where there is more than one block, a multiple of 4. */
+  readonly block: number;
+  readonly period: number;
+}
+
 /** A Linear: PyTorch's weight (columns, inputs) and bias (columns). */
 export interface LinearNames {
   readonly kind: "linear";
@@ -16,6 +25,8 @@ export interface LinearNames {
   readonly columns: number;
   /** Stays f32 under every --dtype, and so does what is multiplied with it. Left out: as --dtype says. */
   readonly keepsF32?: true;
+  /** Where weight and bias hold more than this Linear: which of their rows it is made of, in order. */
+  readonly part?: RowPart;
 }
 
 /** A Norm: gain and bias (width). */
@@ -74,16 +85,39 @@ export function linear(
   key: string,
   inputs: number,
   columns: number,
-  options: { bias?: boolean; keepsF32?: true } = {},
+  options: { bias?: boolean; keepsF32?: true; part?: RowPart } = {},
 ): LinearNames {
+  const rows = options.part?.rows ?? columns;
   return {
     kind: "linear",
-    weight: { name: `${key}.weight`, shape: [columns, inputs] },
-    bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [columns] } : null,
+    weight: { name: `${key}.weight`, shape: [rows, inputs] },
+    bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [rows] } : null,
     inputs,
     columns,
     ...(options.keepsF32 && { keepsF32: true }),
+    ...(options.part && { part: options.part }),
   };
+}
+
+/** Neighbouring columns of a Linear, and the first of the stored rows that they are. */
+export interface RowRun {
+  readonly column: number;
+  readonly row: number;
+  readonly count: number;
+}
+
+/** The columns [from, from + width) as runs of stored rows. */
+export function rowRuns(part: RowPart | undefined, from: number, width: number): readonly RowRun[] {
+  if (part === undefined) return [{ column: from, row: from, count: width }];
+  const { offset, block, period } = part;
+  const runs: RowRun[] = [];
+  for (let column = from; column < from + width; ) {
+    const inBlock = column % block;
+    const count = Math.min(block - inBlock, from + width - column);
+    runs.push({ column, row: offset + Math.floor(column / block) * period + inBlock, count });
+    column += count;
+  }
+  return runs;
 }
 
 /** A convolution whose stride is its kernel: a Linear over unfolded patches (channels, height, width). */
@@ -168,15 +202,16 @@ export function leavesOf(tree: NameTree): readonly NameLeaf[] {
   return Object.values(tree as { readonly [part: string]: NameTree }).flatMap(leavesOf);
 }
 
-/** The checkpoint's tensors that a tree is made of, in order. */
+/** The checkpoint's tensors that a tree is made of, in order, each once. */
 export function tensorsOf(tree: NameTree): readonly NamedTensor[] {
-  return leavesOf(tree).flatMap((leaf) => {
+  const named = leavesOf(tree).flatMap((leaf): readonly NamedTensor[] => {
     if (leaf.kind === "linear") return leaf.bias ? [leaf.weight, leaf.bias] : [leaf.weight];
     if (leaf.kind === "norm") return [leaf.gain, leaf.bias];
     if (leaf.kind === "rms-norm") return [leaf.gain];
     if (leaf.kind === "computed") return [];
     return [leaf.stored];
   });
+  return [...new Map(named.map((tensor) => [tensor.name, tensor])).values()];
 }
 
 /** What a whole checkpoint must and may hold. */
@@ -184,6 +219,8 @@ export interface NameTable {
   readonly required: readonly NamedTensor[];
   /** Copies of other tensors that some files hold as well; their shape is checked, their content is not used. */
   readonly tied: readonly NamedTensor[];
+  /** Names of tensors that some files hold and nothing needs; their shape is not checked. */
+  readonly unused?: readonly string[];
 }
 
 /** Buffers that some files hold; what they say follows from the configuration. */

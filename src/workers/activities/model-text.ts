@@ -3,7 +3,7 @@
 import type { Task } from "../../messages/job.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import type { ModelCard } from "../../stages.ts";
-import { lavisCaptionPrompt, lavisQuestion, questionPrompt } from "../../text/prompts.ts";
+import { lavisCaptionPrompt, lavisQuestion, questionText } from "../../text/prompts.ts";
 
 /** What a model is wanted for by each task. */
 export const purposeOfTask = {
@@ -15,8 +15,8 @@ export const purposeOfTask = {
 } as const satisfies Record<Task, Purpose>;
 
 /**
- * `ask` wraps a question as BLIP-2 was evaluated; the other families, and every caption, take the text verbatim. As LAVIS has
- * it, BLIP's questions are cleaned, and its captions have a prompt of their own.
+ * `ask` wraps a question as the model was trained to be asked; a caption's prompt is taken verbatim. As LAVIS has it, BLIP's
+ * questions are cleaned, and its captions have a prompt of their own.
  * @throws UnsupportedModelError when the model is of no use for the task
  */
 export function modelText(card: ModelCard, task: Task, text: string | null): string | null {
@@ -24,6 +24,5 @@ export function modelText(card: ModelCard, task: Task, text: string | null): str
   const isLavis = card.settings?.behaviour === "lavis";
   if (task !== "ask") return text ?? (isLavis && card.family === "blip-caption" ? lavisCaptionPrompt : null);
   if (text === null) return null;
-  if (card.family.startsWith("blip-2")) return questionPrompt(text);
-  return isLavis && card.family === "blip-vqa" ? lavisQuestion(text) : text;
+  return questionText(card.family, isLavis && card.family === "blip-vqa" ? lavisQuestion(text) : text);
 }

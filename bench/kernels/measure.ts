@@ -1,0 +1,129 @@
+// One comparison: our side and the peer's, warm, in turns.
+
+import type { BenchRow } from "../../src/cli/bench.ts";
+import type { PeerForm } from "./graphs.ts";
+import { leastMilliseconds, type MachineLimits, type Work } from "./limits.ts";
+import type { Side } from "./ours.ts";
+import { type Peer, PeerError, type PeerSide } from "./peer.ts";
+import type { Provider } from "./peer-process.ts";
+
+/** What is compared. Both sides compute the same, from the same random weights. */
+export interface Comparison {
+  readonly name: string;
+  /** What one run computes, `repeats` times in a chain. */
+  readonly work: Work;
+  readonly repeats: number;
+  readonly ours: () => Promise<Side>;
+  /** Ways to have the peer do it; its fastest counts. The CPU provider takes the first f32 one. */
+  readonly forms: readonly PeerForm[];
+  /** Largest gap between the two sides' results. */
+  readonly tolerance: number;
+}
+
+export interface Rounds {
+  /** Runs of each side whose median counts. */
+  readonly timed: number;
+  readonly warmUp: number;
+}
+
+/** With what a comparison is made. */
+export interface Setting {
+  /** null: there is none, and its columns stay empty. */
+  readonly peer: Pick<Peer, "open"> | null;
+  readonly limits: MachineLimits;
+  readonly rounds: Rounds;
+  readonly tell: (line: string) => void;
+}
+
+interface Chosen {
+  readonly form: PeerForm;
+  readonly side: PeerSide;
+}
+
+/** A form that is this much slower than another in a warm run is not tried again. */
+const hopeless = 1.5;
+
+export async function compare(comparison: Comparison, { peer, limits, rounds, tell }: Setting): Promise<BenchRow> {
+  const { name, repeats, work, forms, tolerance } = comparison;
+  const ours = await comparison.ours();
+  const refuse = (line: string) => tell(`bench: ${name}: ${line}`);
+  const webgpu = peer && (await fastestForm(peer, forms, "webgpu", refuse));
+  const cpuForms = forms.filter(({ graph }) => graph.type === "f32").slice(0, 1);
+  const cpu = peer && (await fastestForm(peer, cpuForms, "cpu", refuse));
+  for (const each of [webgpu, cpu]) expectSame(name, ours.sample, each, tolerance);
+  const sides = [ours, webgpu?.side, cpu?.side].filter((side) => side !== undefined && side !== null);
+  const medians = await inTurns(sides, rounds);
+  for (const side of sides) await side.close();
+  const of = (side: Side | undefined) => {
+    const median = side && medians.get(side);
+    return median === undefined ? null : median / repeats;
+  };
+  const [own = Number.NaN, other, ceiling] = [of(ours) ?? Number.NaN, of(webgpu?.side), of(cpu?.side)];
+  return {
+    name,
+    ours: own,
+    peer: other ?? null,
+    unit: "ms",
+    ratio: other === null || other === undefined ? null : other / own,
+    cpu: ceiling ?? null,
+    ofLimit: leastMilliseconds(work, limits) / own,
+    first: ours.first,
+    peerFirst: webgpu?.side.first ?? null,
+    peerSetting: webgpu?.form.name ?? null,
+  };
+}
+
+/** Medians of the sides' runs in milliseconds. Every other round goes through the sides backwards. */
+export async function inTurns(sides: readonly Side[], { timed, warmUp }: Rounds): Promise<Map<Side, number>> {
+  const times = new Map<Side, number[]>(sides.map((side) => [side, []]));
+  for (let round = -warmUp; round < timed; round++) {
+    for (const side of round % 2 === 0 ? sides : [...sides].reverse()) {
+      const took = await side.run();
+      if (round >= 0) times.get(side)?.push(took);
+    }
+  }
+  return new Map([...times].map(([side, all]) => [side, median(all)]));
+}
+
+/** The form whose warm run is fastest, or null where the provider runs none. */
+async function fastestForm(
+  peer: Pick<Peer, "open">,
+  forms: readonly PeerForm[],
+  provider: Provider,
+  refuse: (line: string) => void,
+): Promise<Chosen | null> {
+  let best: (Chosen & { readonly took: number }) | null = null;
+  for (const form of forms) {
+    try {
+      const side = await peer.open(form, provider);
+      if (forms.length === 1) return { form, side };
+      let took = await side.run();
+      if (best === null || took < hopeless * best.took) took = Math.min(took, await side.run());
+      const slower = best === null || took < best.took ? best?.side : side;
+      if (best === null || took < best.took) best = { form, side, took };
+      await slower?.close();
+    } catch (error) {
+      if (!(error instanceof PeerError)) throw error;
+      refuse(`${form.name} on ${provider}: ${error.message}`);
+    }
+  }
+  // A form after it took the process down.
+  if (best?.side.gone) return { form: best.form, side: await peer.open(best.form, provider) };
+  return best;
+}
+
+/** @throws Error when a peer computes something else than we do */
+function expectSame(name: string, ours: readonly number[], peer: Chosen | null, tolerance: number): void {
+  if (peer === null) return;
+  const gaps = ours.map((value, i) => Math.abs(value - (peer.side.sample[i] ?? Number.NaN)));
+  const gap = Math.max(...gaps);
+  if (gap <= tolerance) return;
+  throw new Error(
+    `bench: ${name}: expected ${peer.form.name} to give our results within ${tolerance}, got ${peer.side.sample.join(", ")} for ${ours.join(", ")}`,
+  );
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}

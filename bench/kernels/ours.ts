@@ -1,0 +1,268 @@
+// Our side of a comparison: random weights on the GPU, and a recorded list over them.
+
+import type { Gpu } from "../../src/gpu/device.ts";
+import type { Recorder } from "../../src/gpu/recorder.ts";
+import { elementCount, type Tensor } from "../../src/gpu/tensor.ts";
+import { attention } from "../../src/kernels/attention.ts";
+import { cachedAttention } from "../../src/kernels/cached-attention.ts";
+import { layerNorm } from "../../src/kernels/layer-norm.ts";
+import { matmul } from "../../src/kernels/matmul.ts";
+import type { Linear, Norm } from "../../src/kernels/weights.ts";
+import type { LanguageModel, SequenceRows } from "../../src/models/language-model.ts";
+import { optLanguageModel } from "../../src/models/opt.ts";
+import { vitBlock } from "../../src/models/vit.ts";
+import { sampleSize } from "./onnx-model.ts";
+import { type RandomValues, randomBytesOf } from "./random-values.ts";
+import {
+  type AttentionShape,
+  decodeMean,
+  inputValues,
+  type LinearShape,
+  type OptShape,
+  seeds,
+  type VitShape,
+} from "./shapes.ts";
+
+type Type = "f32" | "f16";
+
+/** What a side of a comparison can do; times are in milliseconds. */
+export interface Side {
+  /** Until the first result, weights being there: what is compiled is compiled here. */
+  readonly first: number;
+  /** The first elements of the result, to be compared with the other side's. */
+  readonly sample: readonly number[];
+  /** From an input on the host to those elements on the host. */
+  run(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** Records what is timed over the input, which is there already. */
+export type Forward = (k: Recorder, x: Tensor) => Tensor;
+
+/** Makes random tensors, and frees them together. */
+export class Weights {
+  readonly #gpu: Gpu;
+  readonly #tensors: Tensor[] = [];
+
+  constructor(gpu: Gpu) {
+    this.#gpu = gpu;
+  }
+
+  async tensor(name: string, shape: readonly number[], values: RandomValues, type: Type = "f32"): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, type);
+    await this.#gpu.upload(tensor, randomBytesOf(type, elementCount(shape), values));
+    return tensor;
+  }
+
+  async integers(name: string, shape: readonly number[], values: readonly number[]): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, "u32");
+    await this.#gpu.upload(tensor, new Uint8Array(Uint32Array.from(values).buffer));
+    return tensor;
+  }
+
+  /** A matrix in as few segments as the device's bindings allow. Its columns are a multiple of 4. */
+  async linear({ inputs, columns, seed }: LinearShape, type: Type): Promise<Linear> {
+    const width = type === "f16" ? 2 : 4;
+    const most = Math.floor(this.#gpu.bindingLimit / (inputs * width) / 4) * 4;
+    const count = Math.ceil(columns / most);
+    const each = Math.ceil(columns / count / 4) * 4;
+    const segments: Linear["segments"][number][] = [];
+    const values = { seed, scale: seeds.weightScale(inputs) };
+    for (let from = 0; from < columns; from += each) {
+      const own = Math.min(each, columns - from);
+      const weight = this.#alloc("weight", [inputs, own], type);
+      const bytes = new Uint8Array(inputs * own * width);
+      for (let row = 0; row < inputs; row++) {
+        bytes.set(randomBytesOf(type, own, values, row * columns + from), row * own * width);
+      }
+      await this.#gpu.upload(weight, bytes);
+      segments.push({ weight, from, width: own });
+    }
+    const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
+    return { segments, bias, inputs, columns };
+  }
+
+  async norm(width: number, seed: number): Promise<Norm> {
+    const gain = await this.tensor("gain", [width], { seed, scale: seeds.gainScale, mean: 1 });
+    const bias = await this.tensor("bias", [width], { seed: seed + 1, scale: seeds.biasScale });
+    return { gain, bias, eps: seeds.eps };
+  }
+
+  free(): void {
+    for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
+  }
+
+  #alloc(name: string, shape: readonly number[], type: Type | "u32"): Tensor {
+    const tensor = this.#gpu.alloc(name, shape, type);
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+}
+
+/** x (rows, width) is uploaded in every run, as the peer's is. */
+export async function openSide(
+  gpu: Gpu,
+  name: string,
+  shape: readonly [number, number],
+  prepare: (weights: Weights) => Promise<Forward>,
+): Promise<Side> {
+  const weights = new Weights(gpu);
+  const forward = await prepare(weights);
+  const x = gpu.alloc("x", shape, "f32");
+  const bytes = randomBytesOf("f32", elementCount(shape), inputValues);
+  const started = performance.now();
+  const list = await gpu.record(name, (k) => forward(k, x));
+  const read: Tensor = { ...placed(list.result), shape: [sampleSize] };
+  const run = async (): Promise<{ milliseconds: number; sample: number[] }> => {
+    const before = performance.now();
+    await gpu.upload(x, bytes);
+    const [sample = new ArrayBuffer(0)] = await gpu.submit([list], { reads: [read] });
+    return { milliseconds: performance.now() - before, sample: [...new Float32Array(sample)] };
+  };
+  const { sample } = await run();
+  const first = performance.now() - started;
+  return {
+    first,
+    sample,
+    run: async () => (await run()).milliseconds,
+    async close() {
+      list.destroy();
+      gpu.free(x);
+      weights.free();
+    },
+  };
+}
+
+/** What a tensor is, now that it has a buffer. */
+function placed({ name, shape, type, storage, byteOffset }: Tensor): Tensor {
+  return { name, shape, type, storage, byteOffset };
+}
+
+export function linearForward(shape: LinearShape, type: Type) {
+  return async (weights: Weights): Promise<Forward> => {
+    const linear = await weights.linear(shape, type);
+    return (k, x) => matmul(k, x, linear);
+  };
+}
+
+export function normForward(width: number, repeats: number) {
+  return async (weights: Weights): Promise<Forward> => {
+    const norms: Norm[] = [];
+    for (let i = 0; i < repeats; i++) norms.push(await weights.norm(width, seeds.norm + 10 * i));
+    return (k, x) => norms.reduce((given, norm) => layerNorm(k, given, norm), x);
+  };
+}
+
+/** x are the queries; keys and values stay the same. */
+export function attentionForward({ queryTokens, keyTokens, heads, headWidth }: AttentionShape, repeats: number) {
+  return async (weights: Weights): Promise<Forward> => {
+    const shape = [keyTokens, heads * headWidth];
+    const keys = await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean });
+    const values = await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean });
+    const sizes = { batch: 1, queryTokens, keyTokens, heads, headWidth, scale: headWidth ** -0.5 };
+    const all = (rows: Tensor) => ({ rows, column: 0 });
+    return (k, x) => {
+      let y = x;
+      for (let i = 0; i < repeats; i++) y = attention(k, all(y), all(keys), all(values), sizes);
+      return y;
+    };
+  };
+}
+
+/** One query behind `keyTokens` cached positions, keys and values in f16. */
+export function decodeAttentionForward({ keyTokens, heads, headWidth }: AttentionShape, repeats: number) {
+  return async (weights: Weights): Promise<Forward> => {
+    const rows = await cachedRows(weights, { sequences: 1, cached: keyTokens - 1, width: heads * headWidth });
+    const [cache] = rows.cache;
+    return (k, x) => {
+      let y = x;
+      for (let i = 0; i < repeats && cache; i++) {
+        y = cachedAttention(k, y, cache, rows.table, rows.cursors, heads, headWidth ** -0.5);
+      }
+      return y;
+    };
+  };
+}
+
+export function vitLayerForward({ tokens, width, heads, linears }: VitShape, type: Type) {
+  return async (weights: Weights): Promise<Forward> => {
+    const layer = {
+      norm1: await weights.norm(width, seeds.norm),
+      norm2: await weights.norm(width, seeds.norm + 10),
+      qkv: await weights.linear(linears.qkv, type),
+      projection: await weights.linear(linears.projection, type),
+      fc1: await weights.linear(linears.fc1, type),
+      fc2: await weights.linear(linears.fc2, type),
+    };
+    // The patch size plays no part in a block.
+    return (k, x) => vitBlock(k, layer, x, { batch: (x.shape[0] ?? 0) / tokens, heads, patchSize: 1 });
+  };
+}
+
+/** One new token for each of `batch` sequences, one block; all have `cached` positions before it. */
+export function optLayerForward(shape: OptShape, batch: number) {
+  return async (weights: Weights): Promise<Forward> => {
+    const model = await optModel(weights, shape, 1);
+    const rows = await cachedRows(weights, { sequences: batch, cached: shape.cached, width: shape.width });
+    const block = model.tokenParts[1];
+    return (k, x) => block?.run(k, x, rows) ?? x;
+  };
+}
+
+/** A whole step of a model with so many blocks: embeddings, blocks, final norm, head; x plays no part. */
+export function optStepForward(shape: OptShape, layers: number) {
+  return async (weights: Weights): Promise<Forward> => {
+    const model = await optModel(weights, shape, layers);
+    const rows = await cachedRows(weights, { sequences: 1, cached: shape.cached, width: shape.width });
+    const [cache] = rows.cache;
+    const all = cache === undefined ? [] : new Array<typeof cache>(layers).fill(cache);
+    return (k) => model.readTokens(k, { ...rows, cache: all });
+  };
+}
+
+/** Blocks share one set of weights. */
+async function optModel(weights: Weights, shape: OptShape, layers: number): Promise<LanguageModel> {
+  const { width, heads, ffnWidth, linears, cached } = shape;
+  const linear = (name: keyof OptShape["linears"]) => weights.linear(linears[name], "f16");
+  const layer = {
+    attentionNorm: await weights.norm(width, seeds.norm),
+    mlpNorm: await weights.norm(width, seeds.norm + 10),
+    query: await linear("query"),
+    key: await linear("key"),
+    value: await linear("value"),
+    out: await linear("out"),
+    fc1: await linear("fc1"),
+    fc2: await linear("fc2"),
+  };
+  const vocabulary = 64;
+  const head = await weights.linear({ inputs: width, columns: vocabulary, seed: 70 }, "f16");
+  const positions = await weights.tensor("positions", [cached + 3, width], { seed: 80, scale: 1 }, "f16");
+  const norm = await weights.norm(width, seeds.norm + 20);
+  const config = { vocabulary, width, layers, heads, ffnWidth, maxPositions: cached + 1 };
+  return optLanguageModel(
+    { head: { ...head, bias: null }, positions, layers: new Array(layers).fill(layer), norm },
+    { ...config, normEps: seeds.eps, bosId: 0, stopIds: [] },
+    { queries: 0, imageId: 1, cacheType: "f16" },
+  );
+}
+
+/** One row for each of some sequences, at position `cached`, every sequence with keys and values of its own. */
+async function cachedRows(
+  weights: Weights,
+  { sequences, cached, width }: { sequences: number; cached: number; width: number },
+): Promise<SequenceRows> {
+  const positions = cached + 1;
+  const shape = [sequences * positions, width];
+  const slots = Array.from({ length: sequences * positions }, (_, i) => i);
+  const places = Array.from({ length: sequences }, (_, s) => [0, cached, s * positions + cached, s]);
+  return {
+    cursors: await weights.integers("cursors", [sequences, 4], places.flat()),
+    table: await weights.integers("table", [sequences, positions], slots),
+    cache: [
+      {
+        keys: await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean }, "f16"),
+        values: await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean }, "f16"),
+      },
+    ],
+  };
+}

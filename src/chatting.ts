@@ -1,0 +1,126 @@
+// A conversation about one image: the image is encoded once, every question is answered with what was said before it.
+
+import { type Answer, answerFrom, promptOf } from "./answer.ts";
+import { sha256 } from "./jobs/store.ts";
+import type { Activation, Generation, ModelCard, RowOptions, Stages, TextOptions } from "./stages.ts";
+import { glmReply, type PromptLanguage, questionText, type Turn } from "./text/prompts.ts";
+
+/** One reply. `text` is what people read, and what later questions see: of VisualGLM tidied up as its demo does. */
+export interface Reply extends Answer {
+  /** Its number in the conversation, from 1. */
+  readonly turn: number;
+  /** The oldest turns, which this question was answered without because they no longer fit. */
+  readonly leftOut: LeftOut | null;
+}
+
+/**
+ * Why turns were left out, in positions of the language model: image slots, text and new ids together; or of a Q-Former that
+ * reads the text.
+ */
+export interface LeftOut {
+  readonly turns: number;
+  readonly needed: number;
+  readonly available: number;
+}
+
+export interface Chat {
+  /**
+   * @param onText told of the reply so far
+   * @throws TokenizerError, GenerationError; the conversation is as it was before
+   */
+  ask(question: string, options?: AskOptions): Promise<Reply>;
+  /** Forget all turns; the image stays. */
+  clear(): void;
+}
+
+export interface AskOptions extends RowOptions {
+  readonly onText?: (text: string) => void;
+}
+
+export interface ChatOptions extends RowOptions {
+  readonly generation: Generation;
+  /** Of VisualGLM's frame. Default: that of each question. */
+  readonly language?: PromptLanguage;
+}
+
+/**
+ * Begin a conversation about an image file.
+ * @throws ImageError
+ */
+export async function openChat(stages: Stages, image: Uint8Array, options: ChatOptions): Promise<Chat> {
+  const { generation, language, ...row } = options;
+  const prompt = await promptOf(stages, image, row);
+  const digest = sha256(image);
+  let turns: readonly Turn[] = [];
+  return {
+    async ask(question, { onText, ...asked } = {}) {
+      const { text, leftOut } = await fitting(stages, question, turns, options);
+      const texts = onText && inOrder(stages, onText);
+      const given = { ...row, ...asked, image: digest, ...(texts && { onIds: texts.add }) };
+      const answer = await said(stages, prompt, text, generation, given);
+      await texts?.all();
+      turns = [...turns.slice(leftOut?.turns ?? 0), { question, answer: answer.text }];
+      return { ...answer, turn: turns.length + (leftOut?.turns ?? 0), leftOut };
+    },
+    clear() {
+      turns = [];
+    },
+  };
+}
+
+async function said(
+  stages: Stages,
+  prompt: Activation,
+  text: string,
+  generation: Generation,
+  options: TextOptions,
+): Promise<Answer> {
+  const answer = await answerFrom(stages, prompt, text, generation, options);
+  return stages.card.family === "visualglm" ? { ...answer, text: glmReply(answer.text) } : answer;
+}
+
+/** The question with as many of the latest turns as the model's positions hold. */
+async function fitting(
+  stages: Stages,
+  question: string,
+  turns: readonly Turn[],
+  { generation, language }: ChatOptions,
+): Promise<{ readonly text: string; readonly leftOut: LeftOut | null }> {
+  const { card } = stages;
+  const textOf = (first: number) => questionText(card.family, question, turns.slice(first), language);
+  const room = async (text: string): Promise<Omit<LeftOut, "turns">> => {
+    const needed = positionsNeeded(card, (await stages.tokenize(text)).length, generation);
+    if (card.instruction === undefined || needed > card.maxPositions) return { needed, available: card.maxPositions };
+    return { needed: (await stages.tokenizeInstruction(text)).length, available: card.instruction.maxIds };
+  };
+  const fits = ({ needed, available }: Omit<LeftOut, "turns">) => needed <= available;
+  const all = await room(textOf(0));
+  if (fits(all)) return { text: textOf(0), leftOut: null };
+  for (let first = 1; first <= turns.length; first++) {
+    const text = textOf(first);
+    // Without turns it is asked all the same, and refused with both numbers if it does not fit.
+    if (first < turns.length && !fits(await room(text))) continue;
+    return { text, leftOut: { turns: first, ...all } };
+  }
+  return { text: textOf(0), leftOut: null };
+}
+
+/** A decoder-only model has image slots, text and new ids in one sequence; an encoder reads the text by itself. */
+function positionsNeeded({ family, prompt, handsOver }: ModelCard, textIds: number, generation: Generation): number {
+  if (handsOver === "features" || family.endsWith("t5")) return textIds;
+  // One of VisualGLM's ids stands for the image.
+  const ids = family === "visualglm" ? textIds - 1 : textIds;
+  return prompt[0] + ids + generation.maxNewTokens;
+}
+
+/** Ids to texts, told in the order in which the ids came. */
+function inOrder(stages: Stages, onText: (text: string) => void) {
+  let all: Promise<void> = Promise.resolve();
+  return {
+    add(ids: readonly number[]) {
+      all = all.then(async () => onText(await stages.detokenize(ids)));
+      all.catch(() => {}); // whoever awaits them all gets it
+    },
+    all: () => all,
+  };
+}
