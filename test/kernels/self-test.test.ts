@@ -21,6 +21,7 @@ test("this adapter passes, and nothing stays allocated", async () => {
 /** One broken line per shader, as a driver that computes wrongly would seem. */
 const faults = [
   ["matmul", "value += bias[column]", "value -= bias[column]", "matmul of 1 rows with f32 weights"],
+  ["matmul", "input(values.z)", "input(values.w)", "matmul of 9 rows with f32 weights"],
   ["matmul", "max(v, 0.0) -", "max(v, 0.0) +", "matmul with gelu"],
   ["matmul", "max(v, 0.0) - size", "max(v, 0.0) + size", "matmul with tanh gelu"],
   ["matmul", "value *= factor", "value += factor", "matmul with a factor"],
