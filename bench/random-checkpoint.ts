@@ -4,7 +4,7 @@ import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { packageRoot } from "../src/gpu/package-root.ts";
 import { blip2Config } from "../src/models/blip-2-config.ts";
-import { optNames, projectionNames, qFormerNames, vitNames } from "../src/weights/names/blip-2-opt.ts";
+import { optNames, projectionNames, qFormerNames, visionNames } from "../src/weights/names/blip-2-opt.ts";
 import { leavesOf, type NamedTensor, type NameLeaf } from "../src/weights/names/tensor-names.ts";
 
 type Settings = Readonly<Record<string, unknown>>;
@@ -55,7 +55,7 @@ export async function writeRandomCheckpoint(folder: string, sizes: RandomCheckpo
   await writeFile(join(folder, "preprocessor_config.json"), JSON.stringify(processor));
   const checked = blip2Config(folder, config);
   const names = {
-    vit: vitNames(checked),
+    vit: visionNames(checked),
     qFormer: qFormerNames(checked),
     projection: projectionNames(checked),
     opt: optNames(checked),

@@ -82,6 +82,22 @@ test("a question that does not fit even by itself is asked without turns, and re
   assert.equal(leftOut, null);
 });
 
+test("InstructBLIP: one encode of the features; turns that its Q-Former cannot read are left out as well", async () => {
+  const stages = listening({ ...instructedCard, maxPositions: 10_000 });
+  const chat = await openChat(stages, image, { generation });
+  const { text } = await chat.ask("Describe it.");
+  const second = await chat.ask("In short.");
+  const turn = `Question: Describe it. Answer: ${text}. `;
+  assert.deepEqual(stages.read, ["Describe it.", `${turn}In short.`]);
+  assert.equal(second.leftOut, null);
+  const third = await chat.ask("In one word.");
+  assert.deepEqual(third.leftOut, { turns: 1, needed: 2 + turn.length + turn.length - 3 + 12, available: 64 });
+  assert.deepEqual(
+    stages.rows.map(({ stage }) => stage),
+    ["encode", "query", "generate", "query", "generate", "query", "generate"],
+  );
+});
+
 test("a question that fails leaves the conversation as it was", async () => {
   const stages = listening(roomy);
   const chat = await openChat(stages, image, { generation });
@@ -113,12 +129,13 @@ test("VisualGLM: its frame in the question's language, or as told; replies tidie
 test("prompts by family", () => {
   const turns = [{ question: "what?", answer: "a dog" }];
   const said = "Question: what? Answer: a dog. ";
-  assert.equal(questionText("blip-2-opt", "why?", turns), `${said}Question: why? Answer:`);
-  assert.equal(questionText("blip-2-t5", "why?"), "Question: why? Answer:");
-  assert.equal(questionText("instructblip-vicuna", "Describe it.", turns), `${said}Describe it.`);
-  assert.equal(questionText("instructblip-t5", "Describe it."), "Describe it.");
-  assert.equal(questionText("blip-vqa", "why?", turns), "why?");
-  assert.equal(questionText("visualglm", "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
+  assert.equal(questionText({ family: "blip-2-opt" }, "why?", turns), `${said}Question: why? Answer:`);
+  assert.equal(questionText({ family: "blip-2-t5" }, "why?"), "Question: why? Answer:");
+  assert.equal(questionText({ family: "instructblip-vicuna" }, "Describe it.", turns), `${said}Describe it.`);
+  assert.equal(questionText({ family: "instructblip-t5" }, "Describe it."), "Describe it.");
+  assert.equal(questionText({ family: "blip-vqa" }, "why?", turns), "why?");
+  assert.equal(questionText({ family: "blip-vqa", settings: { behaviour: "lavis" } }, "Why, so?!", turns), "why, so?");
+  assert.equal(questionText({ family: "visualglm" }, "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
   assert.equal(glmPrompt("颜色？", turns), "问：what?\n答：a dog\n问：颜色？\n答：");
   assert.deepEqual(["what?", "猫?", "𠀀", "ネコ", ""].map(languageOf), ["en", "zh", "zh", "en", "en"]);
 });

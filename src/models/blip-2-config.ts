@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { ImageSettings } from "../stages.ts";
 import { ConfigError } from "../weights/errors.ts";
 import { classDefaults } from "./class-defaults.ts";
+import { type ClipVisionConfig, clipVisionConfig } from "./clip-config.ts";
 import { expectHeads, parse, settingCheck, type VisionConfig, visionConfig } from "./config-parts.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { type OptConfig, optConfig } from "./opt-config.ts";
@@ -23,7 +24,8 @@ export interface QFormerConfig {
 
 /** What every kind of BLIP-2 has. */
 export interface Blip2ImageConfig {
-  readonly vision: VisionConfig;
+  /** EVA's ViT-g, or CLIP's ViT-L, whose vision_config has CLIP's model_type. */
+  readonly vision: VisionConfig | ClipVisionConfig;
   readonly qFormer: QFormerConfig;
   /** Query tokens, and so image slots of a language model. */
   readonly queries: number;
@@ -56,6 +58,7 @@ const blip2Schema = z.object({
   image_token_index: z.number().int().nonnegative().nullable().default(classDefaults.Blip2Config.image_token_index),
   vision_config: z
     .object({
+      model_type: z.string().optional(),
       hidden_size: size.default(visionDefaults.hidden_size),
       intermediate_size: size.default(visionDefaults.intermediate_size),
       num_hidden_layers: layers.default(visionDefaults.num_hidden_layers),
@@ -159,6 +162,8 @@ export function imageConfig(
     .unwrap()
     .unwrap()
     .parse(read.qformer_config ?? {});
+  const { model_type: visionModel } = (read.vision_config ?? {}) as { model_type?: unknown };
+  const isClip = visionModel === "clip_vision_model";
   const expect = settingCheck(ref);
   expect("qformer_config.hidden_act", "gelu", asked.hidden_act);
   expect("qformer_config.position_embedding_type", "absolute", asked.position_embedding_type);
@@ -167,7 +172,7 @@ export function imageConfig(
   return {
     read,
     asked,
-    vision: visionConfig(ref, seen, seen.qkv_bias),
+    vision: isClip ? clipVisionConfig(ref, json.vision_config) : visionConfig(ref, seen, seen.qkv_bias),
     qFormer: {
       width: asked.hidden_size,
       mlpWidth: asked.intermediate_size,

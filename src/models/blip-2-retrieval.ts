@@ -25,7 +25,6 @@ import {
 } from "./contrast.ts";
 import {
   activationBytes,
-  encodePlan,
   featuresOf,
   given,
   qFormerCost,
@@ -35,6 +34,7 @@ import {
 } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, textEmbeddings } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import { blip2EncodePlan, type ClipTowerWeights } from "./vision-tower.ts";
 import type { VitWeights } from "./vit.ts";
 
 /** What turns the Q-Former's rows into vectors and logits. */
@@ -49,7 +49,7 @@ export interface RetrievalHeads {
 
 /** The parts of the model that this process holds. */
 export interface RetrievalWeights {
-  readonly vit?: VitWeights;
+  readonly vit?: VitWeights | ClipTowerWeights;
   readonly qFormer?: QFormerWeights;
   readonly heads?: RetrievalHeads;
 }
@@ -72,7 +72,7 @@ export function retrievalPrograms(
   card: ContrastCard,
 ): { readonly programs: RetrievalPrograms; close(): void } {
   const programs = {
-    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
+    ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
     ...(qFormer &&
       heads && {
         queryImage: queryImageProgram(gpu, qFormer, heads.vision, config, card),

@@ -10,16 +10,17 @@ import type { Activation, ModelCard, Pixels } from "../stages.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
-import { activationBytes, activationOf, encodePlan, featuresOf, given, queryParts } from "./image-stage.ts";
+import { activationBytes, activationOf, featuresOf, given, queryParts } from "./image-stage.ts";
 import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
+import { blip2EncodePlan, type ClipTowerWeights } from "./vision-tower.ts";
 import type { VitWeights } from "./vit.ts";
 
 /** The parts of the model that this process holds. */
 export interface Blip2Weights {
-  readonly vit?: VitWeights;
+  readonly vit?: VitWeights | ClipTowerWeights;
   readonly qFormer?: QFormerWeights;
   /** Q-Former width -> language model width */
   readonly projection?: Linear;
@@ -55,7 +56,7 @@ export function blip2Programs(
   const { type } = features;
   const prompt = { kind: "prompt", type, shape: card.prompt } as const;
   const bytesOfFeatures = activationBytes("query", features);
-  const encode = vit && encodePlan(vit, config.vision, card);
+  const encode = vit && blip2EncodePlan(vit, config.vision, card);
   const queryParts = qFormer && projection && qFormerParts(qFormer, projection, config, card);
   const widestPrompt = Math.max(
     card.features[0] * config.qFormer.width,

@@ -2,7 +2,7 @@
 
 import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
-import { blip2OptNames, optNames, projectionNames, qFormerNames, vitNames } from "../weights/names/blip-2-opt.ts";
+import { blip2OptNames, optNames, projectionNames, qFormerNames, visionNames } from "../weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
 import { blip2T5Names, t5Names } from "../weights/names/blip-2-t5.ts";
 import { type Blip2Programs, blip2Programs } from "./blip-2.ts";
@@ -19,7 +19,14 @@ import { featuresOf } from "./image-stage.ts";
 import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
 import { optLanguageModel } from "./opt.ts";
 import { relativeBuckets } from "./relative-buckets.ts";
-import { type CheckOptions, isResized, lavisBlip2, withSettings } from "./run-settings.ts";
+import {
+  type CheckOptions,
+  isResized,
+  type LavisVision,
+  lavisBlip2,
+  lavisBlip2Clip,
+  withSettings,
+} from "./run-settings.ts";
 import { mostIds, t5LanguageModel } from "./t5.ts";
 
 /** Blip2ForConditionalGeneration with OPT. @param json config.json. @throws as checkModel */
@@ -30,7 +37,7 @@ export async function checkBlip2Opt(
   options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
   const written = blip2Config(checkpoint.ref, json);
-  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
+  const config = withSettings(checkpoint.ref, written, lavisOf(written), options.settings);
   const { queries, text } = config;
   const facts = {
     ...(await visionFacts(checkpoint, config, written, options)),
@@ -45,7 +52,7 @@ export async function checkBlip2Opt(
     maxPositions: text.maxPositions,
   };
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
     generate: { opt: optNames(config) },
   };
@@ -65,7 +72,7 @@ export async function checkBlip2T5(
   options: CheckOptions,
 ): Promise<CheckedModel<ModelCard, Blip2Programs>> {
   const written = blip2T5Config(checkpoint.ref, json);
-  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
+  const config = withSettings(checkpoint.ref, written, lavisOf(written), options.settings);
   const { queries, text } = config;
   const facts = {
     ...(await visionFacts(checkpoint, config, written, options)),
@@ -84,7 +91,7 @@ export async function checkBlip2T5(
     decoder: relativeBuckets(text.relativePositions, false),
   };
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
     generate: { t5: t5Names(config, buckets) },
   };
@@ -103,7 +110,7 @@ export async function checkBlip2Retrieval(
   options: CheckOptions,
 ): Promise<CheckedModel<ContrastCard, RetrievalPrograms>> {
   const written = blip2RetrievalConfig(checkpoint.ref, json);
-  const config = withSettings(checkpoint.ref, written, lavisBlip2, options.settings);
+  const config = withSettings(checkpoint.ref, written, lavisOf(written), options.settings);
   const { queries, projectionWidth, text } = config;
   const facts = {
     ...(await visionFacts(checkpoint, config, written, options)),
@@ -117,7 +124,7 @@ export async function checkBlip2Retrieval(
     maxPositions: text.maxPositions,
   };
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: qFormerWithTextNames(config), heads: retrievalHeadNames(config) },
   };
   const isLavis = options.settings?.behaviour === "lavis";
@@ -125,6 +132,10 @@ export async function checkBlip2Retrieval(
     const opened = retrievalPrograms(gpu, weights, config, card);
     return isLavis ? readingTexts(opened, { most: lavisTextLengths.blip2 }) : opened;
   });
+}
+
+function lavisOf({ vision }: Blip2ImageConfig): LavisVision {
+  return "activation" in vision ? lavisBlip2Clip : lavisBlip2;
 }
 
 async function visionFacts(

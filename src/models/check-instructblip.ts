@@ -3,7 +3,7 @@
 import type { Dtype, ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import { CheckpointError } from "../weights/errors.ts";
-import { projectionNames, vitNames } from "../weights/names/blip-2-opt.ts";
+import { projectionNames, visionNames } from "../weights/names/blip-2-opt.ts";
 import { t5Names } from "../weights/names/blip-2-t5.ts";
 import {
   instructBlipLlamaNames,
@@ -47,7 +47,7 @@ export async function checkInstructBlipLlama(
   };
   const turns = () => rotaryTurns(rotaryFrequencies(text.headWidth, text.rotaryBase), text.maxPositions);
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: instructedQFormerNames(config), projection: projectionNames(config) },
     generate: { llama: llamaNames(config, turns) },
   };
@@ -78,7 +78,7 @@ export async function checkInstructBlipT5(
     decoder: relativeBuckets(text.relativePositions, false),
   };
   const parts = {
-    encode: { vit: vitNames(config) },
+    encode: { vit: visionNames(config) },
     query: { qFormer: instructedQFormerNames(config), projection: projectionNames(config) },
     generate: { t5: t5Names(config, buckets) },
   };

@@ -98,13 +98,7 @@ export function clipConfig(ref: string, json: Record<string, unknown>): ClipConf
     text_config: read.text_config_dict ?? read.text_config ?? {},
   });
   return {
-    vision: {
-      ...encoderConfig(ref, "vision_config", vision),
-      imageSize: vision.image_size,
-      trainedSize: vision.image_size,
-      patchSize: vision.patch_size,
-      lastNormEps: vision.layer_norm_eps,
-    },
+    vision: visionConfigOf(ref, vision),
     text: {
       ...encoderConfig(ref, "text_config", text),
       vocabulary: text.vocab_size,
@@ -112,6 +106,24 @@ export function clipConfig(ref: string, json: Record<string, unknown>): ClipConf
       eosId: text.eos_token_id,
     },
     projectionWidth: read.projection_dim,
+  };
+}
+
+/** The ViT alone, as a part of another model. @param json vision_config. @throws as clipConfig */
+export function clipVisionConfig(ref: string, json: unknown): ClipVisionConfig {
+  return visionConfigOf(
+    ref,
+    parse(ref, "config.json", z.object({ vision_config: visionSchema }), { vision_config: json }).vision_config,
+  );
+}
+
+function visionConfigOf(ref: string, vision: z.infer<typeof visionSchema>): ClipVisionConfig {
+  return {
+    ...encoderConfig(ref, "vision_config", vision),
+    imageSize: vision.image_size,
+    trainedSize: vision.image_size,
+    patchSize: vision.patch_size,
+    lastNormEps: vision.layer_norm_eps,
   };
 }
 

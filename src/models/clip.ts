@@ -15,9 +15,9 @@ import { firstRows } from "../kernels/place-rows.ts";
 import { selectRowOfEach } from "../kernels/select-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import type { Activation, ContrastCard, Vectors } from "../stages.ts";
+import type { Activation, CheckpointCard, ContrastCard, Vectors } from "../stages.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
-import { type ClipConfig, type ClipTextConfig, endToken } from "./clip-config.ts";
+import { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, endToken } from "./clip-config.ts";
 import { type ClipLayer, clipBlock } from "./clip-encoder.ts";
 import {
   type ContrastPrograms,
@@ -78,7 +78,9 @@ export function clipPrograms(
   card: ContrastCard,
 ): OpenedPrograms<ContrastPrograms> {
   const programs = {
-    ...(vision && { encode: stagedProgram(gpu, encodeStage(card, visionParts(vision, config, card), widest(config))) }),
+    ...(vision && {
+      encode: stagedProgram(gpu, encodeStage(card, visionParts(vision, config, card), widestOfVision(config.vision))),
+    }),
     ...(imageHead && { queryImage: queryImageProgram(gpu, imageHead, card) }),
     ...(text && { queryText: queryTextProgram(gpu, text, config, card) }),
   };
@@ -90,7 +92,8 @@ export function clipPrograms(
   };
 }
 
-function widest({ vision }: ClipConfig): number {
+/** f32 values of the widest activation of the ViT, for one image. */
+export function widestOfVision(vision: ClipVisionConfig): number {
   const tokens = Math.floor(vision.imageSize / vision.patchSize) ** 2 + 1;
   return tokens * Math.max(vision.width, vision.mlpWidth, 3 * vision.patchSize ** 2);
 }
@@ -130,10 +133,20 @@ function queryTextProgram(
 export function visionParts(
   w: ClipVisionWeights,
   { vision }: Pick<ClipConfig, "vision">,
-  card: Pick<ContrastCard, "image" | "features" | "dtype">,
+  card: Pick<CheckpointCard, "image" | "features" | "dtype">,
+): readonly Part[] {
+  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, given(x), card.dtype)] };
+  return [...visionBlocks(w, vision, card), end];
+}
+
+/** pixels (batch * 3, height, width) -> (batch * tokens, width) f32, after the last block */
+export function visionBlocks(
+  w: ClipVisionWeights,
+  vision: ClipVisionConfig,
+  card: Pick<CheckpointCard, "image" | "features">,
 ): readonly Part[] {
   const { patchSize, heads, width, activation } = vision;
-  const { image, dtype } = card;
+  const { image } = card;
   const [tokens] = card.features;
   const embed: Part = {
     cost: 2 * tokens * 3 * patchSize ** 2 * width,
@@ -148,8 +161,7 @@ export function visionParts(
       run: (k, [x], batch) => [clipBlock(k, layer, given(x), { batch, heads, activation, causal: false })],
     }),
   );
-  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, given(x), dtype)] };
-  return [embed, ...blocks, end];
+  return [embed, ...blocks];
 }
 
 /** features (batch * tokens, width) in the type of a hand-over -> unit vectors (batch, projectionWidth) in the same */

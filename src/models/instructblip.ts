@@ -13,20 +13,13 @@ import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { generateProgram } from "./generate.ts";
-import {
-  activationBytes,
-  activationOf,
-  encodePlan,
-  featuresOf,
-  given,
-  queryAndTextParts,
-  widestWithImage,
-} from "./image-stage.ts";
+import { activationBytes, activationOf, featuresOf, given, queryAndTextParts, widestWithImage } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
 import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { rankProgram } from "./rank.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
+import { blip2EncodePlan } from "./vision-tower.ts";
 
 /** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
 export function instructBlipPrograms(
@@ -37,7 +30,7 @@ export function instructBlipPrograms(
   card: ModelCard,
 ): OpenedPrograms<Blip2Programs> {
   const programs = {
-    ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, config.vision, card)) }),
+    ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
     ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
     ...(language && { generate: generateProgram(gpu, language) }),
     // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.

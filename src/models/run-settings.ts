@@ -38,6 +38,8 @@ export const lavisBlip: LavisVision = { normEps: 1e-6, lastNormEps: 1e-6 };
 export const lavisBlipVqa: LavisVision = { ...lavisBlip, imageSizes: { 384: 480 } };
 /** lavis/models/eva_vit.py, and `ln_vision` in blip2_models/blip2.py, which takes PyTorch's default. */
 export const lavisBlip2: LavisVision = { normEps: 1e-6, lastNormEps: 1e-5 };
+/** With CLIP's ViT-L, lavis/models/clip_vit.py: PyTorch's default throughout. */
+export const lavisBlip2Clip: LavisVision = { normEps: 1e-5, lastNormEps: 1e-5 };
 
 /**
  * A configuration with what this run makes of its ViT.

@@ -11,6 +11,7 @@ import { view } from "../../src/gpu/view.ts";
 import { layerNorm } from "../../src/kernels/layer-norm.ts";
 import { qFormerParts } from "../../src/models/blip-2.ts";
 import { blip2Config } from "../../src/models/blip-2-config.ts";
+import type { VisionConfig } from "../../src/models/config-parts.ts";
 import { vitParts } from "../../src/models/image-stage.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
@@ -67,6 +68,11 @@ export async function blip2ParityTests(name: string): Promise<void> {
   }
 }
 
+function vitOf({ vision }: ReturnType<typeof blip2Config>): VisionConfig {
+  assert.ok(!("activation" in vision), "a ViT of BLIP-2's own");
+  return vision;
+}
+
 /**
  * Every tensor that the fixture may hold of one forward pass, by the fixture's names. Each block of ViT and Q-Former is
  * fed with what the fixture expects of the block before, where it holds that.
@@ -83,7 +89,7 @@ async function blocksOf(
   const { card } = await checkModel(checkpoint, dtype);
   const config = blip2Config(name, (await readSettings(checkpoint, "config.json")) ?? {});
   const loader = new WeightLoader(gpu, checkpoint, dtype);
-  const vit = await loader.load(vitNames(config));
+  const vit = await loader.load(vitNames({ vision: vitOf(config) }));
   const qFormer = await loader.load(qFormerNames(config));
   const projection = await loader.load(projectionNames(config));
   const opt = await loader.load(optNames(config));
@@ -99,7 +105,7 @@ async function blocksOf(
   const pixels = gpu.alloc("pixels", [3, height, width], "f32");
   await gpu.upload(pixels, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
 
-  const encodeParts = vitParts(vit, config.vision, card);
+  const encodeParts = vitParts(vit, vitOf(config), card);
   const queryParts = qFormerParts(qFormer, projection, config, card);
   const forced = new Map<string, Tensor>();
   for (const [key, values] of wanted) {

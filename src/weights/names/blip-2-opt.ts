@@ -1,5 +1,6 @@
 // The tensors of Blip2ForConditionalGeneration with OPT, keys verbatim as transformers 4.57.6 writes them.
 
+import { type ClipTowerSizes, clipTowerNames } from "./clip.ts";
 import {
   gridOf,
   gridPositions,
@@ -12,19 +13,22 @@ import {
   tensorsOf,
 } from "./tensor-names.ts";
 
+/** The sizes of a ViT whose queries, keys and values are one matrix. */
+export interface VitSizes {
+  readonly width: number;
+  readonly mlpWidth: number;
+  readonly layers: number;
+  readonly imageSize: number;
+  readonly trainedSize: number;
+  readonly patchSize: number;
+  readonly normEps: number;
+  readonly lastNormEps: number;
+  readonly qkvBias: boolean;
+}
+
 /** The sizes that decide the shapes; see models/blip-2-config.ts. */
 export interface Blip2OptSizes {
-  readonly vision: {
-    readonly width: number;
-    readonly mlpWidth: number;
-    readonly layers: number;
-    readonly imageSize: number;
-    readonly trainedSize: number;
-    readonly patchSize: number;
-    readonly normEps: number;
-    readonly lastNormEps: number;
-    readonly qkvBias: boolean;
-  };
+  readonly vision: VitSizes | ClipTowerSizes;
   readonly qFormer: QFormerSizes;
   readonly queries: number;
   readonly text: {
@@ -51,8 +55,13 @@ const channels = 3;
 /** Rows of OPT's position table in front of position 0. */
 const positionOffset = 2;
 
+/** `vision_model.*`, of either kind of ViT */
+export function visionNames({ vision }: Pick<Blip2OptSizes, "vision">) {
+  return "qkvBias" in vision ? vitNames({ vision }) : clipTowerNames({ vision });
+}
+
 /** `vision_model.*` */
-export function vitNames({ vision }: Pick<Blip2OptSizes, "vision">) {
+export function vitNames({ vision }: { readonly vision: VitSizes }) {
   const { width, mlpWidth, patchSize, normEps, lastNormEps, qkvBias } = vision;
   return {
     classEmbedding: table("vision_model.embeddings.class_embedding", [1, 1, width], [width]),
@@ -153,7 +162,7 @@ export function blip2OptNames(sizes: Blip2OptSizes): NameTable {
   const { vocabulary, width } = sizes.text;
   return {
     required: tensorsOf({
-      vit: vitNames(sizes),
+      vit: visionNames(sizes),
       qFormer: qFormerNames(sizes),
       projection: projectionNames(sizes),
       opt: optNames(sizes),

@@ -1,7 +1,7 @@
 // The tensors of Blip2ForImageTextRetrieval, keys verbatim as transformers 4.57.6 writes them: ViT and Q-Former as in the
 // models that write texts, and in place of the language model the Q-Former's own text branch and three heads.
 
-import { type Blip2OptSizes, feedForwardNames, qFormerLayerNames, qFormerNames, vitNames } from "./blip-2-opt.ts";
+import { type Blip2OptSizes, feedForwardNames, qFormerLayerNames, qFormerNames, visionNames } from "./blip-2-opt.ts";
 import { layers, linear, type NameTable, table, tensorsOf } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/blip-2-config.ts. */
@@ -44,7 +44,7 @@ export function retrievalHeadNames({
 export function blip2RetrievalNames(sizes: Blip2RetrievalSizes): NameTable {
   return {
     required: tensorsOf({
-      vit: vitNames(sizes),
+      vit: visionNames(sizes),
       qFormer: qFormerWithTextNames(sizes),
       heads: retrievalHeadNames(sizes),
     }),

@@ -1,7 +1,7 @@
 // The tensors of Blip2ForConditionalGeneration with T5, keys verbatim as transformers 4.57.6 writes them: ViT, Q-Former and
 // projection as with OPT.
 
-import { type Blip2OptSizes, projectionNames, qFormerNames, vitNames } from "./blip-2-opt.ts";
+import { type Blip2OptSizes, projectionNames, qFormerNames, visionNames } from "./blip-2-opt.ts";
 import { layers, linear, type NameTable, picked, rmsNorm, tensorsOf } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/t5-config.ts. */
@@ -111,7 +111,7 @@ export function blip2T5Names(sizes: Blip2T5Sizes): NameTable {
   const copies = ["encoder.embed_tokens", "decoder.embed_tokens", ...(tied ? ["lm_head"] : [])];
   return {
     required: tensorsOf({
-      vit: vitNames(sizes),
+      vit: visionNames(sizes),
       qFormer: qFormerNames(sizes),
       projection: projectionNames(sizes),
       t5: t5Names(sizes, { encoder: [], decoder: [] }),

@@ -1,10 +1,11 @@
 // The tensors of BLIP's three kinds, keys verbatim as transformers 4.57.6 writes them. The ViT's are BLIP-2's.
 
-import { vitNames } from "./blip-2-opt.ts";
+import { type VitSizes, vitNames } from "./blip-2-opt.ts";
 import { type LinearNames, layers, linear, type NameTable, norm, table, tensorsOf } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/blip-config.ts. */
-export interface BlipSizes extends VitSizes {
+export interface BlipSizes {
+  readonly vision: VitSizes;
   readonly text: {
     readonly vocabulary: number;
     readonly width: number;
@@ -17,8 +18,6 @@ export interface BlipSizes extends VitSizes {
   };
   readonly projectionWidth: number;
 }
-
-type VitSizes = Parameters<typeof vitNames>[0];
 
 function attentionNames(key: string, width: number, keyWidth: number, eps: number) {
   return {

@@ -22,13 +22,21 @@ export interface ClipEncoderSizes {
   readonly normEps: number;
 }
 
+export interface ClipVisionSizes extends ClipEncoderSizes {
+  readonly imageSize: number;
+  readonly trainedSize: number;
+  readonly patchSize: number;
+}
+
+/** Of a ViT that is used without what CLIP makes of its class token. */
+export interface ClipTowerSizes extends ClipVisionSizes {
+  /** Of the norm over all tokens. */
+  readonly lastNormEps: number;
+}
+
 /** The sizes that decide the shapes; see models/clip-config.ts. */
 export interface ClipSizes {
-  readonly vision: ClipEncoderSizes & {
-    readonly imageSize: number;
-    readonly trainedSize: number;
-    readonly patchSize: number;
-  };
+  readonly vision: ClipVisionSizes;
   readonly text: ClipEncoderSizes & { readonly vocabulary: number; readonly maxPositions: number };
   /** Of the vectors by which images and texts are compared. */
   readonly projectionWidth: number;
@@ -63,6 +71,14 @@ export function clipVisionNames({ vision }: Pick<ClipSizes, "vision">) {
     // Misspelt in every checkpoint.
     preNorm: norm("vision_model.pre_layrnorm", width, normEps),
     layers: layerNames("vision_model", vision),
+  };
+}
+
+/** `vision_model.*` as BLIP-2 uses it: the last norm is over all tokens. */
+export function clipTowerNames({ vision }: { readonly vision: ClipTowerSizes }) {
+  return {
+    ...clipVisionNames({ vision }),
+    norm: norm("vision_model.post_layernorm", vision.width, vision.lastNormEps),
   };
 }
 

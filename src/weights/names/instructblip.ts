@@ -1,7 +1,7 @@
 // The tensors of InstructBlipForConditionalGeneration, keys verbatim as transformers 4.57.6 writes them: ViT and projection as in
 // BLIP-2, a Q-Former whose text embeddings and first norm lie inside it, and Llama (Vicuna) or T5.
 
-import { type Blip2OptSizes, feedForwardNames, projectionNames, qFormerLayerNames, vitNames } from "./blip-2-opt.ts";
+import { type Blip2OptSizes, feedForwardNames, projectionNames, qFormerLayerNames, visionNames } from "./blip-2-opt.ts";
 import { type T5Sizes, t5Names } from "./blip-2-t5.ts";
 import { computed, layers, linear, type NameTable, norm, rmsNorm, table, tensorsOf } from "./tensor-names.ts";
 
@@ -75,7 +75,7 @@ export function instructBlipLlamaNames(sizes: InstructBlipSizes<LlamaSizes>): Na
   const { vocabulary, width, tied } = sizes.text;
   return {
     required: tensorsOf({
-      vit: vitNames(sizes),
+      vit: visionNames(sizes),
       qFormer: instructedQFormerNames(sizes),
       projection: projectionNames(sizes),
       llama: llamaNames(sizes, () => new Float32Array()),
@@ -90,7 +90,7 @@ export function instructBlipT5Names(sizes: InstructBlipSizes<T5Sizes>): NameTabl
   const copies = ["encoder.embed_tokens", "decoder.embed_tokens", ...(tied ? ["lm_head"] : [])];
   return {
     required: tensorsOf({
-      vit: vitNames(sizes),
+      vit: visionNames(sizes),
       qFormer: instructedQFormerNames(sizes),
       projection: projectionNames(sizes),
       t5: t5Names(sizes, { encoder: [], decoder: [] }),

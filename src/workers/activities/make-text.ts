@@ -39,7 +39,7 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const read = modelText(stages.card, asked.task, questionOf(asked, own));
+  const read = modelText(stages.card, asked.task, questionOf(asked, own), asked.turns);
   const generation = { ...defaultGeneration, ...asked.generation };
   const options = { ...row, ...(image !== undefined && { image }) };
   const { text, tokenIds } = await answerFrom(stages, activation, read, generation, options);
@@ -53,7 +53,7 @@ export async function generateText(
  */
 export function instructionOf({ stages }: Serving, asked: Asked, own: string | null): string | undefined {
   const { card } = stages;
-  return card.instruction && (modelText(card, asked.task, questionOf(asked, own)) ?? "");
+  return card.instruction && (modelText(card, asked.task, questionOf(asked, own), asked.turns) ?? "");
 }
 
 /**
