@@ -133,8 +133,8 @@ async function promptFor(
   text: string | null,
   { priority, signal }: RowOptions,
 ): Promise<Activation> {
-  if (stages.card.instruction === undefined || made.kind === "prompt" || text === null) return made;
-  return instructedPrompt(stages, made, text, { ...(priority && { priority }), ...(signal && { signal }) });
+  if (stages.card.instruction === undefined || made.kind === "prompt") return made;
+  return instructedPrompt(stages, made, text ?? "", { ...(priority && { priority }), ...(signal && { signal }) });
 }
 
 /** One of some given answers, and how likely it is. */
