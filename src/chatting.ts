@@ -14,8 +14,8 @@ export interface Reply extends Answer {
 }
 
 /**
- * Why turns were left out, in positions of the language model: image slots, text and new ids together; or of a Q-Former that
- * reads the text.
+ * Why turns were left out, in positions of the language model: image slots, text and new ids together; or in ids that a
+ * Q-Former reads, where it reads the text.
  */
 export interface LeftOut {
   readonly turns: number;
@@ -87,22 +87,27 @@ async function fitting(
   { generation, language }: ChatOptions,
 ): Promise<{ readonly text: string; readonly leftOut: LeftOut | null }> {
   const { card } = stages;
-  const textOf = (first: number) => questionText(card.family, question, turns.slice(first), language);
-  const room = async (text: string): Promise<Omit<LeftOut, "turns">> => {
-    const needed = positionsNeeded(card, (await stages.tokenize(text)).length, generation);
-    if (card.instruction === undefined || needed > card.maxPositions) return { needed, available: card.maxPositions };
-    return { needed: (await stages.tokenizeInstruction(text)).length, available: card.instruction.maxIds };
-  };
-  const fits = ({ needed, available }: Omit<LeftOut, "turns">) => needed <= available;
-  const all = await room(textOf(0));
-  if (fits(all)) return { text: textOf(0), leftOut: null };
-  for (let first = 1; first <= turns.length; first++) {
+  const textOf = (first: number) => questionText(card, question, turns.slice(first), language);
+  let tooMuch: Omit<LeftOut, "turns"> | null = null;
+  for (let first = 0; first < turns.length; first++) {
     const text = textOf(first);
-    // Without turns it is asked all the same, and refused with both numbers if it does not fit.
-    if (first < turns.length && !fits(await room(text))) continue;
-    return { text, leftOut: { turns: first, ...all } };
+    const excess = await excessOf(stages, text, generation);
+    if (excess === null) return { text, leftOut: tooMuch && { ...tooMuch, turns: first } };
+    tooMuch ??= excess;
   }
-  return { text: textOf(0), leftOut: null };
+  // Without turns it is asked all the same, and refused with both numbers if it does not fit.
+  return { text: textOf(turns.length), leftOut: tooMuch && { ...tooMuch, turns: turns.length } };
+}
+
+/** What a text needs and what there is, where that is less: in the language model, or in a Q-Former that reads the text. */
+async function excessOf(stages: Stages, text: string, generation: Generation): Promise<Omit<LeftOut, "turns"> | null> {
+  const { card } = stages;
+  const needed = positionsNeeded(card, (await stages.tokenize(text)).length, generation);
+  if (needed > card.maxPositions) return { needed, available: card.maxPositions };
+  if (card.instruction === undefined) return null;
+  const instructionIds = (await stages.tokenizeInstruction(text)).length;
+  const { maxIds } = card.instruction;
+  return instructionIds > maxIds ? { needed: instructionIds, available: maxIds } : null;
 }
 
 /** A decoder-only model has image slots, text and new ids in one sequence; an encoder reads the text by itself. */

@@ -22,7 +22,7 @@ export interface JudgedTexts {
 }
 
 export interface FilterSettings {
-  /** What the synthetic text continues; null: nothing. */
+  /** What the synthetic text continues, as the model is to read it; null: nothing. */
   readonly prompt: string | null;
   readonly generation: Generation;
   readonly threshold: number;
@@ -70,16 +70,16 @@ export async function judgeTexts(
     const isMatch = itm >= threshold;
     const before = kept.get(comparable(text));
     if (isMatch) kept.set(comparable(text), before ?? source);
-    return { text, source, itm, itc, ...outcome(itm, threshold, before) };
+    return { text, source, itm, itc, ...outcome(isMatch, { itm, threshold }, before) };
   });
 }
 
 function outcome(
-  itm: number,
-  threshold: number,
+  isMatch: boolean,
+  { itm, threshold }: { readonly itm: number; readonly threshold: number },
   before: Decision["source"] | undefined,
 ): Pick<Decision, "kept" | "reason"> {
-  if (itm < threshold) return { kept: false, reason: `itm ${itm} is below ${threshold}` };
+  if (!isMatch) return { kept: false, reason: `itm ${itm} is below ${threshold}` };
   if (before !== undefined) return { kept: false, reason: `the same as the ${before} text before it` };
   return { kept: true, reason: `itm ${itm} is at least ${threshold}` };
 }

@@ -60,26 +60,27 @@ test("turns that no longer fit are left out, the oldest first, with both numbers
   assert.deepEqual(fifth.leftOut, { turns: 1, needed: 8 + 3 * 36 + 21, available: 108 });
 });
 
-test("a Q-Former that reads the text: one encode, a query for each turn, and its positions count too", async () => {
-  // Turns of 36 bytes and a question of 3 fit the language model; the Q-Former reads them between two specials.
-  const card = { ...instructedCard, maxPositions: 10_000, instruction: { maxIds: 2 + 36 + 3 } };
-  const stages = listening(card);
-  const chat = await openChat(stages, image, { generation });
-  const { text } = await chat.ask("one");
-  const second = await chat.ask("two");
-  assert.deepEqual(stages.read, ["one", `Question: one Answer: ${text}. two`]);
-  assert.equal(second.leftOut, null);
-  const third = await chat.ask("six");
-  assert.deepEqual(third.leftOut, { turns: 1, needed: 2 + 2 * 36 + 3, available: card.instruction.maxIds });
-  assert.equal(stages.rows.filter(({ stage }) => stage === "encode").length, 1);
-  assert.equal(stages.rows.filter(({ stage }) => stage === "query").length, 3);
-});
-
 test("a question that does not fit even by itself is asked without turns, and refused by the model", async () => {
   const stages = listening({ ...fakeCard, maxPositions: 40 });
   const chat = await openChat(stages, image, { generation });
   const { leftOut } = await chat.ask("a question of very many words, more than fit");
   assert.equal(leftOut, null);
+});
+
+test("InstructBLIP: one encode of the features; turns that its Q-Former cannot read are left out as well", async () => {
+  const stages = listening({ ...instructedCard, maxPositions: 10_000 });
+  const chat = await openChat(stages, image, { generation });
+  const { text } = await chat.ask("Describe it.");
+  const second = await chat.ask("In short.");
+  const turn = `Question: Describe it. Answer: ${text}. `;
+  assert.deepEqual(stages.read, ["Describe it.", `${turn}In short.`]);
+  assert.equal(second.leftOut, null);
+  const third = await chat.ask("In one word.");
+  assert.deepEqual(third.leftOut, { turns: 1, needed: 2 + turn.length + turn.length - 3 + 12, available: 64 });
+  assert.deepEqual(
+    stages.rows.map(({ stage }) => stage),
+    ["encode", "query", "generate", "query", "generate", "query", "generate"],
+  );
 });
 
 test("a question that fails leaves the conversation as it was", async () => {
@@ -113,12 +114,13 @@ test("VisualGLM: its frame in the question's language, or as told; replies tidie
 test("prompts by family", () => {
   const turns = [{ question: "what?", answer: "a dog" }];
   const said = "Question: what? Answer: a dog. ";
-  assert.equal(questionText("blip-2-opt", "why?", turns), `${said}Question: why? Answer:`);
-  assert.equal(questionText("blip-2-t5", "why?"), "Question: why? Answer:");
-  assert.equal(questionText("instructblip-vicuna", "Describe it.", turns), `${said}Describe it.`);
-  assert.equal(questionText("instructblip-t5", "Describe it."), "Describe it.");
-  assert.equal(questionText("blip-vqa", "why?", turns), "why?");
-  assert.equal(questionText("visualglm", "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
+  assert.equal(questionText({ family: "blip-2-opt" }, "why?", turns), `${said}Question: why? Answer:`);
+  assert.equal(questionText({ family: "blip-2-t5" }, "why?"), "Question: why? Answer:");
+  assert.equal(questionText({ family: "instructblip-vicuna" }, "Describe it.", turns), `${said}Describe it.`);
+  assert.equal(questionText({ family: "instructblip-t5" }, "Describe it."), "Describe it.");
+  assert.equal(questionText({ family: "blip-vqa" }, "why?", turns), "why?");
+  assert.equal(questionText({ family: "blip-vqa", settings: { behaviour: "lavis" } }, "Why, so?!", turns), "why, so?");
+  assert.equal(questionText({ family: "visualglm" }, "why?", turns), "Q:what?\nA:a dog\nQ:why?\nA:");
   assert.equal(glmPrompt("颜色？", turns), "问：what?\n答：a dog\n问：颜色？\n答：");
   assert.deepEqual(["what?", "猫?", "𠀀", "ネコ", ""].map(languageOf), ["en", "zh", "zh", "en", "en"]);
 });

@@ -3,7 +3,13 @@
 import { type Command, Option } from "commander";
 import type { PromptLanguage } from "../text/prompts.ts";
 import { addGenerationOptions, type GenerationFlags, generationFrom } from "./generation-options.ts";
-import { addFormatOption, addModelOptions, type FormatFlag, type ModelFlags } from "./model-options.ts";
+import {
+  addFormatOption,
+  addModelOptions,
+  addSettingsOptions,
+  type FormatFlag,
+  type ModelFlags,
+} from "./model-options.ts";
 import { addStreamOption, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
 type Flags = ModelFlags & FormatFlag & StreamFlag & GenerationFlags & { readonly language?: PromptLanguage };
@@ -14,6 +20,7 @@ export function addChatCommand(program: Command): void {
     .description("Talk about an image. Runs in this process; no server is needed.")
     .argument("<image>", "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF");
   addModelOptions(command);
+  addSettingsOptions(command);
   addFormatOption(command);
   addStreamOption(command);
   command.addOption(

@@ -9,6 +9,7 @@ import type { RunSettings } from "../stages.ts";
 import { type Child, logTail, startChild, waitUntilReady } from "../workers/servers/child.ts";
 import { startNats } from "../workers/servers/nats.ts";
 import { freePort, startTemporal } from "../workers/servers/temporal.ts";
+import { claimPort } from "./claimed-ports.ts";
 import { type DtypeChoice, settingsAsFlags } from "./model-options.ts";
 import { fromHere } from "./output.ts";
 
@@ -57,7 +58,7 @@ const mostRestarts = 5;
  */
 export async function startDevStack(options: DevStackOptions): Promise<DevStack> {
   const { tell, durable } = options;
-  const portFor = (usual: number) => (durable ? usualPort(usual) : freePort());
+  const portFor = (usual: number) => (durable ? usualPort(usual, stops) : freePort());
   mkdirSync(options.folder, { recursive: true });
   const folder = realpathSync(options.folder);
   const stops: (() => Promise<void>)[] = [];
@@ -152,8 +153,11 @@ async function superviseWorker(
   };
 }
 
-/** `port` if nothing listens there, else a free one. */
-async function usualPort(port: number): Promise<number> {
+/** `port` if nothing listens there and no other stack is about to; else a free one. */
+async function usualPort(port: number, stops: (() => Promise<void>)[]): Promise<number> {
+  const release = claimPort(port);
+  if (release === null) return freePort();
+  stops.push(async () => release());
   const free = await new Promise<boolean>((done) => {
     const probe = createServer();
     probe.once("error", () => done(false));

@@ -52,6 +52,7 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
   process.once("SIGINT", interrupt);
   let bar: Progress | null = null;
   let waiting = "";
+  let isFailureTold = false;
   let last: JobProgress | null = null;
   try {
     for await (const { progress } of jobs.watch(jobId, { signal: abort.signal })) {
@@ -66,6 +67,11 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
         bar.clear();
         tell(waiting);
       }
+      if (!isFailureTold && progress.firstFailure !== undefined) {
+        isFailureTold = true;
+        bar.clear();
+        for (const line of failureLines(progress)) tell(line);
+      }
       bar.set(progress.done, progress.failed);
     }
   } catch (error) {
@@ -78,7 +84,6 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
   if (last === null) throw new InterruptedError(`job ${jobId}: expected at least one status, got none`);
   if (format === "jsonl") writeJson(statusFields(last));
   else writeLine(statusLine(last));
-  for (const line of failureLines(last)) tell(line);
   if (last.state !== "done" || last.failed > 0) process.exitCode = 1;
   return last;
 }

@@ -1,6 +1,7 @@
 // The type of every message between callers, workflows and activities. Plain JSON, small: refs and counters only.
 
 import type { Dtype, Generation, RunSettings } from "../stages.ts";
+import type { Turn } from "../text/prompts.ts";
 
 export type Stage = "encode" | "query" | "generate";
 
@@ -36,6 +37,8 @@ export interface Asked {
   readonly topology: Topology;
   /** caption: used verbatim for items without their own; ask: the question for items without their own. */
   readonly prompt: string | null;
+  /** ask: what was said before the question, the oldest first. */
+  readonly turns?: readonly Turn[];
   /** What is left out has its default. */
   readonly generation: Partial<Generation>;
   /** ask: choose the likeliest of these instead of generating. */

@@ -71,8 +71,8 @@ const schema = z.object({
   }),
 });
 
-/** Of the ViT's last norm, `ln_vision`: PyTorch's default, which it has in SAT's source; no file says it. */
-const visionNormEps = 1e-5;
+/** Of the norm behind the ViT, which has PyTorch's default in SAT's source and no key. */
+const lastNormEps = 1e-5;
 /** Layers of the Q-Former that read the image where the file does not say. */
 const everySecond = 2;
 
@@ -100,6 +100,7 @@ export function visualGlmConfig(ref: string, json: Record<string, unknown>): Vis
   expectHeads(ref, "eva_config", vit);
   expectHeads(ref, "qformer_config", qFormer);
   const { hidden_size: width, num_attention_heads: heads } = read;
+  const imageSize = imageSide(ref, vit.image_size);
   // Each half of a head is turned in pairs.
   if (width % (4 * heads) !== 0) {
     throw new UnsupportedModelError(
@@ -112,11 +113,11 @@ export function visualGlmConfig(ref: string, json: Record<string, unknown>): Vis
       mlpWidth: vit.inner_hidden_size,
       layers: vit.num_layers,
       heads: vit.num_attention_heads,
-      imageSize: imageSide(ref, vit.image_size),
-      trainedSize: imageSide(ref, vit.image_size),
+      imageSize,
+      trainedSize: imageSize,
       patchSize: vit.patch_size,
       normEps: vit.layernorm_epsilon,
-      lastNormEps: visionNormEps,
+      lastNormEps,
       qkvBias: true,
     },
     qFormer: {
@@ -167,7 +168,7 @@ function crossAttentionFrequency(
 /**
  * The published repository has no preprocessor_config.json: its code resizes to the ViT's square and normalises as BLIP does.
  * @param json that file, where there is one
- * @param isChosen as blip2ImageSettings has it
+ * @param isChosen as of blip2ImageSettings
  * @throws as blip2ImageSettings
  */
 export function visualGlmImageSettings(

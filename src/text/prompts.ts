@@ -1,5 +1,7 @@
-// What a language model reads for a question, by the kind of model, with the turns of a conversation before it, and what
-// LAVIS makes of texts before a tokenizer sees them.
+// What a model reads for what a user asks: the frame of its kind, the turns of a conversation before it, and what LAVIS makes of
+// texts before a tokenizer sees them.
+
+import type { ModelCard } from "../stages.ts";
 
 /** A question, and what was answered. */
 export interface Turn {
@@ -42,17 +44,18 @@ export function languageOf(text: string): PromptLanguage {
 export const glmCaption = "描述这张图片。";
 
 /**
- * What a model of a family reads for a question.
+ * What a model reads for a question.
  * @param turns of the same conversation, the oldest first. BLIP reads one question and none of them; InstructBLIP takes the
- * question verbatim, and turns in front of it as BLIP-2 has them.
+ * question verbatim, and turns in front of it as BLIP-2 has them. As LAVIS has it, BLIP's questions are cleaned.
  * @param language of VisualGLM's frame; default: the question's
  */
 export function questionText(
-  family: string,
+  { family, settings }: Pick<ModelCard, "family" | "settings">,
   question: string,
   turns: readonly Turn[] = [],
   language?: PromptLanguage,
 ): string {
+  if (family === "blip-vqa") return settings?.behaviour === "lavis" ? lavisQuestion(question) : question;
   if (family === "visualglm") return glmPrompt(question, turns, language);
   if (family.startsWith("blip-2")) return answered(turns) + questionPrompt(question);
   return family.startsWith("instructblip") ? answered(turns) + question : question;

@@ -15,6 +15,11 @@ export interface AnswerInput {
   readonly image: string;
   /** The question, wrapped as the model wants it. Without question and prompt the image is captioned. */
   readonly question?: string;
+  /**
+   * What was said about this image before the question, the oldest first; it goes in front of the question as `chat` has it,
+   * and must fit the model.
+   */
+  readonly history?: readonly { readonly question: string; readonly answer: string }[];
   /** Text for the language model, verbatim. Not together with `question`. */
   readonly prompt?: string;
   /** Which checkpoint; all but `ref` names the queues of the workers that have it. A worker logs them at start. */

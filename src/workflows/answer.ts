@@ -59,11 +59,24 @@ function askedBy(input: AnswerInput): Asked {
       "AnswerInputError",
     );
   }
+  const turns = input.history ?? [];
+  const areTurns = Array.isArray(turns) && turns.every((turn) => isText(turn?.question) && isText(turn?.answer));
+  if (!areTurns || (turns.length > 0 && input.question === undefined)) {
+    throw ApplicationFailure.nonRetryable(
+      `answer: expected a history of { question, answer } and a question behind it, got ${JSON.stringify(turns).slice(0, 200)}`,
+      "AnswerInputError",
+    );
+  }
   return {
     task: input.question === undefined ? "caption" : "ask",
     model: input.model,
     topology: input.topology ?? "fused",
     prompt: input.question ?? input.prompt ?? null,
+    ...(turns.length > 0 && { turns }),
     generation: input.generation ?? {},
   };
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string";
 }

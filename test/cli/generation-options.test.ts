@@ -5,7 +5,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Command } from "commander";
 import { NotAvailableError, UsageError } from "../../src/cli/errors.ts";
-import { addGenerationOptions, type GenerationFlags, generationFrom } from "../../src/cli/generation-options.ts";
+import {
+  addGenerationOptions,
+  type GenerationFlags,
+  generationFrom,
+  samplingGenerationFrom,
+} from "../../src/cli/generation-options.ts";
 import { addFormatOption, addModelOptions, chooseModel } from "../../src/cli/model-options.ts";
 import { defaultGeneration, type Generation } from "../../src/stages.ts";
 
@@ -173,4 +178,18 @@ test("the demo model is one that fits the command", () => {
   assert.match(notice ?? "", /using the demo model .*a-compares; choose another with --model/);
   assert.equal(chooseModel("org/name", "matches", folder).ref, "org/name");
   rmSync(folder, { recursive: true });
+});
+
+test("a command that samples unasked: nucleus sampling, flags go before it, beams stand for beam search", () => {
+  const parsed = (...args: string[]) =>
+    samplingGenerationFrom(
+      addGenerationOptions(new Command("capfilt")).parse(args, { from: "user" }).opts<GenerationFlags>(),
+    );
+  const sampled = { ...defaultGeneration, doSample: true, topP: 0.9 };
+  assert.deepEqual(parsed(), sampled);
+  assert.deepEqual(parsed("--do-sample", "--seed", "3"), { ...sampled, seed: 3 });
+  assert.deepEqual(parsed("--top-p", "0.5", "--top-k", "0"), { ...sampled, topP: 0.5, topK: 0 });
+  assert.deepEqual(parsed("--num-beams", "3"), { ...defaultGeneration, numBeams: 3 });
+  assert.throws(() => parsed("--num-beams", "3", "--do-sample"), UsageError);
+  assert.throws(() => parsed("--num-beams", "3", "--top-p", "0.5"), UsageError);
 });

@@ -8,7 +8,8 @@ export const images: string = join(packageRoot, "test", "fixtures", "images");
 
 /** The folder of a fixture that writes texts, and of every kind of BLIP. */
 export function model(name: string): string {
-  const folder = ["blip-", "instructblip-"].find((start) => name.startsWith(start))?.slice(0, -1) ?? "models";
+  const own = { "blip-": "blip", "instructblip-": "instructblip", "visualglm-": "glm" };
+  const [, folder = "models"] = Object.entries(own).find(([start]) => name.startsWith(start)) ?? [];
   return join(packageRoot, "test", "fixtures", folder, name);
 }
 

@@ -335,3 +335,67 @@ test("a pipe in place of a list is refused, not waited for", { timeout: 10_000 }
   spawnSync("mkfifo", [join(data, "pipe.jsonl")]);
   await assert.rejects(read("pipe.jsonl"), { name: "PathError", message: /pipe.jsonl, got a device, pipe or socket$/ });
 });
+
+describe("texts", () => {
+  const readTexts = (name: string, texts: "none" | "optional" | "required" = "optional") =>
+    collect(readInput(join(data, name), { roots, texts }));
+
+  test("JSONL has one or a list of them, CSV a column; null and an empty cell are none, an empty text is one", async () => {
+    const jsonl = list(
+      "texts.jsonl",
+      [
+        { image: "a.jpg", text: "a dog" },
+        { image: "b.jpg", texts: ["a cat", "a cat", ""], text: null },
+        { image: "c.jpg", text: "" },
+        { image: "d.jpg", text: null },
+        { image: "e.jpg" },
+      ]
+        .map((line) => `${JSON.stringify(line)}\n`)
+        .join(""),
+    );
+    const texts = async (name: string) => (await readTexts(name)).map((item) => item.texts);
+    assert.deepEqual(await texts(jsonl), [["a dog"], ["a cat", "a cat", ""], [""], [], []]);
+    const csv = list("texts.csv", 'text,image\n"a, b",a.jpg\n,b.jpg\n');
+    assert.deepEqual(await texts(csv), [["a, b"], []]);
+    assert.deepEqual(await texts(list("texts.txt", "a.jpg\n")), [[]]);
+  });
+
+  test("where they are not asked for, they are fields like any other", async () => {
+    const name = list("other.jsonl", '{"image": "a.jpg", "text": 5, "texts": "x"}\n');
+    assert.deepEqual(await readTexts(name, "none"), [
+      { index: 0, id: "a.jpg", image: "a.jpg", uri: uri("a.jpg"), prompt: null },
+    ]);
+  });
+
+  test("what is no text, or none where there must be one, is a problem of its line", async () => {
+    const name = list(
+      "bad-texts.jsonl",
+      [{ text: 5 }, { texts: "x" }, { texts: ["x", 5] }, { text: "x", texts: ["y"] }, {}, { texts: [] }]
+        .map((line, i) => `${JSON.stringify({ image: `${i}.jpg`, ...line })}\n`)
+        .join(""),
+    );
+    const problems = [
+      'line 1: expected "text" to be a text, got 5',
+      'line 2: expected "texts" to be a list of texts, got "x"',
+      'line 3: expected "texts" to be a list of texts, got ["x",5]',
+      'line 4: expected "text" or "texts", got both',
+    ];
+    const neither =
+      'expected "text" or "texts" to compare the image with, got neither; or give every item the same with --text';
+    const caught = (texts: "optional" | "required") =>
+      readTexts(name, texts).then(
+        () => [],
+        (error: ManifestError) => error.problems,
+      );
+    assert.deepEqual(await caught("optional"), problems);
+    assert.deepEqual(await caught("required"), [...problems, `line 5: ${neither}`, `line 6: ${neither}`]);
+  });
+});
+
+test("relative paths of a list start at the folder that is named, or at its own", async () => {
+  const name = list("paths.jsonl", '{"image": "c.jpg"}\n');
+  const imageFolder = pathToFileURL(join(data, "images", "nested")).href;
+  const [item] = await collect(readInput(join(data, name), { roots, imageFolder }));
+  assert.deepEqual([item?.image, item?.uri], ["c.jpg", uri("images/nested/c.jpg")]);
+  assert.equal((await read(name))[0]?.uri, uri("c.jpg"));
+});

@@ -15,6 +15,7 @@ export interface GlmCase extends ExpectedCase {
   /** What follows the image. */
   readonly text_for_model: string;
   readonly command?: readonly string[];
+  readonly f16?: { readonly token_ids: readonly number[]; readonly text: string };
 }
 
 export interface GlmExpected {

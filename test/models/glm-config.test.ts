@@ -203,4 +203,5 @@ test("images: BLIP's constants on the ViT's square where there is no file, the f
   const given = visualGlmImageSettings("m", { size: 224, image_mean: [0, 0, 0] }, 224);
   assert.deepEqual(given.mean, [0, 0, 0]);
   assert.throws(() => visualGlmImageSettings("m", { size: 384 }, 224), { name: "UnsupportedModelError" });
+  assert.equal(visualGlmImageSettings("m", { size: 384 }, 224, true).width, 224);
 });

@@ -151,6 +151,22 @@ test("what samples is told which image it is about; settings that a job leaves o
   }
 });
 
+test("turns before a question: read as they stand in front of it", async () => {
+  const served = serving();
+  const image = pathToFileURL(join(images, "05.jpg")).href;
+  const turns = [{ question: "what is it?", answer: "a dog" }];
+  const ref = await run(() => encodeOne(served, { asked: asked(), image, overwrite: false }));
+  const textOf = async (one: Partial<Asked>) => {
+    const made = await run(() => generateOne(served, { asked: { ...asked(), ...one }, ...ref }));
+    assert.ok("text" in made);
+    return made.text;
+  };
+  const verbatim = "Question: what is it? Answer: a dog. Question: why? Answer:";
+  const wanted = await textOf({ task: "caption", prompt: verbatim });
+  assert.equal(await textOf({ task: "ask", prompt: "why?", turns }), wanted);
+  assert.notEqual(await textOf({ task: "ask", prompt: "why?" }), wanted);
+});
+
 test("two activities that want the same images encode each once", async () => {
   const [one, two] = [await aChunk(), await aChunk()];
   const served = serving(fakeStages(2));

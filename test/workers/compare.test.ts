@@ -11,7 +11,7 @@ import { DefaultLogger } from "@temporalio/worker";
 import { filterTexts } from "../../src/filtering.ts";
 import { commitJsonl } from "../../src/jobs/jsonl.ts";
 import { planManifest } from "../../src/jobs/manifest.ts";
-import { attemptsOf, exportLines, readResults } from "../../src/jobs/results.ts";
+import { attemptsOf, commitResults, exportLines, readResults } from "../../src/jobs/results.ts";
 import { rootCheck } from "../../src/jobs/roots.ts";
 import { openStore, sha256 } from "../../src/jobs/store.ts";
 import { encodeImage, matchWith, score } from "../../src/matching.ts";
@@ -217,7 +217,17 @@ test("index: vectors are objects of their own; a killed worker's groups stay, co
   assert.equal((await store.list("chunks/")).filter((name) => name.endsWith(".bin")).length, 2);
 });
 
-test("index: images of the index that is named are not encoded, fused or split; one of another model knows none", async () => {
+test("index: copies of an image in one chunk are encoded once", async () => {
+  const chunk = await aChunk(
+    [{ image: "00.jpg" }, { image: "00.jpg" }, { image: "01.jpg" }, { image: "00.jpg" }],
+    "none",
+  );
+  const stages = fakeComparing();
+  const outcome = await run(() => compare(serving(stages), compareInput(chunk, asked("index"))));
+  assert.deepEqual([rows(stages, "encode"), rows(stages, "queryImage"), outcome.result?.done], [2, 2, 4]);
+});
+
+test("index: images of the index that is named are not encoded, fused or split; one of another model is refused", async () => {
   const file = join(folder, "known.index");
   const known = { ...model, queries: 2, width: 4 };
   const writer = await ImageIndexWriter.create(file, known);
@@ -238,12 +248,17 @@ test("index: images of the index that is named are not encoded, fused or split; 
     const places = (await results(chunk, outcome)).map((result) => "vectors" in result && result.vectors.at?.row);
     assert.deepEqual(places, [0, undefined], topology);
   }
-  const other = { ...comparingCard, digest: "0".repeat(64) };
-  const what = asked("index", { known: pathToFileURL(file).href, model: { ...model, digest: other.digest } });
+  const what = asked("index", { known: pathToFileURL(file).href, model: { ...model, digest: "0".repeat(64) } });
   const chunk = await aChunk(lines, "none");
-  const stages = fakeComparing(undefined, other);
-  await run(() => compare(serving(stages), compareInput(chunk, what)));
-  assert.equal(rows(stages, "encode"), 2);
+  await assert.rejects(
+    run(() => compare(serving(fakeComparing()), compareInput(chunk, what))),
+    { name: "ImageIndexError", message: /expected an index made with fake matcher \(000000000000\) as f32, got/ },
+  );
+  const outside = asked("index", { known: "file:///etc/hostname" });
+  await assert.rejects(
+    run(() => compare(serving(fakeComparing()), compareInput(chunk, outside))),
+    { name: "PathError" },
+  );
 });
 
 test("capfilt: a job's decisions are those of filterTexts; an image that cannot be captioned fails with its error", async () => {
@@ -277,6 +292,16 @@ test("capfilt: a job's decisions are those of filterTexts; an image that cannot 
     const result = got[place ?? -1];
     assert.deepEqual(result !== undefined && "decisions" in result && result.decisions, wanted);
   }
+  // What the captioner could not caption is not looked at again.
+  const failed = { type: "GenerationError", message: "expected at most 64 positions, got 65" };
+  const named = { id: "images/00.jpg", image: "images/00.jpg" };
+  const line = { index: 0, result: { ...named, status: "failed" as const, error: failed }, maker: judged.maker };
+  const uncaptioned = await commitResults(openStore(chunk.folder), "uncaptioned.jsonl", [line]);
+  const one = { ...compareInput(chunk, what, { captions: uncaptioned }), chunk: 1, count: 1 };
+  const stages = fakeComparing();
+  assert.deepEqual(await results(chunk, await run(() => compare(serving(stages), one))), [line.result]);
+  assert.deepEqual(stages.rows, []);
+
   const lines = await exported(chunk, outcome);
   assert.deepEqual(
     lines.map(({ source, status }) => source ?? status),

@@ -179,8 +179,9 @@ test("queues that nobody serves are named, by model and dtype", async () => {
     ["ffff", "encode.ffffffffffff.f32"],
   ]);
   const filter = { model: foreign, threshold: 0.5 };
-  assert.deepEqual(await unserved({ task: "capfilt", model: fakeCard, filter, topology: "split" }), [
-    ["0123", "query.0123456789ab.f32"],
+  const captioner = { ...fakeCard, digest: "e".repeat(64) };
+  assert.deepEqual(await unserved({ task: "capfilt", model: captioner, filter, topology: "split" }), [
+    ["eeee", "encode.eeeeeeeeeeee.f32", "query.eeeeeeeeeeee.f32", "generate.eeeeeeeeeeee.f32"],
     ["ffff", "encode.ffffffffffff.f32", "query.ffffffffffff.f32"],
   ]);
   await worker.stop();

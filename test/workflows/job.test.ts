@@ -6,7 +6,7 @@ import { WorkflowFailedError } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import type { JobProgress } from "../../src/messages/job.ts";
 import { chunkWorkflowId, jobWorkflowId } from "../../src/messages/queues.ts";
-import { committed, eventually, gate, matcher, type Rig, startRig } from "./rig.ts";
+import { committed, eventually, gate, matcher, model, type Rig, startRig } from "./rig.ts";
 
 /** Low, so that a job of a hundred chunks passes it several times. */
 const suggestAt = 150;
@@ -481,4 +481,32 @@ test("the first failure is told, and stays through continue-as-new", async () =>
   const result = await job.result();
   assert.deepEqual([result.failed, result.firstFailure], [1, firstFailure]);
   assert.notEqual((await job.handle.describe()).runId, first);
+});
+
+test("answer: a history goes in front of the question; what is none, or has no question behind it, is refused", async () => {
+  const { client } = rig.environment;
+  const history = [{ question: "what is it?", answer: "a dog" }];
+  const run = (workflowId: string, more: object) =>
+    client.workflow.execute("answer", {
+      taskQueue: "jobs",
+      workflowId,
+      args: [{ image: "file:///a.jpg", model, ...more }],
+    });
+  for (const [name, more] of [
+    ["no list", { question: "why?", history: "a dog" }],
+    ["no turn", { question: "why?", history: [null] }],
+    ["no answer", { question: "why?", history: [{ question: "what?" }] }],
+    ["no question", { history }],
+  ] as const) {
+    await assert.rejects(run(`answer-${name}`, more), (error) => {
+      assert.ok(error instanceof WorkflowFailedError && error.cause instanceof ApplicationFailure);
+      assert.equal(error.cause.type, "AnswerInputError");
+      return /^answer: expected a history of \{ question, answer \}/.test(error.cause.message);
+    });
+  }
+  const result = await run("answer-history", { question: "why?", history });
+  assert.equal((result as { text: string }).text, "two cats");
+  assert.deepEqual(rig.answered.at(-1)?.turns, history);
+  await run("answer-alone", { question: "why?", history: [] });
+  assert.ok(rig.answered.length > 1 && !("turns" in (rig.answered.at(-1) ?? {})));
 });

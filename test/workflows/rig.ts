@@ -5,6 +5,7 @@ import { Context } from "@temporalio/activity";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
 import { DefaultLogger, Runtime, Worker } from "@temporalio/worker";
 import type {
+  Asked,
   ChunkReport,
   Committed,
   CompareInput,
@@ -57,6 +58,8 @@ export interface Calls {
 }
 
 export interface Rig {
+  /** What the workflow `answer` asked for, one after another. */
+  readonly answered: readonly Asked[];
   readonly environment: TestWorkflowEnvironment;
   /** Start a job over `items` fake items. */
   job(jobId: string, items: number, more?: Partial<JobInput>, behaviour?: Behaviour): Promise<RigJob>;
@@ -143,10 +146,12 @@ export async function startRig(suggestAt: number): Promise<Rig> {
 
   // One image that is there at the second try, so that a recorded answer has both ways in it.
   let answers = 0;
+  const answered: Asked[] = [];
   const one: AnswerActivities = {
     encodeOne: async () => ({ prompt: "a".repeat(64), features: "b".repeat(64) }),
     queryOne: async () => ({ prompt: "a".repeat(64) }),
-    async generateOne() {
+    async generateOne({ asked }) {
+      answered.push(asked);
       answers += 1;
       return answers % 2 === 1 ? { missing: "absent" } : { text: "two cats", token_ids: [7, 8, 2] };
     },
@@ -187,6 +192,7 @@ export async function startRig(suggestAt: number): Promise<Rig> {
 
   return {
     environment,
+    answered,
     async job(jobId, items, more = {}, behaviour = {}) {
       const saw = calls.get(jobId) ?? noCalls();
       calls.set(jobId, saw);

@@ -3,24 +3,26 @@
 import type { RootCheck } from "../../jobs/roots.ts";
 import { toPath } from "../../jobs/roots.ts";
 import type { Asked } from "../../messages/job.ts";
-import { openImageIndex, versionOf } from "../../search/vector-file.ts";
+import { expectModel, openImageIndex, versionOf } from "../../search/vector-file.ts";
 
 /** The last one that was read: the activities of a job ask for the same. */
 let last: { readonly name: string; readonly digests: ReadonlySet<string> } | undefined;
 
 /**
- * Digests of the images in the index that the job names; none where it names none, or there is none yet, or it is of another
- * model.
- * @throws PathError when it is outside the roots; ImageIndexError for a file that is no index or is damaged
+ * Digests of the images in the index that the job names; none where it names none, or there is none yet.
+ * @throws PathError when it is outside the roots; ImageIndexError for a file that is no index, is damaged, or is of another model
  */
 export async function knownImages({ known, model }: Asked, roots: RootCheck): Promise<ReadonlySet<string>> {
   if (known === undefined) return new Set();
   const path = await roots.resolveInside(toPath(known, "/"));
-  const name = [path, model.digest, model.dtype, await versionOf(path)].join(" ");
+  const name = JSON.stringify([path, model, await versionOf(path)]);
   if (last?.name === name) return last.digests;
   const index = await openImageIndex(path);
-  const isOfModel = index?.model.digest === model.digest && index.model.dtype === model.dtype;
-  const digests = new Set(isOfModel ? [...index.images].map(({ digest }) => digest) : []);
+  if (index !== null) {
+    const { queries, width } = index.model;
+    expectModel(index, { ...model, queries, width });
+  }
+  const digests = new Set([...(index?.images ?? [])].map(({ digest }) => digest));
   last = { name, digests };
   return digests;
 }

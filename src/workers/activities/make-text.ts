@@ -42,7 +42,7 @@ export async function generateText(
     serving.metrics.miss("generate", activation.miss);
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
-  const read = modelText(stages.card, asked.task, questionOf(asked, own));
+  const read = modelText(stages.card, asked.task, questionOf(asked, own), asked.turns);
   if (asked.answers !== undefined) {
     const { keep } = asked.answers;
     const answers = await readAnswers(asked.answers);
@@ -64,7 +64,7 @@ export async function generateText(
  */
 export function instructionOf({ stages }: Serving, asked: Asked, own: string | null): string | undefined {
   const { card } = stages;
-  return card.instruction && (modelText(card, asked.task, questionOf(asked, own)) ?? "");
+  return card.instruction && (modelText(card, asked.task, questionOf(asked, own), asked.turns) ?? "");
 }
 
 /**
