@@ -178,14 +178,18 @@ function askTanhGelu(k: Recorder, given: Given): Question {
   };
 }
 
-/** (2 + 1) * factor + residual */
+/** (2 + 1) * factor + 0.25 * residual */
 function askFactor(k: Recorder, given: Given): Question {
   const segments = [{ weight: given([1, 4], [2, 2, 2, 0]), from: 0, width: 3 }];
   const linear = { segments, bias: given([3], [1, 1, 1]), inputs: 1, columns: 3 };
   const factor = given([1, 3], [4, -5, 0.5]);
   return {
     kernel: "matmul with a factor",
-    answer: matmul(k, given([1, 1], [1]), linear, { factor, residual: given([1, 3], [100, 100, 100]) }),
+    answer: matmul(k, given([1, 1], [1]), linear, {
+      factor,
+      residual: given([1, 3], [400, 400, 400]),
+      residualScale: 0.25,
+    }),
     expected: [112, 85, 101.5],
   };
 }

@@ -15,6 +15,12 @@ import { stripped } from "./white-space.ts";
 /** Longest text in UTF-16 units; no model of the family reads a hundredth of it. */
 export const maxTextLength = 2 ** 20;
 
+/**
+ * Longest word in UTF-16 units for a tokenizer of T5's kind: the package hands all pieces of a word over as the arguments of
+ * one call, of which there may be some 120,000.
+ */
+export const maxWordLength = 100_000;
+
 /** Text to ids and back for one checkpoint. Calls are synchronous and independent of each other. */
 export interface Tokenizer {
   /**
@@ -71,6 +77,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
   const lowers = lowersCase(normalizer);
   const parts = normalizer?.type === "BertNormalizer" && normalizer.handle_chinese_chars === true;
   const cleanUp = config.clean_up_tokenization_spaces === true;
+  const isUnigram = asObject(tokenizer.model)?.type === "Unigram";
   const bos = bosOf(model);
   const continues = writesCaptions(model);
   const image = idOf(model.image_token_index ?? model.image_token_id);
@@ -91,6 +98,7 @@ export async function openTokenizer(directory: string): Promise<Tokenizer> {
         );
       }
       check(text);
+      if (isUnigram) checkWords(text);
       // JavaScript lowers a sigma at the end of a word to another letter; the tokenizers look at one letter alone.
       const letters = lowers ? text.replaceAll("Σ", "σ") : text;
       const { ids } = engine.encode(parts ? letters.replace(farIdeographs, " $& ") : letters);
@@ -144,6 +152,16 @@ function check(text: string): void {
   const surrogate = text.search(/\p{Surrogate}/u);
   if (surrogate >= 0) {
     throw new TokenizerError(`text: expected well-formed Unicode, got half of a surrogate pair at ${surrogate}`);
+  }
+}
+
+/** @throws TokenizerError for a word that is too long */
+function checkWords(text: string): void {
+  for (const [word] of text.matchAll(/\P{White_Space}+/gu)) {
+    if (word.length <= maxWordLength) continue;
+    throw new TokenizerError(
+      `text: expected words of at most ${maxWordLength} characters, got one of ${word.length}; put spaces into the text`,
+    );
   }
 }
 

@@ -77,3 +77,35 @@ test("a family that does not serve a purpose is refused with the commands that f
     }
   }
 });
+
+/** What each command opens a checkpoint for; a folder of jobs takes what caption and ask take. */
+const wantedBy = {
+  caption: "captions",
+  ask: "answers",
+  match: "matches",
+  classify: "labels",
+  index: "vectors",
+  search: "vectors",
+} as const satisfies Readonly<Record<string, Purpose>>;
+
+test("every family with every command: taken, or refused in a sentence that names the family and exactly the commands that fit", () => {
+  for (const [name, { modelType, architecture, commands, ...rest }] of Object.entries(families)) {
+    const text = "textModel" in rest ? { text_config: { model_type: rest.textModel } } : {};
+    const json = { model_type: modelType, architectures: [architecture], ...text };
+    for (const [command, purpose] of Object.entries(wantedBy)) {
+      const fits = new RegExp(`\\b${command}\\b`).test(commands.replace(/ --task \w+/, ""));
+      if (fits) {
+        assert.equal(familyFor("m", json, purpose), name, `${command} takes ${name}`);
+      } else {
+        const message = new RegExp(
+          `^m: expected a model that .*, got ${architecture}, which .*; use it with ${commands}$`,
+        );
+        assert.throws(
+          () => familyFor("m", json, purpose),
+          { name: "UnsupportedModelError", message },
+          `${command}, ${name}`,
+        );
+      }
+    }
+  }
+});

@@ -5,7 +5,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { precompiledNormalizer } from "../../src/text/precompiled.ts";
 import { questionPrompt } from "../../src/text/prompts.ts";
-import { maxTextLength, openTokenizer } from "../../src/text/tokenizer.ts";
+import { maxTextLength, maxWordLength, openTokenizer } from "../../src/text/tokenizer.ts";
 import { TokenizerError } from "../../src/text/tokenizer-error.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
 
@@ -216,6 +216,43 @@ test("texts that cannot be taken are refused by one sentence", async () => {
   refused("\udc00\ud800", /surrogate pair at 0$/);
   refused("a".repeat(maxTextLength + 1), /at most 1048576 characters, got 1048577/);
   refused("a <image> b", /expected no <image>/);
+});
+
+const kinds = [
+  ["OPT's byte pairs", "models/blip2-opt-tiny"],
+  ["CLIP's byte pairs", "clip/clip-tiny"],
+  ["BERT's word pieces", "retrieval/blip2-itm-tiny"],
+  ["BERT's word pieces with [DEC]", "blip/blip-caption-tiny"],
+  ["T5's pieces", "models/blip2-t5-tiny"],
+] as const;
+
+for (const [kind, where] of kinds) {
+  test(`${kind}: halves of surrogate pairs and too long texts are refused, control characters and strange scripts are not`, async () => {
+    const tokenizer = await openTokenizer(path.join(fixtures, where));
+    for (const text of ["a\ud800b", "\udc00", "ok \ud83d", "\udc00\ud800"]) {
+      assert.throws(() => tokenizer.tokenize(text), { name: "TokenizerError", message: /well-formed Unicode/ }, text);
+    }
+    const message = /at most 1048576 characters, got 1048577/;
+    assert.throws(() => tokenizer.tokenize("a".repeat(maxTextLength + 1)), { name: "TokenizerError", message });
+    for (const text of [
+      "\u0000\u0001\u001f\u007f\u0085",
+      "\u202eabc\u202c \u05e9\u05dc\u05d5\u05dd",
+      "\u732b\u304c\u4e8c\u5339",
+      "\ud83d\ude00",
+    ]) {
+      const ids = tokenizer.tokenize(text);
+      assert.ok(ids.length > 0 && ids.every((id) => Number.isInteger(id) && id >= 0), text);
+    }
+  });
+}
+
+test("T5's tokenizer refuses a word that its package cannot take, and takes what is as long with a space in it", async () => {
+  const tokenizer = await openTokenizer(folderOf("blip2-t5-tiny"));
+  assert.throws(() => tokenizer.tokenize(`a ${"b".repeat(maxWordLength + 1)} c`), {
+    name: "TokenizerError",
+    message: "text: expected words of at most 100000 characters, got one of 100001; put spaces into the text",
+  });
+  assert.equal(tokenizer.tokenize(`${"a".repeat(maxWordLength)} a`).length > maxWordLength, true);
 });
 
 test("a text of a million characters is encoded in seconds, with or without spaces", async () => {

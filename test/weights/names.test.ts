@@ -5,9 +5,10 @@ import { blip2Config, blip2RetrievalConfig, blip2T5Config } from "../../src/mode
 import { type BlipConfig, blipConfig } from "../../src/models/blip-config.ts";
 import { clipConfig } from "../../src/models/clip-config.ts";
 import { instructBlipLlamaConfig, instructBlipT5Config } from "../../src/models/instructblip-config.ts";
+import { lavisBlip2, withSettings } from "../../src/models/run-settings.ts";
 import { expectTensors, openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blipCaptionNames, blipRetrievalNames, blipVqaNames } from "../../src/weights/names/blip.ts";
-import { blip2OptNames } from "../../src/weights/names/blip-2-opt.ts";
+import { blip2OptNames, visionNames } from "../../src/weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { blip2T5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { clipNames } from "../../src/weights/names/clip.ts";
@@ -458,7 +459,7 @@ test("Llama with a tied head: no head is needed, and one that is there is the em
   assert.deepEqual(tied, [{ name: "language_model.lm_head.weight", shape: [32000, 4096] }]);
 });
 
-for (const name of ["instructblip-vicuna-tiny", "instructblip-vicuna-half", "instructblip-t5-half"]) {
+for (const name of ["instructblip-vicuna-tiny", "instructblip-t5-half"]) {
   test(`${name} holds exactly these tensors`, async () => {
     const checkpoint = await openCheckpoint(path.join(fixtures, "instructblip", name));
     const json = (await readSettings(checkpoint, "config.json")) ?? {};
@@ -469,3 +470,39 @@ for (const name of ["instructblip-vicuna-tiny", "instructblip-vicuna-half", "ins
     assert.deepEqual([...checkpoint.tensors.keys()].sort(), names.required.map((each) => each.name).sort());
   });
 }
+
+// The checkpoints that were trained further on COCO: 364 pixels, and so 677 positions; all else is as above.
+for (const [name, more, kind] of [
+  ["blip2-opt-2.7b-coco", 3_744_761_856, "opt"],
+  ["blip2-opt-6.7b-coco", 7_752_869_376, "opt"],
+  ["blip2-flan-t5-xl-coco", 3_942_446_592, "t5"],
+  ["blip2-itm-vit-g-coco", 1_172_032_258, "itm"],
+] as const) {
+  const total = more + (677 - 257) * 1408;
+  test(`${name}: 677 positions of 364 pixels, ${total} parameters`, () => {
+    const vision_config = { image_size: 364 };
+    const qformer_config = { use_qformer_text_input: true, vocab_size: 30523 };
+    const text = { d_model: 2048, d_ff: 5120, num_heads: 32 };
+    const { required } =
+      kind === "opt"
+        ? blip2OptNames(blip2Config(name, { ...published(name.includes("6.7b") ? 4096 : 2560), vision_config }))
+        : kind === "t5"
+          ? blip2T5Names(blip2T5Config(name, { ...publishedT5(text), vision_config }))
+          : blip2RetrievalNames(blip2RetrievalConfig(name, { vision_config, qformer_config }));
+    assert.equal(parameters(required), total);
+    const positions = required.find((each) => each.name === "vision_model.embeddings.position_embedding");
+    assert.deepEqual(positions?.shape, [1, 677, 1408]);
+  });
+}
+
+test("364 pixels with a checkpoint of 224: the file keeps its 257 positions, and 677 are made of them", () => {
+  const { vision } = withSettings("m", blip2Config("m", published(2560)), lavisBlip2, { imageSize: 364 });
+  const { positions } = visionNames({ vision });
+  assert.deepEqual(positions, {
+    kind: "grid",
+    stored: { name: "vision_model.embeddings.position_embedding", shape: [1, 257, 1408] },
+    from: 16,
+    to: 26,
+    width: 1408,
+  });
+});
