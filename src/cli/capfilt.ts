@@ -9,6 +9,7 @@ import type { FilterResult } from "./local-filtering.ts";
 import {
   addFormatOption,
   addModelOptions,
+  addSettingsOptions,
   type FormatFlag,
   type ModelFlags,
   type OutputFormat,
@@ -33,6 +34,7 @@ export function addCapfiltCommand(program: Command): void {
     .option("--prompt <text>", "text that captions continue, used as it is; for items without their own")
     .option("--kept", "only texts that are kept: the cleaned set");
   addModelOptions(command, "the demo model that captions images");
+  addSettingsOptions(command);
   addFilterOptions(command);
   addImageFolderOption(command);
   addFormatOption(command);

@@ -52,9 +52,9 @@ export async function filterLocally(
 ): Promise<FilterCounts> {
   const images = await sourceImages(sources, { texts: true, imageFolder });
   const captioner = await chooseLocalModel(model, "captions");
-  const { dtype } = model;
+  const { model: _, ...form } = model;
   const matcher = await chooseLocalModel(
-    { dtype, ...(filterModel !== undefined && { model: filterModel }) },
+    { ...form, ...(filterModel !== undefined && { model: filterModel }) },
     "matches",
   );
   const interrupted = "stopped before all images were done";
