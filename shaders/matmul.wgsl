@@ -7,13 +7,15 @@
 // One invocation keeps ROWS rows times VECS groups of four columns in registers and walks down k, so that each loaded
 // weight serves ROWS rows and each x, the same for all invocations of a workgroup, serves its 4 * VECS columns.
 // Neighbouring invocations take neighbouring groups of columns. No workgroup memory and no barriers: CPU drivers run
-// one workgroup as one SIMD group, where both cost much and save nothing.
+// one workgroup as one SIMD group, where both cost much and save nothing. With FOURS, where inputs is a multiple of 4, four
+// inputs of a row are loaded at once.
 //
 // Numerical choice: every element is one chain of fma over ascending k in f32, in every variant, so that a row's bits
 // depend neither on the other rows nor on the tile. With F16 each x is rounded to f16 first, by integer arithmetic:
 // pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 const F16 = false;
+const FOURS = false;
 const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu, 5 silu
 const HAS_BIAS = true;
 const HAS_FACTOR = false;
@@ -32,7 +34,7 @@ struct Params {
   residualScale: f32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> weight: array<vec2<u32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> factor: array<f32>;
@@ -62,11 +64,11 @@ fn roundToHalf(value: f32) -> f32 {
   return bitcast<f32>(rounded | (bits & 0x80000000u));
 }
 
-fn input(at: u32) -> f32 {
+fn input(value: f32) -> f32 {
   if (F16) {
-    return roundToHalf(x[at]);
+    return roundToHalf(value);
   }
-  return x[at];
+  return value;
 }
 
 /// v / 2 * (1 + erf(v / sqrt(2))), written as max(v, 0) - |v| / 2 * erfc(t) with t = |v| / sqrt(2) and
@@ -131,6 +133,15 @@ fn finish(sum: f32, row: u32, column: u32) -> f32 {
   return value;
 }
 
+/// What an invocation takes of the row of weights that starts at group `start`; past its end the last group again.
+fn weightsAt(start: u32, firstGroup: u32, groups: u32) -> array<vec4f, VECS> {
+  var weights: array<vec4f, VECS>;
+  for (var v = 0u; v < VECS; v++) {
+    weights[v] = fourWeights(start + min(firstGroup + v * WORKGROUP, groups - 1u));
+  }
+  return weights;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lane: u32) {
   // Tiles of rows are dealt over y and z, because one dimension holds 65535 workgroups.
@@ -140,15 +151,32 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
 
   // Rows and groups past the end are computed from whatever is read there, and are not stored.
   var sums: array<array<vec4f, VECS>, ROWS>;
-  for (var k = 0u; k < params.inputs; k++) {
-    var weights: array<vec4f, VECS>;
-    for (var v = 0u; v < VECS; v++) {
-      weights[v] = fourWeights(k * groups + min(firstGroup + v * WORKGROUP, groups - 1u));
+  if (FOURS) {
+    let fours = params.inputs / 4u;
+    for (var four = 0u; four < fours; four++) {
+      var scales: array<vec4f, ROWS>;
+      for (var r = 0u; r < ROWS; r++) {
+        let values = x[(firstRow + r) * fours + four];
+        scales[r] = vec4f(input(values.x), input(values.y), input(values.z), input(values.w));
+      }
+      for (var i = 0u; i < 4u; i++) {
+        let weights = weightsAt((4u * four + i) * groups, firstGroup, groups);
+        for (var r = 0u; r < ROWS; r++) {
+          for (var v = 0u; v < VECS; v++) {
+            sums[r][v] = fma(vec4f(scales[r][i]), weights[v], sums[r][v]);
+          }
+        }
+      }
     }
-    for (var r = 0u; r < ROWS; r++) {
-      let scale = vec4f(input((firstRow + r) * params.inputs + k));
-      for (var v = 0u; v < VECS; v++) {
-        sums[r][v] = fma(scale, weights[v], sums[r][v]);
+  } else {
+    for (var k = 0u; k < params.inputs; k++) {
+      let weights = weightsAt(k * groups, firstGroup, groups);
+      for (var r = 0u; r < ROWS; r++) {
+        let at = (firstRow + r) * params.inputs + k;
+        let scale = vec4f(input(x[at / 4u][at % 4u]));
+        for (var v = 0u; v < VECS; v++) {
+          sums[r][v] = fma(scale, weights[v], sums[r][v]);
+        }
       }
     }
   }

@@ -1,7 +1,7 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
 import { sha256 } from "./jobs/store.ts";
-import type { Activation, Generation, RowOptions, Stages, TextOptions } from "./stages.ts";
+import type { Activation, AttentionMaps, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -26,12 +26,52 @@ export async function answer(
   return answerFrom(stages, prompt, text, generation, { ...options, image: sha256(image) });
 }
 
-/** The first half: what depends on the image alone, and serves every text about it. */
-export async function promptOf(stages: Stages, image: Uint8Array, options: RowOptions = {}): Promise<Activation> {
-  const pixels = await stages.toPixels(image); //                                  (3, height, width)
+/** The first half: what depends on the image alone, and serves every text about it. @param frame of an animated image */
+export async function promptOf(
+  stages: Stages,
+  image: Uint8Array,
+  options: RowOptions = {},
+  frame = 0,
+): Promise<Activation> {
+  const pixels = await stages.toPixels(image, frame); //                           (3, height, width)
   const { handsOver, instruction } = stages.card;
   if (handsOver === "features" || instruction) return stages.encode(pixels, options);
   return stages.encodeAndQuery(pixels, options); //                                features, then prompt (queries, llmWidth)
+}
+
+/** A frame of a video: an image file, and which frame of it. */
+export interface Frame {
+  readonly image: Uint8Array;
+  readonly frame: number;
+}
+
+/** The first half for the frames of a video: what depends on them alone, each by itself. @throws ImageError */
+export function promptsOfFrames(
+  stages: Stages,
+  frames: readonly Frame[],
+  options: RowOptions = {},
+): Promise<Activation[]> {
+  return Promise.all(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
+}
+
+/**
+ * The prompts of all frames one after another, in time order, for answerFrom and rankAnswers: what LAVIS' InstructBLIP makes
+ * of a video, and transformers' InstructBlipVideo. Only of models with a Q-Former.
+ * @param made of promptsOfFrames, at least one
+ * @param text as the Q-Former reads it, where it reads one
+ */
+export async function promptOfVideo(
+  stages: Stages,
+  made: readonly Activation[],
+  text: string | null,
+  options: RowOptions = {},
+): Promise<Activation> {
+  const prompts = await Promise.all(made.map((each) => promptFor(stages, each, text, options)));
+  const [first] = prompts;
+  if (first === undefined) throw new RangeError("video: expected at least one frame, got none");
+  const [, width] = first.shape;
+  const rows = prompts.reduce((sum, { shape }) => sum + shape[0], 0);
+  return { ...first, shape: [rows, width], bytes: Buffer.concat(prompts.map(({ bytes }) => bytes)) };
 }
 
 /** Features and an instruction -> the prompt, where the Q-Former reads instructions. */
@@ -63,6 +103,29 @@ export async function answerFrom(
   return { text: await stages.detokenize(tokenIds), tokenIds };
 }
 
+/**
+ * Where the model looked in an image for a text about it: a map for each query of its Q-Former (the same for every text), or
+ * for each of the new ids, at the id before it, which chose it. Only where ModelCard.lookers is.
+ * @param features of encode
+ * @param text as the model was given it @param tokenIds what it answered, at least one
+ * @throws TokenizerError, TextError
+ */
+export async function attentionMaps(
+  stages: Stages,
+  features: Activation,
+  text: string | null,
+  tokenIds: readonly number[],
+  options: RowOptions = {},
+): Promise<AttentionMaps> {
+  if (stages.card.lookers !== "ids") return stages.attention(features, [], options);
+  const textIds = await stages.tokenize(text);
+  const maps = await stages.attention(features, [...textIds, ...tokenIds.slice(0, -1)], options);
+  const [, tokens] = maps.shape;
+  const first = textIds.length - 1;
+  const weights = maps.weights.slice(first * tokens, (first + tokenIds.length) * tokens);
+  return { shape: [tokenIds.length, tokens], weights };
+}
+
 /** What generate takes: what the first half made, or what the Q-Former makes of it for this text. */
 async function promptFor(
   stages: Stages,
@@ -76,29 +139,39 @@ async function promptFor(
 
 /** One of some given answers, and how likely it is. */
 export interface RankedAnswer extends Answer {
-  /** Sum of the log-probabilities of tokenIds and of the id that ends a text. */
+  /** Sum of the log-probabilities of tokenIds and of the id that ends a text, with the digits that f32 has. */
   readonly score: number;
 }
 
 /**
- * Given answers to a text, the likeliest first; of equal ones the earlier.
+ * Given answers to a text, the likeliest first; of equal ones the earlier. BLIP compares whole only those whose first ids
+ * are the likeliest (ModelCard.answersKept, or options.keep), and only those are there.
  * @param made as in answerFrom
- * @param answers each goes on behind the text after one space, as a generated word would
- * @throws TokenizerError, GenerationError
+ * @param answers each goes on behind the text after one space, as a generated word would; of a model whose encoder reads the
+ *   text, each stands alone
+ * @throws TokenizerError, GenerationError, RankError
  */
 export async function rankAnswers(
   stages: Stages,
   made: Activation,
   text: string,
   answers: readonly string[],
-  options: RowOptions = {},
+  options: RankOptions = {},
 ): Promise<RankedAnswer[]> {
+  const { encodesText = false, answersKept } = stages.card;
   const prompt = await promptFor(stages, made, text, options); //                  (queries, llmWidth)
   const textIds = await stages.tokenize(text); //                                  specials included
-  const ids = await Promise.all(answers.map((answer) => idsBehind(stages, text, textIds, answer)));
-  const scores = await stages.rank(prompt, textIds, ids, options);
-  const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? Number.NaN }));
-  return ranked.sort((a, b) => b.score - a.score);
+  const idsOf = encodesText ? await idsAlone(stages) : (answer: string) => idsBehind(stages, text, textIds, answer);
+  const ids = await Promise.all(answers.map(idsOf));
+  const keep = options.keep ?? answersKept;
+  const scores = await stages.rank(prompt, textIds, ids, { ...options, ...(keep !== undefined && { keep }) });
+  const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? null }));
+  const sorted = ranked.filter((each) => isCompared(each)).sort((a, b) => b.score - a.score);
+  return sorted.map((each) => ({ ...each, score: Number(each.score.toPrecision(7)) }));
+}
+
+function isCompared(answer: Answer & { readonly score: number | null }): answer is RankedAnswer {
+  return answer.score !== null;
 }
 
 /** What the ids of text and answer have more than those of the text. */
@@ -108,6 +181,17 @@ async function idsBehind(stages: Stages, text: string, textIds: readonly number[
   throw new RankError(
     `rank: expected ${JSON.stringify(answer)} to add ids behind those of ${JSON.stringify(text)}, got others; end the text with a whole word`,
   );
+}
+
+/** The ids of an answer without those that every text begins and ends with. */
+async function idsAlone(stages: Stages): Promise<(answer: string) => Promise<number[]>> {
+  const specials = await stages.tokenize("");
+  return async (answer) => {
+    const ids = await stages.tokenize(answer);
+    const before = specials.findIndex((id, i) => ids[i] !== id);
+    const behind = before === -1 ? 0 : specials.length - before;
+    return ids.slice(specials.length - behind, ids.length - behind);
+  };
 }
 
 /** An answer that cannot be told from the text in front of it. */

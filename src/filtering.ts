@@ -22,7 +22,7 @@ export interface JudgedTexts {
 }
 
 export interface FilterSettings {
-  /** What the synthetic text continues; null: nothing. */
+  /** What the synthetic text continues, as the model is to read it; null: nothing. */
   readonly prompt: string | null;
   readonly generation: Generation;
   readonly threshold: number;

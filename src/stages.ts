@@ -52,6 +52,16 @@ export interface Vectors {
 /** What the matching head says of an image and a text, averaged over queries where there are some: [no match, match]. */
 export type MatchLogits = readonly [number, number];
 
+/**
+ * Where in an image somebody looked: for each of some lookers a weight for every row of the features, the class first, then
+ * the patches row by row; a looker's weights sum to 1. Means over the heads of the last layer that looks at the image.
+ */
+export interface AttentionMaps {
+  /** (lookers, rows of the features) */
+  readonly shape: readonly [number, number];
+  readonly weights: Float32Array;
+}
+
 /** Generation settings, with the names and defaults of Hugging Face's generate(). */
 export interface Generation {
   /** Most new ids, the final eos included. Default 20. */
@@ -120,6 +130,12 @@ export interface TextOptions extends RowOptions {
   readonly onIds?: (ids: readonly number[]) => void;
 }
 
+/** How given texts are compared. */
+export interface RankOptions extends RowOptions {
+  /** Compare whole only so many, those whose first ids are the likeliest. Left out: all. */
+  readonly keep?: number;
+}
+
 /** What is known of a loaded model without its weights; plain JSON, may cross threads and be logged. */
 export interface CheckpointCard {
   /** As the user gave it. */
@@ -154,6 +170,15 @@ export interface ModelCard extends CheckpointCard {
   readonly prompt: readonly [number, number];
   /** Positions that the language model has; prompt, text and new ids together. */
   readonly maxPositions: number;
+  /** An encoder reads the text, and what is said about it begins anew. Left out: it goes on behind the text. */
+  readonly encodesText?: boolean;
+  /**
+   * Who looks at the features, of the maps of attention(): the queries of a Q-Former, or the ids that a decoder reads. Left
+   * out: nobody whose looks could be shown.
+   */
+  readonly lookers?: "queries" | "ids";
+  /** RankOptions.keep where a caller says nothing. Left out: all. */
+  readonly answersKept?: number;
   /**
    * Where the Q-Former reads an instruction, so that there is a prompt for each, and features serve them all: the most ids
    * of one, specials included. Left out: the prompt depends on the image alone.
@@ -197,8 +222,8 @@ export interface ImageSettings {
  */
 export interface ImageStages {
   readonly card: CheckpointCard;
-  /** Decode, orient, resize, normalise. @throws ImageError */
-  toPixels(image: Uint8Array): Promise<Pixels>;
+  /** Decode, orient, resize, normalise. @param frame of an animated image; default the first. @throws ImageError */
+  toPixels(image: Uint8Array, frame?: number): Promise<Pixels>;
   /** ViT. */
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation>;
   close(): Promise<void>;
@@ -227,14 +252,19 @@ export interface Stages extends ImageStages {
   ): Promise<number[]>;
   /**
    * For each of some texts that may follow, by its ids: the sum of their log-probabilities and that of the id that ends
-   * the text.
+   * the text; null for those not kept. What an encoder makes of prompt and text is made once.
    */
   rank(
     prompt: Activation,
     textIds: readonly number[],
     answers: readonly (readonly number[])[],
-    options?: RowOptions,
-  ): Promise<number[]>;
+    options?: RankOptions,
+  ): Promise<(number | null)[]>;
+  /**
+   * Where the queries looked, or a decoder at each of these ids, read once more for it; only where ModelCard.lookers is.
+   * @param ids the decoder's whole sequence; queries that read no text take none
+   */
+  attention(features: Activation, ids: readonly number[], options?: RowOptions): Promise<AttentionMaps>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */
   detokenize(ids: readonly number[]): Promise<string>;
 }

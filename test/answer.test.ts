@@ -7,14 +7,11 @@ import { after, test } from "node:test";
 import { answer, answerFrom, instructedPrompt, promptOf, rankAnswers } from "../src/answer.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { openGpu } from "../src/gpu/device.ts";
-import type { RowProgram } from "../src/gpu/row-program.ts";
-import { RowScheduler } from "../src/gpu/scheduler.ts";
-import { toPixels } from "../src/image/pixels.ts";
-import { type LoadedModel, loadModel } from "../src/models/load-model.ts";
-import { defaultGeneration, type Stages } from "../src/stages.ts";
-import { openTokenizer } from "../src/text/tokenizer.ts";
+import { loadModel } from "../src/models/load-model.ts";
+import { defaultGeneration } from "../src/stages.ts";
 import { fixtures } from "./fixture-files.ts";
 import { type ExpectedCase, generationOf, modelFolder, readExpected } from "./models/parity.ts";
+import { stagesInThread } from "./models/stages-in-thread.ts";
 import { fakeStages, instructedCard } from "./workers/fake-stages.ts";
 
 const name = "blip2-opt-tiny";
@@ -22,32 +19,8 @@ const gpu = await openGpu({ nap: true });
 process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
 after(() => gpu.close());
 const model = await loadModel(gpu, modelFolder(name), { dtype: "f32" });
-const stages = await stagesOf(model);
+const stages = await stagesInThread(model, modelFolder(name));
 const { cases } = await readExpected(name);
-
-/** The stages of a model in this thread. */
-async function stagesOf({ card, programs }: LoadedModel): Promise<Stages> {
-  const tokenizer = await openTokenizer(modelFolder(name));
-  const scheduler = new RowScheduler();
-  const run = <In, Out>(program: RowProgram<In, Out> | undefined, row: In): Promise<Out> => {
-    assert.ok(program);
-    return scheduler.run(program, row);
-  };
-  return {
-    card,
-    toPixels: (image) => toPixels(image, card.image),
-    encode: (pixels) => run(programs.encode, pixels),
-    query: (features) => run(programs.query, features),
-    encodeAndQuery: (pixels) => run(programs.encodeAndQuery, pixels),
-    tokenize: async (text) => tokenizer.tokenize(text),
-    tokenizeInstruction: async () => assert.fail("a model that reads no instructions was given one"),
-    generate: (prompt, textIds, generation, { image } = {}) =>
-      run(programs.generate, { prompt, textIds, generation, ...(image !== undefined && { image }) }),
-    rank: (prompt, textIds, answers) => run(programs.rank, { prompt, textIds, answers }),
-    detokenize: async (ids) => tokenizer.detokenize(ids),
-    close: async () => scheduler.close("drain"),
-  };
-}
 
 function imageOf({ image }: ExpectedCase): Promise<Uint8Array> {
   return readFile(path.join(fixtures, "images", image));

@@ -60,21 +60,6 @@ test("turns that no longer fit are left out, the oldest first, with both numbers
   assert.deepEqual(fifth.leftOut, { turns: 1, needed: 8 + 3 * 36 + 21, available: 108 });
 });
 
-test("a Q-Former that reads the text: one encode, a query for each turn, and its positions count too", async () => {
-  // Turns of 36 bytes and a question of 3 fit the language model; the Q-Former reads them between two specials.
-  const card = { ...instructedCard, maxPositions: 10_000, instruction: { maxIds: 2 + 36 + 3 } };
-  const stages = listening(card);
-  const chat = await openChat(stages, image, { generation });
-  const { text } = await chat.ask("one");
-  const second = await chat.ask("two");
-  assert.deepEqual(stages.read, ["one", `Question: one Answer: ${text}. two`]);
-  assert.equal(second.leftOut, null);
-  const third = await chat.ask("six");
-  assert.deepEqual(third.leftOut, { turns: 1, needed: 2 + 2 * 36 + 3, available: card.instruction.maxIds });
-  assert.equal(stages.rows.filter(({ stage }) => stage === "encode").length, 1);
-  assert.equal(stages.rows.filter(({ stage }) => stage === "query").length, 3);
-});
-
 test("a question that does not fit even by itself is asked without turns, and refused by the model", async () => {
   const stages = listening({ ...fakeCard, maxPositions: 40 });
   const chat = await openChat(stages, image, { generation });

@@ -1,18 +1,34 @@
-// --answers FILE: the answers that `ask` chooses from, one a line.
+// --answers FILE: the answers that `ask` chooses from, one a line, here and in a job.
 
 import { readFileSync } from "node:fs";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { UsageError } from "./errors.ts";
+import { wholeNumber } from "./generation-options.ts";
 
 export interface AnswersFlags {
   readonly answers?: string;
+  readonly keepAnswers?: number;
   readonly allScores?: boolean;
 }
 
-export function addAnswersOptions(command: Command): Command {
+/** Most lines of a file; no list that models were evaluated with has a third of it. */
+const mostLines = 16_384;
+
+/** Add --answers and --keep-answers. @param when what must be there beside them, for their help */
+export function addAnswersOptions(command: Command, when = ""): Command {
   return command
-    .option("--answers <file>", "answer with the likeliest line of this file instead of generating")
-    .option("--all-scores", "with --answers: every line, the likeliest first");
+    .option("--answers <file>", `${when}answer with the likeliest line of this file instead of generating`)
+    .addOption(
+      new Option(
+        "--keep-answers <count>",
+        "with --answers: compare whole only the lines with the likeliest first ids (default: 128 for BLIP, else all)",
+      ).argParser(wholeNumber("--keep-answers", 1, mostLines)),
+    );
+}
+
+/** Add --all-scores. */
+export function addAllScoresOption(command: Command): Command {
+  return command.option("--all-scores", "with --answers: every line that was compared whole, the likeliest first");
 }
 
 /**
@@ -20,12 +36,13 @@ export function addAnswersOptions(command: Command): Command {
  * @param generationFlags those that were given: they have no part in it
  * @throws UsageError
  */
-export function readAnswers(
-  { answers: file, allScores }: AnswersFlags,
+export function answersOf(
+  { answers: file, keepAnswers, allScores }: AnswersFlags,
   generationFlags: readonly string[],
 ): readonly string[] | null {
   if (file === undefined) {
     if (allScores) throw new UsageError("--all-scores: expected --answers beside it, got none");
+    if (keepAnswers !== undefined) throw new UsageError("--keep-answers: expected --answers beside it, got none");
     return null;
   }
   const [flag] = generationFlags;
@@ -37,6 +54,9 @@ export function readAnswers(
     .map((line) => line.trim())
     .filter((line) => line !== "");
   if (lines.length === 0) throw new UsageError(`--answers: expected an answer a line in ${file}, got none`);
+  if (lines.length > mostLines) {
+    throw new UsageError(`--answers: expected at most ${mostLines} answers in ${file}, got ${lines.length}`);
+  }
   return lines;
 }
 

@@ -1,6 +1,9 @@
 // blipfleet caption IMAGE...
 
 import type { Command } from "commander";
+import { type AttentionFlag, AttentionFolder, addAttentionOption, attentionHelp } from "./attention-folder.ts";
+import { UsageError } from "./errors.ts";
+import { addFramesOption, type FramesFlag } from "./frames-option.ts";
 import { addGenerationOptions, type GenerationFlags, generationFrom } from "./generation-options.ts";
 import type { LocalResult } from "./local-run.ts";
 import {
@@ -15,7 +18,12 @@ import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
 
-type Flags = ModelFlags & FormatFlag & StreamFlag & GenerationFlags & { readonly prompt?: string };
+type Flags = ModelFlags &
+  FormatFlag &
+  StreamFlag &
+  AttentionFlag &
+  FramesFlag &
+  GenerationFlags & { readonly prompt?: string };
 
 export function addCaptionCommand(program: Command): void {
   const command = program
@@ -27,28 +35,38 @@ export function addCaptionCommand(program: Command): void {
   addSettingsOptions(command);
   addFormatOption(command);
   addStreamOption(command);
+  addAttentionOption(command);
+  addFramesOption(command);
   addGenerationOptions(command);
   command.addHelpText(
     "after",
     `
 Output with --format jsonl, one line per image in the order given:
   {"image": PATH, "text": CAPTION, "token_ids": [...]}   or   {"image": PATH, "error": {"type", "message"}}
-
+  with --attention also "attention": PATH
+${attentionHelp}
 Examples:
   blipfleet caption photo.jpg
   blipfleet caption photos/*.jpg --format jsonl > captions.jsonl
   blipfleet caption photo.jpg --prompt "a photo of" --num-beams 5 --length-penalty -1.0
+  blipfleet caption photo.jpg --attention looks
+  blipfleet caption film.gif --frames 4
   blipfleet caption photo.jpg --do-sample --top-p 0.9 --seed 7 --stream
 `,
   );
   command.action(async (images: string[], flags: Flags) => {
     const generation = generationFrom(flags);
     const line = streamedLine(flags, flags.format, generation);
+    if (flags.frames !== undefined && flags.attention !== undefined) {
+      throw new UsageError("--frames: expected no --attention beside it, which is about one image");
+    }
+    const frames = flags.frames === undefined ? {} : { frames: flags.frames };
+    const attention = flags.attention === undefined ? {} : { attention: new AttentionFolder(flags.attention, images) };
     const { ofEvery, runLocally } = await import("./local-run.ts");
     const asked = [{ task: "caption", text: flags.prompt ?? null, generation }] as const;
     const onText = (image: string, _: string | null, text: string, progress: Progress) =>
       line?.show(headOf(image), text, progress);
-    const run = { items: ofEvery(images, asked), model: flags, ...(line && { onText }) };
+    const run = { items: ofEvery(images, asked), model: flags, ...frames, ...attention, ...(line && { onText }) };
     const failures = await runLocally(run, (result, progress) => print(result, flags.format, progress, line));
     process.exitCode = failures > 0 ? 1 : 0;
   });
@@ -59,11 +77,11 @@ function headOf(image: string): string {
 }
 
 function print(result: LocalResult, format: OutputFormat, progress: Progress, line: StreamedLine | null): void {
-  const { image } = result;
+  const { image, attention } = result;
   if (format === "jsonl") {
     const line =
       "error" in result ? { image, error: result.error } : { image, text: result.text, token_ids: result.tokenIds };
-    writeJson(line, progress);
+    writeJson({ ...line, ...(attention !== undefined && { attention }) }, progress);
   } else if ("error" in result) {
     line?.abandon();
     progress.clear();

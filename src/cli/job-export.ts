@@ -46,7 +46,7 @@ export function addExportCommand(job: Command): void {
       "after",
       `
 Each line is {"id", "image", "status": "done", ...} with, by task:
-  caption, ask   "text", "token_ids" (and "question")
+  caption, ask   "text", "token_ids" (and "question"; "score" where --answers chose the text)
   match          "text", "itm", "itc", one line per text
   capfilt        "text", "source": "web" or "synthetic", "itm", "itc", "kept", "reason", one line per text
   index          "digest"; the vectors go into the file of --index

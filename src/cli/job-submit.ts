@@ -9,6 +9,7 @@ import { defaultThreshold } from "../filtering.ts";
 import type { Asked, JobRequest, ModelIdentity, Task, Topology } from "../messages/job.ts";
 import type { Purpose } from "../models/families.ts";
 import { type CheckpointCard, type Dtype, defaultGeneration, type RunSettings } from "../stages.ts";
+import { type AnswersFlags, addAnswersOptions, answersOf } from "./answer-list.ts";
 import type { DevState } from "./dev-state.ts";
 import { UsageError } from "./errors.ts";
 import { addFilterOptions, type FilterFlags } from "./filter-options.ts";
@@ -36,7 +37,13 @@ import {
 } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 
-interface Flags extends ModelFlags, FormatFlag, GenerationFlags, FilterFlags, ImageFolderFlag {
+interface Flags
+  extends ModelFlags,
+    FormatFlag,
+    GenerationFlags,
+    FilterFlags,
+    ImageFolderFlag,
+    Omit<AnswersFlags, "allScores"> {
   readonly task: Task;
   readonly prompt?: string;
   readonly text?: readonly string[];
@@ -59,6 +66,7 @@ const tasks: readonly Task[] = ["caption", "ask", "match", "index", "capfilt"];
 const flagsOfTasks: readonly { readonly name: keyof Flags; readonly flag: string; readonly tasks: readonly Task[] }[] =
   [
     { name: "prompt", flag: "--prompt", tasks: ["caption", "ask", "capfilt"] },
+    { name: "answers", flag: "--answers", tasks: ["ask"] },
     { name: "text", flag: "--text", tasks: ["match"] },
     { name: "index", flag: "--index", tasks: ["index"] },
     { name: "filterModel", flag: "--filter-model", tasks: ["capfilt"] },
@@ -102,6 +110,7 @@ export function addSubmitCommand(job: Command): void {
   addImageFolderOption(command);
   addFilterOptions(command);
   addFormatOption(command);
+  addAnswersOptions(command, "ask: ");
   addGenerationOptions(command);
   command.addHelpText(
     "after",
@@ -113,6 +122,7 @@ capfilt draws captions with --top-p 0.9 unless generation flags say otherwise; s
 Examples:
   blipfleet job submit photos --watch
   blipfleet job submit list.jsonl --task ask --prompt "What is in the picture?" --id questions-1
+  blipfleet job submit photos --task ask --prompt "What animal is it?" --answers animals.txt
   blipfleet job submit pairs.csv --task match --id pairs-1
   blipfleet job submit photos --task index --index photos.index --id index-1
   blipfleet job submit web.jsonl --task capfilt --threshold 0.6
@@ -121,7 +131,8 @@ Examples:
   command.action(async (source: string, flags: Flags) => {
     expectFlagsOfTask(flags, givenGenerationFlags(command));
     expectTexts(source, flags);
-    await withJobs((jobs, dev) => submit(jobs, dev, source, flags));
+    const answers = answersOf(flags, givenGenerationFlags(command));
+    await withJobs((jobs, dev) => submit(jobs, dev, source, flags, answers));
   });
 }
 
@@ -158,13 +169,20 @@ function expectTexts(source: string, { task, prompt, text }: Flags): void {
 
 type Jobs = Parameters<Parameters<typeof withJobs>[0]>[0];
 
-async function submit(jobs: Jobs, dev: DevState | null, source: string, flags: Flags): Promise<void> {
+async function submit(
+  jobs: Jobs,
+  dev: DevState | null,
+  source: string,
+  flags: Flags,
+  answers: readonly string[] | null,
+): Promise<void> {
   const jobId = flags.id ?? newJobId(new Date());
   const { task, text: texts, index, images } = flags;
   const request = await requestFor(jobId, source, await chooseServed(flags, purposesOfTasks[task], dev), {
     ...{ task, topology: flags.topology, chunkSize: flags.chunkSize, window: flags.window },
     prompt: flags.prompt ?? null,
     generation: task === "capfilt" ? samplingGenerationFrom(flags) : generationFrom(flags),
+    ...(answers && { answerList: { lines: answers, keep: flags.keepAnswers } }),
     ...(texts === undefined ? {} : { texts }),
     ...(index === undefined ? {} : { known: uriOf(index) }),
     ...(images === undefined ? {} : { imageFolder: uriOf(images) }),
@@ -233,7 +251,10 @@ type RequestOptions = Partial<
     JobRequest,
     "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window" | "texts" | "known" | "imageFolder"
   >
-> & { readonly filter?: Served & { readonly threshold: number } };
+> & {
+  readonly filter?: Served & { readonly threshold: number };
+  readonly answerList?: { readonly lines: readonly string[]; readonly keep: number | undefined };
+};
 
 /**
  * What is submitted. The checkpoint's digest, which names the queues of workers that have it, is computed here.
@@ -247,7 +268,8 @@ export async function requestFor(
 ): Promise<JobRequest> {
   const { jobFolderUri } = await import("../jobs/roots.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
-  const { task = "caption", topology = "fused", texts, known, imageFolder, filter } = options;
+  const { keepAnswers } = await import("../jobs/answer-lists.ts");
+  const { task = "caption", topology = "fused", answerList, texts, known, imageFolder, filter } = options;
   const card = await cardOf({ ref, dtype, settings }, purposeOfTask[task]);
   if (topology === "split" && "handsOver" in card && card.handsOver === "features") {
     throw new UsageError(
@@ -255,9 +277,14 @@ export async function requestFor(
         "leave it out",
     );
   }
+  const answers = answerList && {
+    ...(await keepAnswers(answerList.lines)),
+    ...(answerList.keep !== undefined && { keep: answerList.keep }),
+  };
   return {
     jobId,
     task,
+    ...(answers && { answers }),
     // An index names its model by an absolute path, and export may run elsewhere.
     model: identityOf(task === "index" && existsSync(ref) ? resolve(ref) : ref, card),
     topology,

@@ -4,6 +4,7 @@
 import { filterTexts } from "../filtering.ts";
 import type { Decision } from "../messages/job.ts";
 import type { Generation } from "../stages.ts";
+import { modelText } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { type SourceImage, sourceImages } from "./image-sources.ts";
@@ -87,7 +88,7 @@ async function oneImage(
     const problem = fatal();
     if (problem !== null) throw problem;
     const bytes = await readImageFile(path);
-    const own = { ...settings, prompt: prompt ?? settings.prompt };
+    const own = { ...settings, prompt: modelText(captioner.card, "capfilt", prompt ?? settings.prompt) };
     return { image, decisions: await filterTexts(captioner, matcher, bytes, texts, own, { signal }) };
   } catch (error) {
     signal.throwIfAborted();

@@ -1,11 +1,22 @@
 // Texts about images in this process: files are read and decoded ahead while the GPU works, every image is encoded
 // once however many questions there are, and results come out in the order of the input.
 
-import { type Answer, answerFrom, promptOf, type RankedAnswer, rankAnswers } from "../answer.ts";
+import {
+  type Answer,
+  answerFrom,
+  attentionMaps,
+  promptOf,
+  promptOfVideo,
+  promptsOfFrames,
+  type RankedAnswer,
+  rankAnswers,
+} from "../answer.ts";
 import { sha256 } from "../jobs/store.ts";
 import type { Activation, Generation, Stages } from "../stages.ts";
 import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
+import type { AttentionFolder } from "./attention-folder.ts";
 import { describeError } from "./errors.ts";
+import { expectTakesFrames, readVideo } from "./frames-option.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
 import { chooseLocalModel, withModel } from "./local-model.ts";
@@ -17,6 +28,10 @@ export interface LocalRun {
   readonly model: ModelFlags;
   /** What progress counts, one unit per image and text. Default "images". */
   readonly noun?: string;
+  /** Take every image as a video of at most so many frames. */
+  readonly frames?: number;
+  /** Where it is written where the model looked. */
+  readonly attention?: AttentionFolder;
   /** Told of each text as it comes, one text after another. */
   readonly onText?: (image: string, asked: string | null, text: string, progress: Progress) => void;
 }
@@ -32,8 +47,8 @@ export interface Asked {
   /** caption: the prompt, or null for none; ask: the question. */
   readonly text: string | null;
   readonly generation: Generation;
-  /** ask: choose among these instead of generating. */
-  readonly answers?: readonly string[];
+  /** ask: choose among these instead of generating. @see RankOptions.keep */
+  readonly answers?: { readonly lines: readonly string[]; readonly keep?: number };
 }
 
 /** The same of every image. */
@@ -45,7 +60,9 @@ export function ofEvery(images: readonly string[], asked: readonly Asked[]): Loc
 export type LocalResult = {
   readonly image: string;
   readonly asked: string | null;
-} /** `ranked`: of given answers all, the likeliest first; `text` is the first of them. */ & (
+  /** The file with the numbers of where the model looked. */
+  readonly attention?: string;
+} /** `ranked`: of given answers those compared whole, the likeliest first; `text` is the first of them. */ & (
   | (Answer & { readonly ranked?: readonly RankedAnswer[] })
   | { readonly error: { readonly type: string; readonly message: string } }
 );
@@ -68,12 +85,15 @@ export async function runLocally(
 ): Promise<number> {
   const model = await chooseLocalModel(run.model, purposeOf(run.items));
   return withModel(model, "stopped before all images were done", async ({ stages, signal, fatal }) => {
+    run.attention?.expectLookers(stages.card);
+    if (run.frames !== undefined) expectTakesFrames(stages.card);
+    const context = { stages, signal, attention: run.attention ?? null, frames: run.frames ?? null };
     let failures = 0;
     const units = run.items.reduce((sum, { asked }) => sum + asked.length, 0);
     const progress = new Progress(units, { noun: run.noun ?? "images" });
     const work = async (item: LocalItem) => {
       const problem = fatal();
-      return problem === null ? aboutImage(stages, item, signal) : failed(item, problem);
+      return problem === null ? aboutImage(context, item) : failed(item, problem);
     };
     const take = (results: readonly LocalResult[]) => {
       for (const result of results) {
@@ -87,10 +107,10 @@ export async function runLocally(
       await inOrder(run.items, imagesInFlight, work, take);
     } else {
       for (const item of run.items) {
-        const image = await readAndEncode(stages, item.image, signal);
+        const image = await readAndEncode(context, item.image);
         for (const asked of item.asked) {
           const tell = (text: string) => onText(item.image, asked.text, text, progress);
-          take([await oneText(stages, image, asked, signal, tell)]);
+          take([await oneText(context, image, asked, tell)]);
         }
       }
     }
@@ -107,23 +127,53 @@ function purposeOf(items: readonly LocalItem[]): "texts" | "captions" | "answers
   return others.length > 0 ? "texts" : purpose;
 }
 
+/** What all images of a run share. */
+interface Context {
+  readonly stages: Stages;
+  readonly signal: AbortSignal;
+  readonly attention: AttentionFolder | null;
+  readonly frames: number | null;
+}
+
 /** All texts about one image at once; an image that cannot be read or decoded fails each of them. */
-async function aboutImage(stages: Stages, item: LocalItem, signal: AbortSignal): Promise<LocalResult[]> {
-  const image = await readAndEncode(stages, item.image, signal);
-  return Promise.all(item.asked.map((asked) => oneText(stages, image, asked, signal)));
+async function aboutImage(context: Context, item: LocalItem): Promise<LocalResult[]> {
+  const image = await readAndEncode(context, item.image);
+  return Promise.all(item.asked.map((asked) => oneText(context, image, asked)));
 }
 
 /** What of an image its texts need, or why there is none. */
 type Encoded = { readonly image: string } & (
-  | { readonly prompt: Activation; readonly digest: string }
+  | { readonly promptFor: PromptFor; readonly digest: string; readonly looked: Looked | null }
   | { readonly problem: unknown }
 );
 
-async function readAndEncode(stages: Stages, image: string, signal: AbortSignal): Promise<Encoded> {
+/** What was made of an image, or of a video for this text, for answerFrom and rankAnswers. */
+type PromptFor = (text: string | null) => Promise<Activation>;
+
+/** What is kept of an image to say where the model looked; the file is written once, whatever the number of texts. */
+interface Looked {
+  readonly bytes: Uint8Array;
+  readonly features: Activation;
+  written?: Promise<string>;
+}
+
+async function readAndEncode({ stages, signal, attention, frames: most }: Context, image: string): Promise<Encoded> {
   signal.throwIfAborted();
   try {
+    if (most !== null) {
+      const { frames, digest } = await readVideo(image, most);
+      const made = await promptsOfFrames(stages, frames, { signal });
+      return { image, digest, promptFor: (text) => promptOfVideo(stages, made, text, { signal }), looked: null };
+    }
     const bytes = await readImageFile(image);
-    return { image, digest: sha256(bytes), prompt: await promptOf(stages, bytes, { signal }) };
+    const digest = sha256(bytes);
+    if (attention === null) {
+      const prompt = await promptOf(stages, bytes, { signal });
+      return { image, digest, promptFor: async () => prompt, looked: null };
+    }
+    const features = await stages.encode(await stages.toPixels(bytes), { signal });
+    const prompt = stages.card.handsOver === "features" ? features : await stages.query(features, { signal });
+    return { image, digest, promptFor: async () => prompt, looked: { bytes, features } };
   } catch (problem) {
     signal.throwIfAborted();
     return { image, problem };
@@ -132,31 +182,52 @@ async function readAndEncode(stages: Stages, image: string, signal: AbortSignal)
 
 /** @param onText told of the text so far */
 async function oneText(
-  stages: Stages,
+  context: Context,
   encoded: Encoded,
   { task, text: asked, generation, answers }: Asked,
-  signal: AbortSignal,
   onText?: (text: string) => void,
 ): Promise<LocalResult> {
+  const { stages, signal } = context;
   const { image } = encoded;
   if ("problem" in encoded) return { image, asked, error: describeError(encoded.problem) };
-  const { prompt, digest } = encoded;
+  const { promptFor, digest } = encoded;
   try {
     const text = modelText(stages.card, task, asked);
+    const prompt = await promptFor(text);
     if (answers !== undefined) {
-      const ranked = await rankAnswers(stages, prompt, text ?? "", answers, { signal });
-      return { image, asked, ...best(ranked), ranked };
+      const { lines, ...keep } = answers;
+      const ranked = await rankAnswers(stages, prompt, text ?? "", lines, { signal, ...keep });
+      const chosen = best(ranked);
+      return { image, asked, ...chosen, ranked, ...(await looks(context, encoded, text, chosen)) };
     }
     const texts = new TextsInOrder(stages, onText);
     const onIds = (ids: readonly number[]) => texts.add(ids);
     const options = { signal, image: digest, ...(onText && { onIds }) };
     const said = await answerFrom(stages, prompt, text, generation, options);
     await texts.all;
-    return { image, asked, ...said };
+    return { image, asked, ...said, ...(await looks(context, encoded, text, said)) };
   } catch (error) {
     signal.throwIfAborted();
     return { image, asked, error: describeError(error) };
   }
+}
+
+/** Write where the model looked, if that was asked for. */
+async function looks(
+  { stages, signal, attention }: Context,
+  { image, looked }: { readonly image: string; readonly looked: Looked | null },
+  text: string | null,
+  { tokenIds }: Answer,
+): Promise<{ readonly attention?: string }> {
+  if (looked === null || attention === null) return {};
+  const { bytes, features } = looked;
+  const write = async () => {
+    const maps = await attentionMaps(stages, features, text, tokenIds, { signal });
+    const ids = stages.card.lookers === "ids" ? tokenIds : null;
+    return attention.write(stages.card, { image, bytes, maps, tokenIds: ids });
+  };
+  looked.written ??= write();
+  return { attention: await looked.written };
 }
 
 function best([first]: readonly RankedAnswer[]): Answer {

@@ -4,12 +4,15 @@
 // dropped and not composited, 16-bit gray is clipped and not scaled, CMYK becomes RGB by Pillow's plain formula.
 
 import sharp, { type Sharp } from "sharp";
-import { gifTransparentColour } from "./gif-transparent-colour.ts";
+import { gifClearColours } from "./gif-clear-colours.ts";
 import { ImageError, maxImageBytes } from "./image-error.ts";
 import type { RgbImage } from "./resize-bicubic.ts";
 
 /** Most pixels of one image; Pillow refuses above the same number. */
 export const maxImagePixels = 178_956_970;
+
+/** Most pixels of all frames of one animation: ten minutes of ten frames a second at 400 x 400. */
+export const maxAnimationPixels = 2 ** 30;
 
 /** Longest time one decode may take, seconds. */
 const decodeSeconds = 60;
@@ -23,10 +26,36 @@ sharp.concurrency(1);
 sharp.cache(false);
 
 /**
- * Decodes the first frame, turns it upright as its EXIF orientation says and converts it to RGB.
+ * Decodes one frame, turns it upright as its EXIF orientation says and converts it to RGB.
+ * @param frame of an animated GIF or WebP, drawn over those before it as the file says; of anything else 0, the first
  * @throws ImageError for empty, truncated, damaged, too large or unsupported input; the cause is kept
  */
-export async function decodeImage(bytes: Uint8Array): Promise<RgbImage> {
+export async function decodeImage(bytes: Uint8Array, frame = 0): Promise<RgbImage> {
+  return opened(bytes, frame, (file, format) => decode(file, format, frame));
+}
+
+/**
+ * How many frames an animated GIF or WebP has; of anything else 1.
+ * @throws ImageError as decodeImage, and for an animation that is too large
+ */
+export async function frameCount(bytes: Uint8Array): Promise<number> {
+  return opened(bytes, 0, async (file, format) => {
+    if (format !== "gif" && format !== "webp") return 1;
+    const { width, pageHeight, height, pages = 1 } = await sharp(file, { limitInputPixels: false }).metadata();
+    const pixels = width * (pageHeight ?? height) * pages;
+    if (pixels <= maxAnimationPixels) return pages;
+    throw new ImageError(
+      `image: expected at most ${maxAnimationPixels} pixels in all frames, got ${pages} frames of ` +
+        `${width} x ${pageHeight ?? height}; store it smaller, or as a folder of frames`,
+    );
+  });
+}
+
+async function opened<T>(
+  bytes: Uint8Array,
+  frame: number,
+  work: (file: Buffer, format: Format) => Promise<T>,
+): Promise<T> {
   if (bytes.length === 0) throw new ImageError("image: expected an image file, got zero bytes");
   if (bytes.length > maxImageBytes) {
     throw new ImageError(`image: expected at most ${maxImageBytes} bytes, got ${bytes.length}; store it smaller`);
@@ -34,11 +63,12 @@ export async function decodeImage(bytes: Uint8Array): Promise<RgbImage> {
   const format = formatOf(bytes);
   if (format === null) throw new ImageError(`image: expected ${supported}, got a file that starts as none of them`);
   try {
-    return await decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), format);
+    return await work(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), format);
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
     const reason = firstWords(cause instanceof Error ? cause.message : String(cause));
-    throw new ImageError(`image: expected a whole ${format} file, got one that does not decode (${reason})`, { cause });
+    const got = frame === 0 ? "one that does not decode" : `one whose frame ${frame} does not decode`;
+    throw new ImageError(`image: expected a whole ${format} file, got ${got} (${reason})`, { cause });
   }
 }
 
@@ -60,16 +90,19 @@ function formatOf(bytes: Uint8Array): Format | null {
   return null;
 }
 
-async function decode(file: Buffer, format: Format): Promise<RgbImage> {
+async function decode(file: Buffer, format: Format, frame: number): Promise<RgbImage> {
   const header = await sharp(file, { limitInputPixels: false }).metadata();
-  const { width, height, space, depth, channels } = header;
+  const { width, height, space, depth, channels, pages = 1 } = header;
+  const frames = format === "gif" || format === "webp" ? pages : 1;
+  if (!(frame < frames)) throw new ImageError(`image: expected a frame below ${frames}, got ${frame}`);
   if (width * height > maxImagePixels) {
     throw new ImageError(
       `image: expected at most ${maxImagePixels} pixels, got ${width} x ${height}; store it smaller`,
     );
   }
   // "error" stops at damage and at a missing end, and lets pass what Pillow also only warns of.
-  const opened = sharp(file, { failOn: "error", ignoreIcc: true, limitInputPixels: maxImagePixels })
+  const page = frame === 0 ? {} : { page: frame };
+  const opened = sharp(file, { failOn: "error", ignoreIcc: true, limitInputPixels: maxImagePixels, ...page })
     .autoOrient()
     .timeout({ seconds: decodeSeconds });
 
@@ -83,7 +116,8 @@ async function decode(file: Buffer, format: Format): Promise<RgbImage> {
     throw new ImageError(`image: expected 8- or 16-bit gray, RGB or 8-bit CMYK, got ${space} with ${depth} samples`);
   }
   if (format === "gif" && channels === 4) {
-    return withTransparentColour(await raw(opened.toColourspace("srgb").ensureAlpha()), gifTransparentColour(file));
+    const drawn = await raw(opened.toColourspace("srgb").ensureAlpha());
+    return withClearColours(drawn, gifClearColours(file, frame, drawn.width, drawn.height));
   }
   const { width: w, height: h, channels: c, data } = await raw(opened.removeAlpha().toColourspace("srgb"));
   if (c !== 3) throw new ImageError(`image: expected 3 channels after conversion to RGB, got ${c}`);
@@ -125,11 +159,11 @@ function clippedGray({ width, height, channels, data }: Raw): RgbImage {
   return { width, height, data: rgb };
 }
 
-/** libvips paints what a GIF leaves out black; Pillow gives it the colour that the file marks as transparent. */
-function withTransparentColour({ width, height, data }: Raw, colour: readonly [number, number, number]): RgbImage {
+/** libvips paints what a GIF leaves out black; Pillow gives it a colour that the file marks as transparent. */
+function withClearColours({ width, height, data }: Raw, colours: Uint8Array): RgbImage {
   const rgb = new Uint8Array(width * height * 3);
   for (let pixel = 0; pixel < width * height; pixel++) {
-    if (data[pixel * 4 + 3] === 0) rgb.set(colour, pixel * 3);
+    if (data[pixel * 4 + 3] === 0) rgb.set(colours.subarray(pixel * 3, pixel * 3 + 3), pixel * 3);
     else rgb.set(data.subarray(pixel * 4, pixel * 4 + 3), pixel * 3);
   }
   return { width, height, data: rgb };

@@ -7,10 +7,11 @@ import { type RgbImage, resizeBicubic } from "./resize-bicubic.ts";
 /**
  * Image file -> (3, settings.height, settings.width) f32: decoded, upright, resized as the settings say, rescaled and
  * normalised. Equal to transformers' pixel_values bit for bit wherever the decoded levels are.
+ * @param frame see decodeImage
  * @throws ImageError
  */
-export async function toPixels(bytes: Uint8Array, settings: ImageSettings): Promise<Pixels> {
-  return normalise(resized(await decodeImage(bytes), settings), settings);
+export async function toPixels(bytes: Uint8Array, settings: ImageSettings, frame = 0): Promise<Pixels> {
+  return normalise(resized(await decodeImage(bytes, frame), settings), settings);
 }
 
 /** The image in the settings' size: squeezed into it, or cut from the middle where a shortest edge is given. */

@@ -71,7 +71,7 @@ const decisionSchema: z.ZodType<Decision> = z.object({
 });
 
 const resultSchema: z.ZodType<ItemResult> = z.union([
-  done.extend({ text: z.string(), token_ids: z.array(z.number().int()) }),
+  done.extend({ text: z.string(), token_ids: z.array(z.number().int()), score: z.number().exactOptional() }),
   done.extend({ matches: z.array(matchSchema) }),
   done.extend({ decisions: z.array(decisionSchema) }),
   done.extend({
@@ -148,7 +148,8 @@ function ordered(result: ItemResult): ItemResult {
   if ("matches" in result) return { ...start, matches: result.matches.map(orderedMatch) };
   if ("decisions" in result) return { ...start, decisions: result.decisions.map(orderedDecision) };
   if ("vectors" in result) return { ...start, vectors: result.vectors };
-  return { ...start, text: result.text, token_ids: result.token_ids };
+  const { text, token_ids, score } = result;
+  return { ...start, text, token_ids, ...(score !== undefined && { score }) };
 }
 
 function orderedMatch(line: MatchLine): MatchLine {

@@ -37,8 +37,9 @@ export function matmul(
   if (factor) expectShape("matmul", factor, [rows, columns], "f32");
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
-  const tile = matmulTile(k.softwareAdapter, rows);
   for (const { weight, from, width } of segments) {
+    const half = weight.type === "f16";
+    const tile = matmulTile(k.softwareAdapter, rows, half ? "f16" : "f32");
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
@@ -47,7 +48,9 @@ export function matmul(
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
-        F16: weight.type === "f16" ? "true" : "false",
+        F16: half ? "true" : "false",
+        // One row gains nothing by it, and compiles longer.
+        FOURS: tile.ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",

@@ -7,6 +7,7 @@ import { appendCache } from "./append-cache.ts";
 import { beamCandidates } from "./beam-candidates.ts";
 import { beamScores } from "./beam-scores.ts";
 import { beamStep } from "./beam-step.ts";
+import { blockPositions } from "./block-positions.ts";
 import { cachedAttention } from "./cached-attention.ts";
 import { type DecodeState, none } from "./decode-state.ts";
 import { embedPrompt } from "./embed-prompt.ts";
@@ -27,6 +28,8 @@ export function decodingQuestions(k: Recorder, given: Given): Question[] {
     askCache(k, given, "f32"),
     askCache(k, given, "f16"),
     askPositionBias(k, given),
+    askContext(k, given),
+    askBlockPositions(k, given),
     {
       kernel: "select-rows",
       answer: selectRows(k, given([3, 1], [5, 6, 7]), u32(given, [2], [2, 0])),
@@ -94,6 +97,29 @@ function askPositionBias(k: Recorder, given: Given): Question {
     kernel: "cached-attention with position bias",
     answer: cachedAttention(k, given([2, 1], [0, 0]), cache, table, cursors, 1, 1, { positionBias }),
     expected: [10, 4],
+  };
+}
+
+/** Equal keys: the first of a context of two positions sees both, the one behind the context sees all three. */
+function askContext(k: Recorder, given: Given): Question {
+  const cache = { keys: given([3, 1], [1, 1, 1]), values: given([3, 1], [4, 8, 18]) };
+  const cursors = u32(given, [2, 4], [7, 0, 0, 0, 7, 2, 0, 0]);
+  const table = u32(given, [1, 3], [0, 1, 2]);
+  const contexts = u32(given, [1], [2]);
+  return {
+    kernel: "cached-attention with a context",
+    answer: cachedAttention(k, given([2, 1], [0, 0]), cache, table, cursors, 1, 1, { contexts }),
+    expected: [6, 10],
+  };
+}
+
+/** Positions 1, 2 and 3 with a context of two: (1, 0), (1, 1), (1, 2). */
+function askBlockPositions(k: Recorder, given: Given): Question {
+  const cursors = u32(given, [4, 4], [7, 1, 0, 0, 7, 2, 0, 0, 7, 3, 0, 0, 7, none, 0, 0]);
+  return {
+    kernel: "block-positions",
+    answer: blockPositions(k, cursors, u32(given, [1], [2])),
+    expected: asFloats([1, 0, 1, 1, 1, 2]),
   };
 }
 

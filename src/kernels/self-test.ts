@@ -128,24 +128,30 @@ function questions(k: Recorder, given: Given): Question[] {
 
 /** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
 function askMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16"): Question {
-  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1]).flat();
+  // Several rows read four inputs at once.
+  const inputs = rows === 1 ? 3 : 4;
+  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1, 4].slice(0, inputs)).flat();
   const halves = [0x3c00, 0x4000, 0x4200, 0];
+  const weightRows = Array.from({ length: inputs });
   const weight =
     type === "f32"
-      ? given([3, 4], [1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0])
+      ? given(
+          [inputs, 4],
+          weightRows.flatMap(() => [1, 2, 3, 0]),
+        )
       : given(
-          [3, 4],
-          [0, 1, 2].flatMap(() => [(halves[0] ?? 0) | ((halves[1] ?? 0) << 16), halves[2] ?? 0]),
+          [inputs, 4],
+          weightRows.flatMap(() => [(halves[0] ?? 0) | ((halves[1] ?? 0) << 16), halves[2] ?? 0]),
           "f16",
         );
-  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs: 3, columns: 3 };
+  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
   const residual = given([rows, 3], Array.from({ length: rows }, () => [0, 0, 100]).flat());
   const large = type === "f32" ? 2049 : 2048;
   return {
     kernel: `matmul of ${rows} rows with ${type} weights`,
-    answer: matmul(k, given([rows, 3], x), linear, { activation: "relu", residual }),
+    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
     expected: Array.from({ length: rows }, (_, r) => {
-      const sum = large + r - 1;
+      const sum = large + r - 1 + (inputs === 4 ? 4 : 0);
       return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
     }).flat(),
   };
@@ -172,14 +178,18 @@ function askTanhGelu(k: Recorder, given: Given): Question {
   };
 }
 
-/** (2 + 1) * factor + residual */
+/** (2 + 1) * factor + 0.25 * residual */
 function askFactor(k: Recorder, given: Given): Question {
   const segments = [{ weight: given([1, 4], [2, 2, 2, 0]), from: 0, width: 3 }];
   const linear = { segments, bias: given([3], [1, 1, 1]), inputs: 1, columns: 3 };
   const factor = given([1, 3], [4, -5, 0.5]);
   return {
     kernel: "matmul with a factor",
-    answer: matmul(k, given([1, 1], [1]), linear, { factor, residual: given([1, 3], [100, 100, 100]) }),
+    answer: matmul(k, given([1, 1], [1]), linear, {
+      factor,
+      residual: given([1, 3], [400, 400, 400]),
+      residualScale: 0.25,
+    }),
     expected: [112, 85, 101.5],
   };
 }

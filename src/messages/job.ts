@@ -41,12 +41,22 @@ export interface Asked {
   readonly turns?: readonly Turn[];
   /** What is left out has its default. */
   readonly generation: Partial<Generation>;
+  /** ask: choose the likeliest of these instead of generating. */
+  readonly answers?: AnswersRef;
   /** match: for items without texts of their own. */
   readonly texts?: readonly string[];
   /** capfilt only, and always there. */
   readonly filter?: Filter;
   /** index: URI of an index file; images that it has are not encoded again. */
   readonly known?: string;
+}
+
+/** A list of answers that was committed where every worker reads it; a history names it, and never holds it. */
+export interface AnswersRef extends Committed {
+  /** URI of the folder that the object is in. */
+  readonly folder: string;
+  /** Compare whole only so many, those with the likeliest first ids; left out: as the model has it. */
+  readonly keep?: number;
 }
 
 /** Input of the workflow `job`. */
@@ -101,6 +111,8 @@ export type ItemResult = { readonly id: string; readonly image: string; readonly
       readonly status: "done";
       readonly text: string;
       readonly token_ids: readonly number[];
+      /** Of an answer that was chosen from a list. */
+      readonly score?: number;
     }
   | { readonly status: "done"; readonly matches: readonly MatchLine[] }
   | { readonly status: "done"; readonly decisions: readonly Decision[] }

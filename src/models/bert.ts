@@ -4,6 +4,7 @@
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { attention } from "../kernels/attention.ts";
+import { attentionWeights } from "../kernels/attention-weights.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
@@ -24,6 +25,15 @@ export interface BertFeedForward {
   readonly norm: Norm;
 }
 
+export interface BertAttentionSizes {
+  readonly batch: number;
+  readonly heads: number;
+  /** See AttentionSizes. */
+  readonly keyLengths?: Tensor;
+  /** See AttentionSizes. */
+  readonly causal?: boolean;
+}
+
 /** norm(x + out(attention(x, keys, values))).  x: (batch * rows, width) -> same */
 export function addAttention(
   k: Recorder,
@@ -31,15 +41,37 @@ export function addAttention(
   x: Tensor,
   keys: Tensor,
   values: Tensor,
-  { batch, heads, keyLengths }: { readonly batch: number; readonly heads: number; readonly keyLengths?: Tensor },
+  { batch, heads, ...seen }: BertAttentionSizes,
 ): Tensor {
-  const whole = (rows: Tensor) => ({ rows, column: 0 });
+  const form = { ...formOf(w, x, keys, batch, heads), ...seen };
+  const attended = attention(k, whole(matmul(k, x, w.query)), whole(keys), whole(values), form);
+  return addAttended(k, w, x, attended);
+}
+
+/**
+ * The weights that addAttention mixes values with, not divided by their sums: (batch, heads, rows, key rows).
+ * @param x (batch * rows, width) @param keys (batch * key rows, width)
+ */
+export function attentionOf(
+  k: Recorder,
+  w: BertAttention,
+  x: Tensor,
+  keys: Tensor,
+  { batch, heads }: BertAttentionSizes,
+): Tensor {
+  const form = formOf(w, x, keys, batch, heads);
+  const all = { firstItem: 0, items: batch };
+  return attentionWeights(k, whole(matmul(k, x, w.query)), whole(keys), form, all).weights;
+}
+
+function whole(rows: Tensor) {
+  return { rows, column: 0 };
+}
+
+function formOf(w: BertAttention, x: Tensor, keys: Tensor, batch: number, heads: number) {
   const tokens = (rows: Tensor) => (rows.shape[0] ?? 0) / batch;
   const headWidth = w.query.columns / heads;
-  const form = { batch, queryTokens: tokens(x), keyTokens: tokens(keys), heads, headWidth, scale: headWidth ** -0.5 };
-  const padding = keyLengths ? { keyLengths } : {};
-  const attended = attention(k, whole(matmul(k, x, w.query)), whole(keys), whole(values), { ...form, ...padding });
-  return addAttended(k, w, x, attended);
+  return { batch, queryTokens: tokens(x), keyTokens: tokens(keys), heads, headWidth, scale: headWidth ** -0.5 };
 }
 
 /** norm(x + out(attended)).  x, attended: (rows, width) -> same */

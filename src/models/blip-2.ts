@@ -6,12 +6,13 @@ import type { RowProgram } from "../gpu/row-program.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ModelCard, Pixels } from "../stages.ts";
+import type { Activation, AttentionMaps, ModelCard, Pixels } from "../stages.ts";
+import { type AttentionRow, queryAttention } from "./attention-maps.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
+import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { activationBytes, activationOf, featuresOf, given, queryParts } from "./image-stage.ts";
-import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
@@ -41,14 +42,16 @@ export interface Blip2Programs {
   readonly queryInstructed?: RowProgram<InstructedRow, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
   /** Of the stage generate, too: log-probabilities of given texts. */
-  readonly rank?: RowProgram<RankRow, number[]>;
+  readonly rank?: RowProgram<RankRow, (number | null)[]>;
+  /** Where the model looked; of the stage that looks at the features. */
+  readonly attention?: RowProgram<AttentionRow, AttentionMaps>;
 }
 
 /** The programs that these weights, and this language model, can serve. @returns them, and how to free their recordings */
 export function blip2Programs(
   gpu: Gpu,
   { vit, qFormer, projection }: Blip2Weights,
-  language: LanguageModel | undefined,
+  language: ModelOfFrames | undefined,
   config: Blip2ImageConfig,
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
@@ -68,11 +71,13 @@ export function blip2Programs(
     closing.push(program);
     return program;
   };
-  const generate = language && generateProgram(gpu, language);
-  // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.
-  const rank = language && language.memory === undefined && rankProgram(gpu, language);
+  const [queries] = card.prompt;
+  const generate = language && programByFrames(queries, (frames) => generateProgram(gpu, language(frames)));
+  const rank = language && programByFrames(queries, (frames) => rankProgram(gpu, language(frames)));
   if (generate) closing.push(generate);
   if (rank) closing.push(rank);
+  const attention = queryParts && qFormer && queryAttention(gpu, qFormer, config, card);
+  if (attention) closing.push(attention);
   const programs: Blip2Programs = {
     ...(encode && { encode: make(encode) }),
     ...(queryParts && {
@@ -97,6 +102,7 @@ export function blip2Programs(
       }),
     ...(generate && { generate }),
     ...(rank && { rank }),
+    ...(attention && { attention }),
   };
   return {
     programs,

@@ -17,7 +17,14 @@ import { matmul } from "../kernels/matmul.ts";
 import { selectRows } from "../kernels/select-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import { addAttended, addAttention, type BertAttention, type BertFeedForward, feedForward } from "./bert.ts";
+import {
+  addAttended,
+  addAttention,
+  attentionOf,
+  type BertAttention,
+  type BertFeedForward,
+  feedForward,
+} from "./bert.ts";
 import type { BlipTextConfig } from "./blip-config.ts";
 import {
   type LanguageModel,
@@ -72,6 +79,8 @@ export interface BlipEncoderSizes {
   readonly heads: number;
   /** (batch) u32: how many rows of each text count; those behind are padding. */
   readonly lengths: Tensor;
+  /** Rows see those before them only, as in the decoder. */
+  readonly causal?: boolean;
 }
 
 /**
@@ -84,18 +93,32 @@ export function blipEncoderBlock(
   w: BlipTextLayer,
   x: Tensor,
   features: Tensor | null,
-  { batch, heads, lengths }: BlipEncoderSizes,
+  sizes: BlipEncoderSizes,
 ): Tensor {
-  const { selfAttention: own, crossAttention: cross } = w;
-  const read = addAttention(k, own, x, matmul(k, x, own.key), matmul(k, x, own.value), {
-    batch,
-    heads,
-    keyLengths: lengths,
-  });
+  const { batch, heads } = sizes;
+  const { crossAttention: cross } = w;
+  const read = ownAttention(k, w, x, sizes);
   const seen =
     features &&
     addAttention(k, cross, read, matmul(k, features, cross.key), matmul(k, features, cross.value), { batch, heads });
   return feedForward(k, w.feedForward, seen ?? read);
+}
+
+/** norm(x + out(attention(x, x))).  x: (batch * text rows, width) -> same */
+function ownAttention(
+  k: Recorder,
+  { selfAttention: own }: BlipTextLayer,
+  x: Tensor,
+  { batch, heads, lengths, causal = false }: BlipEncoderSizes,
+): Tensor {
+  const sizes = { batch, heads, keyLengths: lengths, causal };
+  return addAttention(k, own, x, matmul(k, x, own.key), matmul(k, x, own.value), sizes);
+}
+
+/** Where a layer's rows look; see attentionOf. As blipEncoderBlock -> (batch, heads, text rows, tokens) */
+export function blipLooks(k: Recorder, w: BlipTextLayer, x: Tensor, features: Tensor, sizes: BlipEncoderSizes): Tensor {
+  const { crossAttention: cross } = w;
+  return attentionOf(k, cross, ownAttention(k, w, x, sizes), matmul(k, features, cross.key), sizes);
 }
 
 /** Floating-point operations of a layer of the encoder, about, for one text. @param tokens of the image, 0 without one */
@@ -121,9 +144,12 @@ export function blipLanguageModel(
   { features, cacheType }: { readonly features: readonly [number, number]; readonly cacheType: "f32" | "f16" },
 ): LanguageModel {
   const { width, mlpWidth, maxPositions, startId, stopIds } = config;
-  const promptParts = [
+  const memoryParts = [
     ...(encoder ? readingQuestions(encoder, config, features) : [imagePart(features)]),
     ...decoder.layers.map((layer, i) => memoryPart(layer, i)),
+  ];
+  const promptParts = [
+    ...memoryParts,
     ...decoding(decoder, config, (k, x, rows: PromptRows) => selectRows(k, x, rows.lastRows)),
   ];
   const tokenParts = decoding(decoder, config, (_, x) => x);
@@ -138,8 +164,12 @@ export function blipLanguageModel(
     stopIds,
     cache: { layers: decoder.layers.length, width, type: cacheType },
     memory: encoder
-      ? { rows: (textIds) => textIds, encoder: { start: [startId], maxTextIds: maxPositions } }
-      : { rows: () => features[0] },
+      ? {
+          rows: (textIds) => textIds,
+          parts: memoryParts.length,
+          encoder: { start: [startId], maxTextIds: maxPositions },
+        }
+      : { rows: () => features[0], parts: memoryParts.length },
     promptParts,
     tokenParts,
     readPrompts: (k, rows) => runParts(k, promptParts, rows),

@@ -1,15 +1,17 @@
-// BLIP that writes texts: ViT and text decoder, with the text encoder where it answers questions, as the row programs encode
-// and generate. There is no Q-Former: the features are what generate takes.
+// BLIP that writes texts: ViT and text decoder, with the text encoder where it answers questions, as the row programs
+// encode, generate and rank. There is no Q-Former: the features are what generate takes.
 // Upstream: transformers 4.57.6, models/blip/modeling_blip.py, BlipForConditionalGeneration and BlipForQuestionAnswering.
 
 import type { Gpu } from "../gpu/device.ts";
 import type { RowProgram } from "../gpu/row-program.ts";
-import type { Activation, ModelCard, Pixels } from "../stages.ts";
+import type { Activation, AttentionMaps, ModelCard, Pixels } from "../stages.ts";
+import { type AttentionRow, decoderAttention } from "./attention-maps.ts";
 import type { BlipConfig } from "./blip-config.ts";
 import { type BlipDecoderWeights, type BlipEncoderWeights, blipLanguageModel } from "./blip-text.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { encodePlan, featuresOf } from "./image-stage.ts";
+import { type RankRow, rankProgram } from "./rank.ts";
 import { stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -24,6 +26,10 @@ export interface BlipWeights {
 export interface BlipPrograms {
   readonly encode?: RowProgram<Pixels, Activation>;
   readonly generate?: RowProgram<GenerateRow, number[]>;
+  /** Of the stage generate, too: log-probabilities of given texts. */
+  readonly rank?: RowProgram<RankRow, (number | null)[]>;
+  /** Where the decoder looked; of the stage generate, and only of a model that captions. */
+  readonly attention?: RowProgram<AttentionRow, AttentionMaps>;
 }
 
 /** The programs that these weights can serve. @returns them, and how to free their recordings */
@@ -35,11 +41,12 @@ export function blipPrograms(
 ): { readonly programs: BlipPrograms; close(): void } {
   const { features } = card;
   const cacheType = featuresOf(card).type;
+  const language = decoder && blipLanguageModel(decoder, encoder ?? null, text, { features, cacheType });
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, vision, card)) }),
-    ...(decoder && {
-      generate: generateProgram(gpu, blipLanguageModel(decoder, encoder ?? null, text, { features, cacheType })),
-    }),
+    ...(language && { generate: generateProgram(gpu, language), rank: rankProgram(gpu, language) }),
+    ...(decoder &&
+      card.lookers && { attention: decoderAttention(gpu, decoder, decoder.words ?? decoder.head, text, card) }),
   };
   return {
     programs,

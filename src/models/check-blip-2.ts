@@ -14,6 +14,7 @@ import {
   blip2T5Config,
 } from "./blip-2-config.ts";
 import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
+import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import { featuresOf } from "./image-stage.ts";
 import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
@@ -49,6 +50,7 @@ export async function checkBlip2Opt(
     family: "blip-2-opt",
     handsOver: "prompt",
     prompt: [queries, text.width],
+    lookers: "queries",
     maxPositions: text.maxPositions,
   };
   const parts = {
@@ -59,7 +61,9 @@ export async function checkBlip2Opt(
   const { imageId } = config;
   return checkedModel(card, parts, (gpu, weights) => {
     const { opt } = weights;
-    const language = opt && optLanguageModel(opt, text, { queries, imageId, cacheType: featuresOf(card).type });
+    const cacheType = featuresOf(card).type;
+    const language: ModelOfFrames | undefined =
+      opt && ((frames) => optLanguageModel(opt, text, { queries: frames * queries, imageId, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);
   });
 }
@@ -84,7 +88,9 @@ export async function checkBlip2T5(
     family: "blip-2-t5",
     handsOver: "prompt",
     prompt: [queries, text.width],
+    lookers: "queries",
     maxPositions: mostIds,
+    encodesText: true,
   };
   const buckets = {
     encoder: relativeBuckets(text.relativePositions, true),
@@ -97,7 +103,9 @@ export async function checkBlip2T5(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;
-    const language = t5 && t5LanguageModel(t5, text, { queries, cacheType: featuresOf(card).type });
+    const cacheType = featuresOf(card).type;
+    const language: ModelOfFrames | undefined =
+      t5 && ((frames) => t5LanguageModel(t5, text, { queries: frames * queries, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);
   });
 }

@@ -117,8 +117,12 @@ async function textCard(
     handsOver: "features",
     prompt: shared.features,
     maxPositions: config.text.maxPositions,
+    ...(family === "blip-vqa" ? { encodesText: true, answersKept } : { lookers: "ids" }),
   };
 }
+
+/** Given answers that rank_answer of the original compares whole, by default. */
+const answersKept = 128;
 
 async function visionFacts(
   checkpoint: Checkpoint,

@@ -14,6 +14,7 @@ import {
 import type { NameTable } from "../weights/names/tensor-names.ts";
 import type { Blip2Programs } from "./blip-2.ts";
 import type { Blip2ImageConfig } from "./blip-2-config.ts";
+import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import type { Family } from "./families.ts";
 import { featuresOf } from "./image-stage.ts";
@@ -53,7 +54,9 @@ export async function checkInstructBlipLlama(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { llama } = weights;
-    const language = llama && llamaLanguageModel(llama, text, { queries, imageId, cacheType: featuresOf(card).type });
+    const cacheType = featuresOf(card).type;
+    const language: ModelOfFrames | undefined =
+      llama && ((frames) => llamaLanguageModel(llama, text, { queries: frames * queries, imageId, cacheType }));
     return instructBlipPrograms(gpu, weights, language, config, card);
   });
 }
@@ -72,6 +75,7 @@ export async function checkInstructBlipT5(
   const card: ModelCard = {
     ...(await checkedCard(checkpoint, dtype, "instructblip-t5", config, facts, options)),
     maxPositions: mostIds,
+    encodesText: true,
   };
   const buckets = {
     encoder: relativeBuckets(text.relativePositions, true),
@@ -84,7 +88,9 @@ export async function checkInstructBlipT5(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;
-    const language = t5 && t5LanguageModel(t5, text, { queries, cacheType: featuresOf(card).type });
+    const cacheType = featuresOf(card).type;
+    const language: ModelOfFrames | undefined =
+      t5 && ((frames) => t5LanguageModel(t5, text, { queries: frames * queries, cacheType }));
     return instructBlipPrograms(gpu, weights, language, config, card);
   });
 }

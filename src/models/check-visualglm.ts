@@ -12,6 +12,7 @@ import {
   visualGlmVitNames,
 } from "../weights/names/visualglm.ts";
 import { type Blip2Programs, blip2Programs } from "./blip-2.ts";
+import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import { glmLanguageModel } from "./glm.ts";
 import { type GlmConfig, visualGlmConfig, visualGlmImageSettings } from "./glm-config.ts";
@@ -47,6 +48,7 @@ export async function checkVisualGlm(
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "visualglm",
     handsOver: "prompt",
+    lookers: "queries",
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };
@@ -57,7 +59,9 @@ export async function checkVisualGlm(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { glm } = weights;
-    const language = glm && glmLanguageModel(glm, text, { queries, cacheType: featuresOf(card).type });
+    const cacheType = featuresOf(card).type;
+    const language: ModelOfFrames | undefined =
+      glm && ((frames) => glmLanguageModel(glm, text, { queries: frames * queries, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);
   });
 }

@@ -40,6 +40,8 @@ export interface DecodeMachine {
   readonly state: DecodeState;
   /** Read all prompts and choose the first id of every row; more than one where one submit would take too long. */
   readonly first: readonly Recording[];
+  /** Of given ids: the same once more, for the same prompts; the memory, where there is one, stays as it is. */
+  readonly again: readonly Recording[];
   /** Read the last ids and choose the next one of every row; likewise. */
   readonly next: readonly Recording[];
   /** Write the prompts, ids and settings of rows; the items behind them are done from the start. */
@@ -135,7 +137,7 @@ export async function makeDecodeMachine(
   };
   try {
     await gpu.upload(state.stopIds, bytesOf(Uint32Array.from(model.stopIds)));
-    const first = await recordAll(model.promptParts, items * tokens, {
+    const promptRows = {
       cursors: promptCursors,
       table,
       cache,
@@ -143,7 +145,10 @@ export async function makeDecodeMachine(
       lastRows,
       ...(memory && { memory: memory.making }),
       ...(contexts && { contexts }),
-    });
+    };
+    const first = await recordAll(model.promptParts, items * tokens, promptRows);
+    const behindMemory = model.promptParts.slice(model.memory?.parts);
+    const again = givenIds && model.memory ? await recordAll(behindMemory, items * tokens, promptRows) : first;
     const next = await recordAll(model.tokenParts, rows, {
       cursors: state.cursors,
       table,
@@ -157,6 +162,7 @@ export async function makeDecodeMachine(
       buckets,
       state,
       first,
+      again,
       next,
       load: (given) => loadRows(gpu, model, state, prompts, given),
       destroy,

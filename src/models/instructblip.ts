@@ -10,12 +10,12 @@ import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ModelCard } from "../stages.ts";
 import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
+import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { generateProgram } from "./generate.ts";
 import { activationBytes, activationOf, featuresOf, given, queryAndTextParts, widestWithImage } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
-import type { LanguageModel } from "./language-model.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { rankProgram } from "./rank.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
@@ -25,16 +25,18 @@ import { blip2EncodePlan } from "./vision-tower.ts";
 export function instructBlipPrograms(
   gpu: Gpu,
   { vit, qFormer, projection }: Blip2Weights,
-  language: LanguageModel | undefined,
+  language: ModelOfFrames | undefined,
   config: InstructBlipConfig<unknown>,
   card: ModelCard,
 ): OpenedPrograms<Blip2Programs> {
+  const [queries] = card.prompt;
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
     ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
-    ...(language && { generate: generateProgram(gpu, language) }),
-    // Given answers are read as a decoder's own sequence; a model with an encoder takes its text elsewhere.
-    ...(language && language.memory === undefined && { rank: rankProgram(gpu, language) }),
+    ...(language && {
+      generate: programByFrames(queries, (frames) => generateProgram(gpu, language(frames))),
+      rank: programByFrames(queries, (frames) => rankProgram(gpu, language(frames))),
+    }),
   };
   return {
     programs,

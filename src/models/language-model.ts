@@ -80,6 +80,8 @@ export function runParts<Rows>(
 export interface MemoryForm {
   /** Rows of an item's memory whose text has so many ids; more ids never give fewer. */
   rows(textIds: number): number;
+  /** How many of promptParts make it; those behind take nothing from them but the memory. */
+  readonly parts: number;
   /**
    * Where an encoder reads the text of a row: what every sequence begins with instead, and the most ids that the encoder
    * reads. Left out where the text is what the sequence begins with.

@@ -13,7 +13,7 @@ import { layerNorm } from "../kernels/layer-norm.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { joinRows, repeatRows } from "../kernels/place-rows.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import { addAttention, type BertAttention, type BertFeedForward, feedForward } from "./bert.ts";
+import { addAttention, attentionOf, type BertAttention, type BertFeedForward, feedForward } from "./bert.ts";
 
 export interface QFormerLayer {
   readonly selfAttention: BertAttention;
@@ -82,6 +82,23 @@ export function qFormerBlock(
     queries: queries && feedForward(k, w.queryFeedForward, crossAttention(k, w, queries, features, sizes)),
     text: text && feedForward(k, textFeedForward(w), text),
   };
+}
+
+/**
+ * Where the queries look in a layer that looks at the features; see attentionOf. x as of qFormerBlock.
+ * @returns (batch, heads, queries, tokens)
+ */
+export function qFormerLooks(
+  k: Recorder,
+  w: QFormerLayer,
+  x: QFormerSequence,
+  features: Tensor,
+  sizes: QFormerSizes,
+): Tensor {
+  const { queries } = selfAttention(k, w.selfAttention, x, sizes);
+  const { crossAttention: cross } = w;
+  if (!queries || !cross) throw new ShapeError("q-former: expected queries and a layer that reads features, got none");
+  return attentionOf(k, cross, queries, matmul(k, features, cross.key), sizes);
 }
 
 /** norm(x + out(attention(x, x))), every row of a sequence seeing all of it */

@@ -1,10 +1,11 @@
-// Ranking: how likely given texts are after a prompt, as sums of log-probabilities of their ids. The texts of a row are
-// the beams of one item: they share its prompt, which is read once.
+// Ranking: how likely given texts are after a prompt, as sums of log-probabilities of their ids. Up to `mostTogether` texts
+// of a row are the beams of one item: they share its prompt. Of an encoder-decoder model all texts of a row share the memory,
+// which is made once. Which texts BLIP compares whole: rank_answer of github.com/salesforce/BLIP, models/blip_vqa.py.
 
 import type { Gpu } from "../gpu/device.ts";
 import type { Recording } from "../gpu/recording.ts";
 import { bucket, type Lease, RecordingCache, recordingKey } from "../gpu/recording-cache.ts";
-import type { Batch, RowProgram } from "../gpu/row-program.ts";
+import type { Batch, RowProgram, RowResult } from "../gpu/row-program.ts";
 import { type Activation, defaultGeneration, mostBeams } from "../stages.ts";
 import { type DecodeMachine, makeDecodeMachine } from "./decode-machine.ts";
 import { GenerationError } from "./errors.ts";
@@ -25,19 +26,30 @@ export interface RankRow {
   readonly textIds: readonly number[];
   /** Ids of 1 to `mostAnswers` texts that may follow, without the id that ends them. */
   readonly answers: readonly (readonly number[])[];
+  /**
+   * Only so many texts are compared whole, at least one: those whose first ids are the likeliest, of equal ones the earlier.
+   * Left out: all.
+   */
+  readonly keep?: number;
 }
 
-/** Most texts of one row. */
-export const mostAnswers = mostBeams;
+/** Most texts of one row: more than any list of answers that models were evaluated with. */
+export const mostAnswers = 16_384;
+
+/** Texts that are read together. */
+const mostTogether = mostBeams;
 
 /** Machines kept, idle ones too. */
 const keptMachines = 2;
 
 /**
  * The rank program of one language model. A row's result: for each text the sum over its ids, and the id that ends it,
- * of log softmax(logits)[id].
+ * of log softmax(logits)[id]; null for a text that was not kept.
  */
-export function rankProgram(gpu: Gpu, model: LanguageModel): RowProgram<RankRow, number[]> & { close(): void } {
+export function rankProgram(
+  gpu: Gpu,
+  model: LanguageModel,
+): RowProgram<RankRow, (number | null)[]> & { close(): void } {
   const machines = new RecordingCache<DecodeMachine>(keptMachines);
   return {
     name: "rank",
@@ -48,15 +60,10 @@ export function rankProgram(gpu: Gpu, model: LanguageModel): RowProgram<RankRow,
   };
 }
 
-/** Steps of a row: its longest text, and the end. */
-function longest({ answers }: RankRow): number {
-  return Math.max(...answers.map((ids) => ids.length)) + 1;
-}
-
-/** What generate would be asked to do in as many steps. */
-function asGenerate(row: RankRow): GenerateRow {
-  const { prompt, textIds, answers } = row;
-  const generation = { ...defaultGeneration, maxNewTokens: longest(row), numBeams: answers.length };
+/** What generate would be asked to do in as many steps as the longest text, and its end, need. */
+function asGenerate({ prompt, textIds, answers }: RankRow): GenerateRow {
+  const maxNewTokens = answers.reduce((most, ids) => Math.max(most, ids.length), 0) + 1;
+  const generation = { ...defaultGeneration, maxNewTokens, numBeams: Math.min(mostTogether, answers.length) };
   return { prompt, textIds, generation };
 }
 
@@ -66,9 +73,12 @@ function rankBuckets(row: RankRow): GenerateBuckets {
 
 /** @throws GenerationError */
 function checkRankRow(model: LanguageModel, row: RankRow): void {
-  const { answers } = row;
+  const { answers, keep } = row;
   if (answers.length < 1 || answers.length > mostAnswers) {
     throw new GenerationError(`rank: expected 1 to ${mostAnswers} texts, got ${answers.length}`);
+  }
+  if (keep !== undefined && !(Number.isInteger(keep) && keep >= 1)) {
+    throw new GenerationError(`rank: expected at least one text to keep, got ${keep}`);
   }
   if (model.stopIds.length === 0)
     throw new GenerationError("rank: expected a model with an id that ends a text, got none");
@@ -79,49 +89,131 @@ function checkRankRow(model: LanguageModel, row: RankRow): void {
   checkGenerateRow(model, asGenerate(row));
 }
 
+/** What one row has compared, and what it wants compared next; a group is read together. */
+class Ranking {
+  readonly scores: (number | null)[];
+  readonly #answers: readonly (readonly number[])[];
+  readonly #end: number;
+  #groups: readonly (readonly (readonly number[])[])[];
+  #take: (sums: readonly number[]) => void;
+  #sums: number[] = [];
+
+  constructor({ answers, keep }: RankRow, end: number) {
+    this.#answers = answers;
+    this.#end = end;
+    this.scores = answers.map(() => null);
+    this.#groups = [];
+    this.#take = () => {};
+    if (keep === undefined || keep >= answers.length) this.#compareWhole([...answers.keys()]);
+    else this.#compareFirst(keep);
+  }
+
+  /** The texts to read next; null: the scores are there. */
+  get group(): readonly (readonly number[])[] | null {
+    return this.#groups[0] ?? null;
+  }
+
+  /** Take in the sums of log-probabilities of the group. */
+  add(sums: readonly number[]): void {
+    const [group = [], ...rest] = this.#groups;
+    this.#sums.push(...sums.slice(0, group.length));
+    this.#groups = rest;
+    if (rest.length === 0) this.#take(this.#sums);
+  }
+
+  #compareFirst(keep: number): void {
+    const firstOf = (ids: readonly number[]) => ids[0] ?? this.#end;
+    const firsts = [...new Set(this.#answers.map(firstOf))];
+    this.#read(
+      firsts.map((id) => [id]),
+      (sums) => {
+        const likelihood = new Map(firsts.map((id, i) => [id, sums[i] ?? Number.NaN]));
+        const of = (answer: number) => likelihood.get(firstOf(this.#answers[answer] ?? [])) ?? Number.NaN;
+        const likeliest = [...this.#answers.keys()].sort((a, b) => of(b) - of(a) || a - b);
+        this.#compareWhole(likeliest.slice(0, keep).sort((a, b) => a - b));
+      },
+    );
+  }
+
+  #compareWhole(kept: readonly number[]): void {
+    this.#read(
+      kept.map((answer) => [...(this.#answers[answer] ?? []), this.#end]),
+      (sums) => {
+        for (const [i, answer] of kept.entries()) this.scores[answer] = sums[i] ?? Number.NaN;
+      },
+    );
+  }
+
+  #read(texts: readonly (readonly number[])[], take: (sums: readonly number[]) => void): void {
+    const groups = Math.ceil(texts.length / mostTogether);
+    this.#groups = Array.from({ length: groups }, (_, i) => texts.slice(i * mostTogether, (i + 1) * mostTogether));
+    this.#sums = [];
+    this.#take = take;
+  }
+}
+
 function startRank(
   gpu: Gpu,
   model: LanguageModel,
   rows: readonly RankRow[],
   machines: RecordingCache<DecodeMachine>,
-): Batch<number[]> {
+): Batch<(number | null)[]> {
   for (const row of rows) checkRankRow(model, row);
   const [head] = rows;
   if (head === undefined) throw new GenerationError("rank: expected rows, got none");
   const [end = 0] = model.stopIds;
+  const rankings = rows.map((row) => new Ranking(row, end));
+  const open = new Set(rows.keys());
   let lease: Lease<DecodeMachine> | undefined;
   let pending: Recording[] = [];
 
-  const begin = async (): Promise<Lease<DecodeMachine>> => {
-    const items = bucket(rows.length);
+  /** The next group of every row that has one. What the prompts' memory needs is made in the first round. */
+  const begin = async (): Promise<DecodeMachine> => {
     const buckets = rankBuckets(head);
-    const made = await machines.acquire(recordingKey(keyOfBuckets(buckets), { rows: items }), () =>
+    const items = bucket(rows.length);
+    const isFirst = lease === undefined;
+    lease ??= await machines.acquire(recordingKey(keyOfBuckets(buckets), { rows: items }), () =>
       makeDecodeMachine(gpu, model, items, buckets),
     );
-    lease = made;
-    const { first, next } = made.value;
-    await made.value.load(rows.map((row) => ({ ...asGenerate(row), given: row.answers.map((ids) => [...ids, end]) })));
-    const steps = Math.max(...rows.map(longest));
-    pending = [...first, ...new Array<readonly Recording[]>(steps - 1).fill(next).flat()];
-    return made;
+    const machine = lease.value;
+    const groups = rankings.map((ranking, row) => (open.has(row) ? (ranking.group ?? []) : []));
+    await machine.load(rows.map((row, i) => ({ ...asGenerate(row), given: groups[i] ?? [] })));
+    const steps = Math.max(...groups.flat().map((ids) => ids.length));
+    const { first, again, next } = machine;
+    pending = [...(isFirst ? first : again), ...new Array<readonly Recording[]>(steps - 1).fill(next).flat()];
+    return machine;
   };
 
   return {
-    async step() {
-      const { state } = (lease ?? (await begin())).value;
+    async step(dropped) {
+      for (const row of dropped) open.delete(row);
+      if (open.size === 0) return [];
+      const machine = pending.length === 0 || lease === undefined ? await begin() : lease.value;
+      const { state } = machine;
       const lists = pending.splice(0, 1);
       if (pending.length > 0) {
         await gpu.submit(lists);
         return [];
       }
       const [progress] = await gpu.submit(lists, { reads: [state.progress] });
-      const sums = new Float32Array(progress as ArrayBuffer);
-      return rows.map((_, row) => {
-        const value = [...sums.subarray(row * (2 + state.beams) + 2, (row + 1) * (2 + state.beams))];
-        if (!value.some(Number.isNaN)) return { row, value };
-        const error = new GenerationError("rank: expected logits that are numbers, got NaN; the weights may be broken");
-        return { row, error };
-      });
+      const all = new Float32Array(progress as ArrayBuffer);
+      const results: RowResult<(number | null)[]>[] = [];
+      for (const row of open) {
+        const ranking = rankings[row] as Ranking;
+        const from = row * (2 + state.beams) + 2;
+        const sums = [...all.subarray(from, from + (ranking.group ?? []).length)];
+        if (sums.some(Number.isNaN)) {
+          const error = new GenerationError(
+            "rank: expected logits that are numbers, got NaN; the weights may be broken",
+          );
+          results.push({ row, error });
+        } else {
+          ranking.add(sums);
+          if (ranking.group === null) results.push({ row, value: ranking.scores });
+        }
+      }
+      for (const { row } of results) open.delete(row);
+      return results;
     },
     release: () => lease?.release(),
   };

@@ -91,9 +91,9 @@ export function t5LanguageModel(
   { queries, cacheType }: { queries: number; cacheType: "f32" | "f16" },
 ): LanguageModel {
   const { width, ffnWidth, heads, headWidth, startId, stopIds } = config;
+  const memoryParts = [...encoding(w, config, queries), ...remembering(w, config)];
   const promptParts = [
-    ...encoding(w, config, queries),
-    ...remembering(w, config),
+    ...memoryParts,
     ...decoding<PromptRows>(w, config),
     head<PromptRows>(w, config, (k, x, { lastRows }) => selectRows(k, x, lastRows)),
   ];
@@ -106,7 +106,11 @@ export function t5LanguageModel(
     prompt: { kind: "prompt", shape: [queries, width] },
     queries: 0,
     imageId: null,
-    memory: { rows: (textIds) => queries + textIds, encoder: { start: [startId], maxTextIds: mostIds } },
+    memory: {
+      rows: (textIds) => queries + textIds,
+      parts: memoryParts.length,
+      encoder: { start: [startId], maxTextIds: mostIds },
+    },
     stopIds,
     cache: { layers: w.decoder.layers.length, width: heads * headWidth, type: cacheType },
     promptParts,

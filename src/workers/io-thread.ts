@@ -9,13 +9,20 @@ import { type ErrorRecord, toRecord } from "./thread-error.ts";
 
 export interface IoTasks {
   /** @throws ImageError */
-  toPixels(task: { readonly image: Uint8Array; readonly settings: ImageSettings }): Promise<Pixels>;
+  toPixels(task: PixelsTask): Promise<Pixels>;
   /** @throws TokenizerError */
   tokenize(task: { readonly folder: string; readonly text: string | null }): Promise<number[]>;
   /** @throws TokenizerError */
   detokenize(task: { readonly folder: string; readonly ids: readonly number[] }): Promise<string>;
   /** See stopLength. @throws TokenizerError */
   stopLength(task: StopTask): Promise<number | null>;
+}
+
+export interface PixelsTask {
+  readonly image: Uint8Array;
+  readonly settings: ImageSettings;
+  /** Of an animated image; left out: the first. */
+  readonly frame?: number;
 }
 
 export interface StopTask {
@@ -45,7 +52,7 @@ function tokenizer(folder: string): ReturnType<typeof openTokenizer> {
 async function perform(task: IoTask): Promise<unknown> {
   switch (task.name) {
     case "toPixels":
-      return toPixels(task.task.image, task.task.settings);
+      return toPixels(task.task.image, task.task.settings, task.task.frame);
     case "tokenize":
       return (await tokenizer(task.task.folder)).tokenize(task.task.text);
     case "detokenize":

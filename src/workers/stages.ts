@@ -6,24 +6,25 @@ import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
-import {
-  type Activation,
-  type CheckpointCard,
-  type ContrastCard,
-  type ContrastStages,
-  type Generation,
-  type LabelCard,
-  type LabelStages,
-  type MatchLogits,
-  type ModelCard,
-  mostBeams,
-  type Pixels,
-  type QueryOptions,
-  type RetrievalStages,
-  type RowOptions,
-  type Stages,
-  type TextOptions,
-  type Vectors,
+import type {
+  Activation,
+  AttentionMaps,
+  CheckpointCard,
+  ContrastCard,
+  ContrastStages,
+  Generation,
+  LabelCard,
+  LabelStages,
+  MatchLogits,
+  ModelCard,
+  Pixels,
+  QueryOptions,
+  RankOptions,
+  RetrievalStages,
+  RowOptions,
+  Stages,
+  TextOptions,
+  Vectors,
 } from "../stages.ts";
 import { lavisText } from "../text/prompts.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
@@ -215,8 +216,8 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     this.#model = model;
   }
 
-  toPixels(image: Uint8Array): Promise<Pixels> {
-    return this.#io.run("toPixels", { image, settings: this.card.image });
+  toPixels(image: Uint8Array, frame = 0): Promise<Pixels> {
+    return this.#io.run("toPixels", { image, settings: this.card.image, ...(frame > 0 && { frame }) });
   }
 
   encode(pixels: Pixels, options?: RowOptions): Promise<Activation> {
@@ -293,20 +294,18 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
     );
   }
 
-  async rank(
+  rank(
     prompt: Activation,
     textIds: readonly number[],
     answers: readonly (readonly number[])[],
-    options?: RowOptions,
-  ): Promise<number[]> {
-    const groups = Array.from({ length: Math.ceil(answers.length / mostBeams) }, (_, group) =>
-      this.row(
-        "rank",
-        { prompt, textIds, answers: answers.slice(group * mostBeams, (group + 1) * mostBeams) },
-        options,
-      ),
-    );
-    return ((await Promise.all(groups)) as number[][]).flat();
+    { keep, ...options }: RankOptions = {},
+  ): Promise<(number | null)[]> {
+    const input = { prompt, textIds, answers, ...(keep !== undefined && { keep }) };
+    return this.row("rank", input, options) as Promise<(number | null)[]>;
+  }
+
+  attention(features: Activation, ids: readonly number[], options?: RowOptions): Promise<AttentionMaps> {
+    return this.row("attention", { features, ids }, options) as Promise<AttentionMaps>;
   }
 
   detokenize(ids: readonly number[]): Promise<string> {

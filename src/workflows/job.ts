@@ -326,9 +326,10 @@ function attemptOf({ attempt = 0 }: JobInput): number {
   return attempt;
 }
 
-function askedOf({ task, model, topology, prompt, generation, texts, filter, known }: JobInput): Asked {
+function askedOf({ task, model, topology, prompt, generation, answers, texts, filter, known }: JobInput): Asked {
   return {
     ...{ task, model, topology, prompt, generation },
+    ...(answers === undefined ? {} : { answers }),
     ...(texts === undefined ? {} : { texts }),
     ...(filter === undefined ? {} : { filter }),
     ...(known === undefined ? {} : { known }),

@@ -141,28 +141,52 @@ for (const type of ["f32", "f16"] as const) {
       });
     }
 
-    test(`a row's bits do not depend on the other rows, ${kind}`, async () => {
-      const made = await make([67, 301, 45], type, { bias: true, activation: "gelu" });
-      const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
-      assert.ok(all);
-      for (const [from, rows] of [
-        [0, 1],
-        [66, 1],
-        [13, 3],
-        [30, 8],
-        [40, 26],
-      ] as const) {
-        const x = await rig.tensor("part", [rows, 301], made.given.x.slice(from * 301, (from + rows) * 301));
-        const [part] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), { ...made, x })]);
-        assert.deepEqual(part, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
-      }
+    // Read singly, and four at a time.
+    for (const inputs of [301, 300]) {
+      test(`a row's bits do not depend on the other rows, ${inputs} inputs, ${kind}`, async () => {
+        const made = await make([67, inputs, 45], type, { bias: true, activation: "gelu" });
+        const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+        assert.ok(all);
+        for (const [from, rows] of [
+          [0, 1],
+          [66, 1],
+          [13, 3],
+          [30, 8],
+          [40, 26],
+        ] as const) {
+          const part = made.given.x.slice(from * inputs, (from + rows) * inputs);
+          const x = await rig.tensor("part", [rows, inputs], part);
+          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), { ...made, x })]);
+          assert.deepEqual(y, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
+        }
+      });
+    }
+  }
+
+  for (const inputs of [130, 132]) {
+    test(`both families give the same bits, ${inputs} inputs, ${type} weights`, async () => {
+      const made = await make([21, inputs, 50], type, { bias: true, residual: true, activation: "gelu" });
+      const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);
+      assert.deepEqual(cpu, gpu);
     });
   }
 
-  test(`both families give the same bits, ${type} weights`, async () => {
-    const made = await make([21, 130, 50], type, { bias: true, residual: true, activation: "gelu" });
-    const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);
-    assert.deepEqual(cpu, gpu);
+  test(`inputs read four at a time give the bits of inputs read singly, ${type} weights`, async () => {
+    const [rows, inputs, columns] = [9, 132, 50];
+    const { x, linear, given } = await make([rows, inputs, columns], type);
+    // One input more, which counts nothing.
+    const wider = Float32Array.from({ length: rows * (inputs + 1) }, (_, i) => {
+      const [row, k] = [Math.floor(i / (inputs + 1)), i % (inputs + 1)];
+      return k === inputs ? 0 : (given.x[row * inputs + k] ?? 0);
+    });
+    const weight = Float32Array.from([...Array.from(given.weight), ...new Array<number>(columns).fill(1)]);
+    const segments = [await segment(weight, inputs + 1, columns, 0, columns, type)];
+    const xs = await rig.tensor("x", [rows, inputs + 1], wider);
+    const [fours, singly] = await rig.run((k) => [
+      matmul(k, x, linear),
+      matmul(k, xs, { segments, bias: null, inputs: inputs + 1, columns }),
+    ]);
+    assert.deepEqual(fours, singly);
   });
 
   test(`a matrix in three segments equals the whole one, ${type} weights`, async () => {

@@ -21,9 +21,11 @@ test("this adapter passes, and nothing stays allocated", async () => {
 /** One broken line per shader, as a driver that computes wrongly would seem. */
 const faults = [
   ["matmul", "value += bias[column]", "value -= bias[column]", "matmul of 1 rows with f32 weights"],
+  ["matmul", "input(values.z)", "input(values.w)", "matmul of 9 rows with f32 weights"],
   ["matmul", "max(v, 0.0) -", "max(v, 0.0) +", "matmul with gelu"],
   ["matmul", "max(v, 0.0) - size", "max(v, 0.0) + size", "matmul with tanh gelu"],
   ["matmul", "value *= factor", "value += factor", "matmul with a factor"],
+  ["matmul", "params.residualScale * ", "", "matmul with a factor"],
   ["rms-norm", "+ params.eps", "", "rms-norm"],
   ["matmul", "gated(value, 1.702)", "gated(value, 1.7)", "matmul with quick gelu"],
   ["matmul", "gated(value, 1.0)", "gated(value, 1.001)", "matmul with silu"],
@@ -35,6 +37,8 @@ const faults = [
   ["attention-mix", "min(lengths[item], params.keyTokens)", "params.keyTokens", "attention with padding"],
   ["attention-weights", "i32(key) - i32(firstQuery + i)", "0", "attention with position bias"],
   ["cached-attention", "params.reach - distance", "params.reach", "cached-attention with position bias"],
+  ["cached-attention", "max(visible, contexts[sequence])", "visible", "cached-attention with a context"],
+  ["block-positions", "contexts[cursors[row].w] - 1u", "contexts[cursors[row].w]", "block-positions"],
   ["attention-weights", "key <= query", "key < query", "causal attention"],
   ["attention-mix", "t > firstQuery + i", "t > firstQuery + i + 1u", "causal attention"],
   ["unit-rows", "sqrt(total)", "total", "unit-rows"],

@@ -1,5 +1,5 @@
-// BLIP that compares images with texts, against transformers.
+// BLIP that compares images with texts, against transformers: a checkpoint in half precision with unusual norms.
 
 import { blipRetrievalParityTests } from "./blip-retrieval-parity.ts";
 
-for (const name of ["blip-itm-tiny", "blip-itm-half"]) await blipRetrievalParityTests(name);
+await blipRetrievalParityTests("blip-itm-half");

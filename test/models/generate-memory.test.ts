@@ -137,7 +137,7 @@ test("rows of a batch are bounded by what fits a binding, the memory too", async
   assert.equal(rows(cache * 4), 4);
   assert.equal(rows(cache * 4 - 1), 2);
   // A memory of a thousand rows decides, by the feed-forward of an encoder that may have made it, 33 wide.
-  const large: LanguageModel = { ...model, memory: { rows: () => 1000 } };
+  const large: LanguageModel = { ...model, memory: { rows: () => 1000, parts: 3 } };
   const most = (bindingLimit: number) => maxGenerateRows({ bindingLimit, softwareAdapter: false }, large, key);
   assert.equal(most(1000 * 33 * 4 * 2), 2);
   assert.equal(most(1000 * 33 * 4 * 2 - 1), 1);

@@ -40,9 +40,11 @@ interface Expected {
 
 /**
  * f32: sums in another order, through the whole model; seen up to 3.3e-6, where any of the mistakes that make-instructblip.py
- * makes in a copy gives 7e-3 and more. T5's blocks are compared in BLIP-2's fixtures. f16: an input next to a rounding boundary may fall on its other side.
+ * makes in a copy gives 7e-3 and more. T5's blocks are compared in BLIP-2's fixtures.
+ * f16: an input next to a rounding boundary may fall on its other side, and behind the Q-Former few become many: seen up to
+ * 1.5e-3; transformers against itself, its inputs moved by 2e-6, differs by up to 3.8e-3.
  */
-const tolerances = { f32: 1e-5, f16: 2e-3 } as const;
+const tolerances = { f32: 1e-5, f16: 4e-3 } as const;
 
 export function instructBlipFolder(name: string): string {
   return path.join(fixtures, "instructblip", name);
@@ -56,13 +58,16 @@ export async function instructBlipParityTests(name: string): Promise<void> {
   const expected: Expected = JSON.parse(await readFile(path.join(folder, "expected.json"), "utf8"));
   const tensors = await readTensors(path.join(folder, "tensors.safetensors"));
 
+  /** Of a fixture with Llama, in f32: the same with the embeddings as its head. */
+  const tied = ({ dtype }: Pass) => [...tensors].filter(([key]) => dtype === "f32" && key === "tied.logits");
+
   for (const pass of expected.tensors) {
     test(`${name} ${pass.dtype}: every layer after ${pass.image}`, async () => {
       const got = await layersOf(gpu, folder, pass);
       const wanted = [...tensors].filter(([key]) => key.startsWith(pass.prefix));
       assert.ok(wanted.length >= 4);
-      for (const [key, values] of wanted) {
-        const block = key.slice(pass.prefix.length);
+      for (const [key, values] of [...wanted, ...tied(pass)]) {
+        const block = key.startsWith(pass.prefix) ? key.slice(pass.prefix.length) : key;
         expectNear(`${name} ${pass.dtype} ${block}`, got.get(block) ?? [], values, tolerances[pass.dtype]);
       }
     });
@@ -160,20 +165,27 @@ async function layersOf(gpu: Gpu, folder: string, pass: Pass): Promise<Map<strin
   });
   await readInto(found, layers.result, [layers]);
   if (!isT5) {
-    const { text, queries, imageId } = instructBlipLlamaConfig(folder, json);
-    const turns = () => rotaryTurns(rotaryFrequencies(text.headWidth, text.rotaryBase), text.maxPositions);
-    const weights = await loader.load(llamaNames({ text }, turns));
-    const language = llamaLanguageModel(weights, text, { queries, imageId, cacheType: dtype });
-    const state = sequenceState(gpu, language.cache, input_ids.length);
-    const tensor = gpu.alloc("prompt", [1, queries * text.width], dtype);
-    await gpu.upload(tensor, prompt.bytes);
-    const blocks = await gpu.record("blocks", (k) => {
-      const observed = residuals(k, "llama");
-      const logits = language.readPrompts(observed.recorder, { ...state, prompt: tensor });
-      return { ...Object.fromEntries(observed.blocks()), logits };
-    });
-    await fillCursors(gpu, state, queries, input_ids);
-    await readInto(found, blocks.result, [blocks]);
+    const written = instructBlipLlamaConfig(folder, json);
+    const { queries, imageId } = written;
+    for (const [name, isTied] of [
+      ["logits", false],
+      ["tied.logits", true],
+    ] as const) {
+      const text = { ...written.text, tied: isTied };
+      const turns = () => rotaryTurns(rotaryFrequencies(text.headWidth, text.rotaryBase), text.maxPositions);
+      const weights = await loader.load(llamaNames({ text }, turns));
+      const language = llamaLanguageModel(weights, text, { queries, imageId, cacheType: dtype });
+      const state = sequenceState(gpu, language.cache, input_ids.length);
+      const tensor = gpu.alloc("prompt", [1, queries * text.width], dtype);
+      await gpu.upload(tensor, prompt.bytes);
+      const blocks = await gpu.record("blocks", (k) => {
+        const observed = residuals(k, "llama");
+        const logits = language.readPrompts(observed.recorder, { ...state, prompt: tensor });
+        return { ...Object.fromEntries(observed.blocks()), [name]: logits };
+      });
+      await fillCursors(gpu, state, queries, input_ids);
+      await readInto(found, blocks.result, [blocks]);
+    }
   }
   loader.release();
   model.release();

@@ -26,9 +26,14 @@ function rankRow(tiny: TinyOpt, prompt: number, given: RankRow["answers"]): Rank
 }
 
 async function scoresOf(tiny: TinyOpt, rows: readonly RankRow[]): Promise<number[][]> {
+  const all = await resultsOf(tiny, rows);
+  return all.map((scores) => scores.map((score) => score ?? assert.fail("a score of every text")));
+}
+
+async function resultsOf(tiny: TinyOpt, rows: readonly RankRow[]): Promise<(number | null)[][]> {
   const program = rankProgram(gpu, tiny.model);
   const batch = program.start(rows);
-  const scores: number[][] = [];
+  const scores: (number | null)[][] = [];
   for (let left = rows.length; left > 0; ) {
     for (const result of await batch.step(new Set())) {
       if ("error" in result) throw result.error;
@@ -77,12 +82,50 @@ for (const type of ["f32", "f16"] as const) {
   });
 }
 
+test("more texts than are read together; rows of one batch that need unequally many rounds", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const many = answers(71, tiny.model.vocabulary);
+  const rows = [rankRow(tiny, 0, many), rankRow(tiny, 1, many.slice(0, 32)), { ...rankRow(tiny, 3, many), keep: 40 }];
+  const together = await resultsOf(tiny, rows);
+  const [whole = [], short = [], kept = []] = together;
+  assert.equal(whole.length, 71);
+  for (const [i, row] of rows.entries()) assert.deepEqual((await resultsOf(tiny, [row]))[0], together[i], "alone");
+  const last = { ...rankRow(tiny, 0, many.slice(60)), answers: many.slice(60) };
+  assert.deepEqual((await scoresOf(tiny, [last]))[0], whole.slice(60));
+  assert.deepEqual((await scoresOf(tiny, [rankRow(tiny, 1, many.slice(0, 32))]))[0], short);
+  assert.equal(kept.filter((score) => score !== null).length, 40);
+});
+
+test("keep: the texts whose first ids are the likeliest, the end for one without ids; of equal ones the earlier", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const given = [[5, 9], [11], [], [5, 40, 3], [23, 1], [5], [70, 2]];
+  const row = rankRow(tiny, 1, given);
+  const [end = 0] = tiny.model.stopIds;
+  const { cases } = tiny;
+  const first = logSoftmax(logitsBehind(tiny, row, [])[cases.queries + row.textIds.length - 1] ?? []);
+  const order = [...given.keys()].sort((a, b) => {
+    const of = (i: number) => first[given[i]?.[0] ?? end] ?? Number.NaN;
+    return of(b) - of(a) || a - b;
+  });
+  const [whole = []] = await resultsOf(tiny, [row]);
+  for (let keep = 1; keep <= given.length; keep++) {
+    const [scores = []] = await resultsOf(tiny, [{ ...row, keep }]);
+    const wanted = new Set(order.slice(0, keep));
+    assert.deepEqual(
+      scores,
+      whole.map((score, i) => (wanted.has(i) ? score : null)),
+      `keep ${keep} of ${order}`,
+    );
+  }
+  await assert.rejects(resultsOf(tiny, [{ ...row, keep: 0 }]), /rank: expected at least one text to keep, got 0/);
+});
+
 test("what cannot be ranked is refused, and weights that are not numbers give an error", async () => {
   const tiny = await loadTinyOpt(gpu, "one-end");
   const program = rankProgram(gpu, tiny.model);
   const refused: [RankRow["answers"], RegExp][] = [
-    [[], /rank: expected 1 to 32 texts, got 0/],
-    [new Array(mostAnswers + 1).fill([1]), /got 33/],
+    [[], /rank: expected 1 to 16384 texts, got 0/],
+    [new Array(mostAnswers + 1).fill([1]), /got 16385/],
     [[[1], [97]], /rank: expected ids below the vocabulary's 97, got 97/],
     [[[1.5]], /got 1.5/],
     [[new Array(42).fill(3)], /at most 48 positions .* got 49 \(3 \+ 3 \+ 43\)/],

@@ -14,7 +14,7 @@ const fixtures = join(packageRoot, "test", "fixtures");
 const captioner = join(fixtures, "models", "blip2-opt-tiny");
 const matcher = join(fixtures, "retrieval", "blip2-itm-tiny");
 const clip = join(fixtures, "clip", "clip-tiny");
-const items = 30;
+const items = 18;
 const texts = ["a dog", "two red squares", "a dog"];
 const compared = ["--model", matcher, "--dtype", "f32"];
 const filtered = ["--model", captioner, "--filter-model", matcher, "--dtype", "f32", "--max-new-tokens", "6"];
@@ -172,4 +172,10 @@ test("a model that cannot do the task, and items without texts: one sentence at 
   assert.equal(ran.status, 1);
   assert.match(ran.stderr, /ManifestError: web\.jsonl: .*\n {2}line 2: expected "text" or "texts" /);
   assert.equal(ran.stdout, "");
+  const idle = await fleet.run(["worker", "--model", matcher, "--stages", "generate"]);
+  assert.equal(idle.status, 2);
+  assert.match(
+    idle.stderr,
+    /--stages generate: expected a model that writes texts, got .*, which has encode and query only/,
+  );
 });

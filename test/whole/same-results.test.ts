@@ -89,6 +89,20 @@ test("a model without a query stage: questions in this process, and by two worke
   assert.deepEqual(exported.slice(0, 2), answers(local.stdout));
   assert.equal(exported.length, 3);
   assert.deepEqual(await stored(), { features: 2 });
+
+  // Given answers, named in the job's input by their digest.
+  const given = join(images, "answers.txt");
+  await writeFile(given, Array.from({ length: 40 }, (_, n) => `${["red", "a cat", "two"][n % 3]} ${n}\n`).join(""));
+  const chosen = ["--answers", given, "--keep-answers", "7"];
+  const model = flags.slice(0, 4);
+  const ranked = await runCommand(["ask", image, ...questions, ...chosen, ...model, "--format", "jsonl"]);
+  assert.equal(ranked.status, 0, ranked.stderr);
+  await fleet.must(["job", "submit", list, "--id", "ranked", "--task", "ask", ...chosen, ...model]);
+  await fleet.must(["job", "watch", "ranked"]);
+  const results = await fleet.must(["job", "export", "ranked"]);
+  assert.deepEqual(answers(results).slice(0, 2), answers(ranked.stdout));
+  const scored = (line: string) => JSON.parse(line).score ?? assert.fail(line);
+  assert.deepEqual(results.split("\n").slice(0, 2).map(scored), ranked.stdout.trimEnd().split("\n").map(scored));
   for (const part of parts) assert.equal(await part.stop(), 0, part.log);
 });
 

@@ -8,6 +8,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { ApplicationFailure, CancelledFailure } from "@temporalio/common";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { DefaultLogger } from "@temporalio/worker";
+import { keepAnswers } from "../../src/jobs/answer-lists.ts";
 import { planManifest } from "../../src/jobs/manifest.ts";
 import { readResults, stageObjectName } from "../../src/jobs/results.ts";
 import { rootCheck } from "../../src/jobs/roots.ts";
@@ -104,6 +105,24 @@ test("encode resumes by asking the prompt store", async () => {
   assert.equal(first.prompts.messages.size, 40);
   assert.deepEqual([outcome.made, outcome.reused], [40 - 10, 10]);
   assert.equal(rows(second.stages, "encodeAndQuery"), 30);
+});
+
+test("a job's answers are read by the digest that its input names, and the best one is the text", async () => {
+  const chunk = await aChunk();
+  const served = serving();
+  const list = await keepAnswers(["maybe", "no", "a cat"], { BLIPFLEET_JOBS: join(folder, "jobs") });
+  assert.deepEqual(await keepAnswers(["maybe", "no", "a cat"], { BLIPFLEET_JOBS: join(folder, "jobs") }), list);
+  const choosing: Asked = { ...asked(), task: "ask", prompt: "what?", answers: { ...list, keep: 2 } };
+  const { outcome } = await generated(served, chunk, { asked: choosing });
+  const [line] = await readResults(openStore(chunk.folder), outcome.result ?? assert.fail());
+  assert.deepEqual(line?.result, {
+    ...{ id: "00.jpg", image: "00.jpg", status: "done", question: "what?" },
+    ...{ text: "no", token_ids: [...Buffer.from(" no")], score: -3 },
+  });
+  assert.deepEqual(served.stages.texts, []);
+  const lost: Asked = { ...choosing, answers: { ...list, sha256: sha256(Buffer.from("another")) } };
+  const other = await aChunk();
+  await assert.rejects(generated(served, other, { asked: lost }), /expected .* to have SHA-256 .*, got /);
 });
 
 test("what samples is told which image it is about; settings that a job leaves out have their defaults", async () => {

@@ -114,6 +114,9 @@ export function fakeStages(
     async rank(_prompt, _textIds, answers) {
       return answers.map((ids) => -ids.length);
     },
+    async attention(_features, ids) {
+      return { shape: [ids.length, 1], weights: new Float32Array(ids.length).fill(1) };
+    },
     async detokenize(ids) {
       return Buffer.from(ids).toString("hex");
     },

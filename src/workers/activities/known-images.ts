@@ -15,10 +15,13 @@ let last: { readonly name: string; readonly digests: ReadonlySet<string> } | und
 export async function knownImages({ known, model }: Asked, roots: RootCheck): Promise<ReadonlySet<string>> {
   if (known === undefined) return new Set();
   const path = await roots.resolveInside(toPath(known, "/"));
-  const name = [path, model.digest, model.dtype, await versionOf(path)].join(" ");
+  const name = JSON.stringify([path, model, await versionOf(path)]);
   if (last?.name === name) return last.digests;
   const index = await openImageIndex(path);
-  if (index !== null) expectModel(index, { ...index.model, ...model });
+  if (index !== null) {
+    const { queries, width } = index.model;
+    expectModel(index, { ...model, queries, width });
+  }
   const digests = new Set([...(index?.images ?? [])].map(({ digest }) => digest));
   last = { name, digests };
   return digests;

@@ -1,6 +1,7 @@
 // A prompt in the store and a question to a text: the part of generate that batch and answer share.
 
-import { answerFrom } from "../../answer.ts";
+import { answerFrom, RankError, rankAnswers } from "../../answer.ts";
+import { readAnswers } from "../../jobs/answer-lists.ts";
 import type { Asked } from "../../messages/job.ts";
 import { defaultGeneration, type RowOptions } from "../../stages.ts";
 import { keyOf } from "./make-prompts.ts";
@@ -12,6 +13,8 @@ import type { Serving } from "./serving.ts";
 export interface Generated {
   readonly text: string;
   readonly token_ids: readonly number[];
+  /** Where the text was chosen from a list of answers. */
+  readonly score?: number;
 }
 
 /** An item's prompt in the store, and its image. */
@@ -24,7 +27,7 @@ export interface Prompted {
  * @param prompted key in the store, and the digest of the image, which sampling needs
  * @param own the item's own question or prompt; it goes before the job's
  * @returns the text, or why the prompt is not to be had
- * @throws QuestionError, TokenizerError, UnsupportedModelError, PromptStoreUnavailableError
+ * @throws QuestionError, TokenizerError, RankError, UnsupportedModelError, PromptStoreUnavailableError
  */
 export async function generateText(
   serving: Serving,
@@ -40,6 +43,14 @@ export async function generateText(
     return { missing: activation.miss === "absent" ? "absent" : "damaged" };
   }
   const read = modelText(stages.card, asked.task, questionOf(asked, own), asked.turns);
+  if (asked.answers !== undefined) {
+    const { keep } = asked.answers;
+    const answers = await readAnswers(asked.answers);
+    const options = { ...row, ...(keep !== undefined && { keep }) };
+    const [best] = await rankAnswers(stages, activation, read ?? "", answers, options);
+    if (best === undefined) throw new RankError("rank: expected answers to choose from, got an empty list");
+    return { text: best.text, token_ids: best.tokenIds, score: best.score };
+  }
   const generation = { ...defaultGeneration, ...asked.generation };
   const options = { ...row, ...(image !== undefined && { image }) };
   const { text, tokenIds } = await answerFrom(stages, activation, read, generation, options);

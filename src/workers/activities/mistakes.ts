@@ -40,6 +40,7 @@ const itemMistakes: ReadonlySet<string> = new Set([
   "ImageError",
   "PathError",
   "QuestionError",
+  "RankError",
   "TextError",
   "TokenizerError",
 ]);
