@@ -68,7 +68,7 @@ export class AttentionFolder {
   expectLookers({ ref, family, lookers }: ModelCard): void {
     if (lookers !== undefined) return;
     throw new UsageError(
-      `--attention: expected a model whose Q-Former, or whose decoder, looks at the image (BLIP-2, or BLIP that captions), ` +
+      `--attention: expected a model whose Q-Former, or whose decoder, looks at the image (BLIP-2, VisualGLM, or BLIP that captions), ` +
         `got ${ref}, ${families[family as Family].architecture}; leave it out`,
     );
   }

@@ -53,9 +53,9 @@ export async function filterLocally(
 ): Promise<FilterCounts> {
   const images = await sourceImages(sources, { texts: true, imageFolder });
   const captioner = await chooseLocalModel(model, "captions");
-  const { model: _, ...how } = model;
+  const { model: _, ...form } = model;
   const matcher = await chooseLocalModel(
-    { ...how, ...(filterModel !== undefined && { model: filterModel }) },
+    { ...form, ...(filterModel !== undefined && { model: filterModel }) },
     "matches",
   );
   const interrupted = "stopped before all images were done";

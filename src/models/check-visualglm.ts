@@ -48,6 +48,7 @@ export async function checkVisualGlm(
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family: "visualglm",
     handsOver: "prompt",
+    lookers: "queries",
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };

@@ -43,6 +43,10 @@ export async function openIceTokenizer(directory: string, config: Fields, model:
         "take the newer files of the model",
     );
   }
+  for (const key of ["do_lower_case", "remove_space"]) {
+    if (config[key] !== true) continue;
+    throw new TokenizerError(`${directory}: tokenizer_config.json ${key}: expected false, as published, got true`);
+  }
   const read = readSentencePieceModel(await readFile(file), file);
   const pieces = iceText(sentencePiece(read, file));
   const idOf = (piece: string) => read.pieces.findIndex(({ text }) => text === piece);

@@ -40,8 +40,13 @@ process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
 after(() => gpu.close());
 const { keep, answers, models } = await readJson<Expected>("rank.json");
 
+function folderOf(name: string): string {
+  if (name.startsWith("instructblip-")) return path.join(fixtures, "instructblip", name);
+  return name.startsWith("blip-") ? blipFolder(name) : modelFolder(name);
+}
+
 async function rankings(name: string, dtype: Dtype, options: { readonly keep?: number } = {}) {
-  const folder = name.startsWith("blip-") ? blipFolder(name) : modelFolder(name);
+  const folder = folderOf(name);
   const model = await loadModel(gpu, folder, { dtype });
   const stages = await stagesInThread(model, folder);
   const all = await Promise.all(

@@ -80,6 +80,22 @@ test("embedding and head above the binding limit, in pieces: the same ids", asyn
   await small.close();
 });
 
+test("where the queries look: one row each, over all patches and the class, weights that sum to 1", async () => {
+  const model = await loadModel(gpu, glmFolder, { dtype: "f32", stages: ["encode", "query"] });
+  const { encode, attention } = model.programs;
+  assert.ok(encode && attention && model.card.lookers === "queries");
+  const scheduler = new RowScheduler();
+  const features = await scheduler.run(encode, await pixelsOf("shapes.png", model.card.image));
+  const { shape, weights } = await scheduler.run(attention, { features, ids: [] });
+  assert.deepEqual(shape, [queries, 5]);
+  for (let query = 0; query < queries; query++) {
+    const sum = weights.subarray(5 * query, 5 * query + 5).reduce((total, weight) => total + weight, 0);
+    assert.ok(Math.abs(sum - 1) < 1e-5, `query ${query}: ${sum}`);
+  }
+  await scheduler.close("drain");
+  model.release();
+});
+
 test("ids without a place for the image, or with two, are refused", async () => {
   const model = await loadModel(gpu, glmFolder, { dtype: "f32" });
   const scheduler = new RowScheduler();

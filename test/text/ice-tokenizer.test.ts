@@ -99,6 +99,12 @@ test("files that do not fit each other, or are none, are refused by name", async
       /expected \[gMASK\] to be id 1, as config\.json's gmask_token_id says, got 132/,
     ],
     [
+      "lower",
+      "tokenizer_config.json",
+      '{"do_lower_case": true}',
+      /tokenizer_config\.json do_lower_case: expected false, as published, got true/,
+    ],
+    [
       "old",
       "tokenizer_config.json",
       '{"num_image_tokens": 20000}',
