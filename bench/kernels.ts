@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
+import { UsageError } from "../src/cli/errors.ts";
 import { tell } from "../src/cli/output.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
@@ -41,6 +42,12 @@ export async function rows({ rowsWith = "", about = () => {} }: BenchOptions): P
   const gpu = await openGpu({ nap: true, validation: false });
   const wanted = ({ name }: { readonly name: string }) => name.includes(rowsWith);
   const compared = comparisons(gpu).filter(wanted);
+  const own = ownFigures(gpu).filter(wanted);
+  if (compared.length + own.length === 0) {
+    const names = [...comparisons(gpu), ...ownFigures(gpu)].map(({ name }) => name);
+    gpu.close();
+    throw new UsageError(`--rows-with: expected a part of ${names.join("; ")}; got ${JSON.stringify(rowsWith)}`);
+  }
   const folder = compared.length > 0 ? await installedOnnxRuntime(cacheFolder(), tell) : null;
   const peer = folder === null ? null : new Peer(folder);
   try {
@@ -55,7 +62,7 @@ export async function rows({ rowsWith = "", about = () => {} }: BenchOptions): P
       tell(`bench: ${row.name}: ${row.ours.toPrecision(4)} ${row.unit}${beside}`);
     };
     for (const each of compared) keep(await compare(each, { peer, limits, rounds: usualRounds, tell }));
-    for (const each of ownFigures(gpu).filter(wanted)) keep({ name: each.name, ...(await each.measure()) });
+    for (const each of own) keep({ name: each.name, ...(await each.measure()) });
     return all;
   } finally {
     peer?.close();

@@ -84,7 +84,8 @@ async function dev(flags: Flags): Promise<void> {
     if (uiUrl !== undefined) writeLine(`Temporal UI  ${uiUrl}`);
     writeLine(`metrics      ${metricsUrl}`);
     for (const model of models) {
-      writeLine(`model        ${model.ref} digest ${await digestOf(model)} dtype ${model.dtype}`);
+      const own = Object.keys(settings).length > 0 ? ` settings ${JSON.stringify(settings)}` : "";
+      writeLine(`model        ${model.ref} digest ${await digestOf(model)} dtype ${model.dtype}${own}`);
     }
     tell("ready; `blipfleet job submit FOLDER --watch` in another terminal, Ctrl-C here to stop");
     const problem = await Promise.race([interrupted, stack.broken]);
