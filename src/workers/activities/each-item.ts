@@ -1,5 +1,6 @@
 // The items of an activity, a bounded number at a time, so that reading and decoding go on while the GPU works.
 
+import { setMaxListeners } from "node:events";
 import { ApplicationFailure } from "@temporalio/common";
 
 export interface EachItemOptions {
@@ -25,6 +26,7 @@ export async function eachItem<Item>(
 ): Promise<void> {
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
+  setMaxListeners(0, signal); // every row under way listens
   let next = 0;
   let error: unknown;
   const lane = async () => {
