@@ -18,10 +18,10 @@ export interface ModelIdentity {
 export type Topology = "fused" | "split";
 
 /**
- * caption and ask make texts. match compares an item with its texts, index makes the vectors of its image, capfilt makes a
- * caption and judges it and the item's texts.
+ * caption and ask make texts. match compares an item with its texts, classify with its labels, index makes the vectors of its
+ * image, capfilt makes a caption and judges it and the item's texts.
  */
-export type Task = "caption" | "ask" | "match" | "index" | "capfilt";
+export type Task = "caption" | "ask" | "match" | "classify" | "index" | "capfilt";
 
 /** Who judges the texts of capfilt, and how. */
 export interface Filter {
@@ -43,8 +43,10 @@ export interface Asked {
   readonly generation: Partial<Generation>;
   /** ask: choose the likeliest of these instead of generating. */
   readonly answers?: AnswersRef;
-  /** match: for items without texts of their own. */
+  /** match: for items without texts of their own; classify: for those without labels. */
   readonly texts?: readonly string[];
+  /** classify: texts with {} for the label; left out: the label as it is. */
+  readonly templates?: readonly string[];
   /** capfilt only, and always there. */
   readonly filter?: Filter;
   /** index: URI of an index file; images that it has are not encoded again. */
@@ -101,7 +103,7 @@ export interface ManifestItem {
   /** Where to read it. */
   readonly uri: string;
   readonly prompt: string | null;
-  /** What match and capfilt compare it with. */
+  /** What match and capfilt compare it with, and classify, whose texts are labels. */
   readonly texts?: readonly string[];
 }
 
@@ -115,6 +117,7 @@ export type ItemResult = { readonly id: string; readonly image: string; readonly
       readonly score?: number;
     }
   | { readonly status: "done"; readonly matches: readonly MatchLine[] }
+  | { readonly status: "done"; readonly labels: readonly LabelLine[] }
   | { readonly status: "done"; readonly decisions: readonly Decision[] }
   | { readonly status: "done"; readonly vectors: VectorsAt }
   | {
@@ -122,12 +125,20 @@ export type ItemResult = { readonly id: string; readonly image: string; readonly
       readonly error: ItemError;
       /** match: each text with its error, or with its scores where only others failed. */
       readonly matches?: readonly MatchLine[];
+      /** classify: the same of labels. */
+      readonly labels?: readonly LabelLine[];
     }
 );
 
 /** A text of match with its scores, or why it has none. */
 export type MatchLine = { readonly text: string } & (
   | { readonly itm: number; readonly itc: number }
+  | { readonly error: ItemError }
+);
+
+/** A label of classify with its share of the image among those that could be read, or why it has none. */
+export type LabelLine = { readonly label: string } & (
+  | { readonly logit: number; readonly probability: number }
   | { readonly error: ItemError }
 );
 
@@ -260,7 +271,7 @@ export interface StageWork {
   readonly milliseconds: number;
 }
 
-/** Input of the activity `compare`, which ends a chunk of match, index or capfilt. */
+/** Input of the activity `compare`, which ends a chunk of match, classify, index or capfilt. */
 export interface CompareInput extends ChunkIdentity {
   readonly asked: Asked;
   readonly round: number;

@@ -103,6 +103,34 @@ test("the export has one line per item in manifest order, with the documented fi
   ]);
 });
 
+test("a line per label, each with its share or its error; a shape that no label has is refused", async () => {
+  const error = { type: "TextError", message: "too long" };
+  const cat = { probability: 0.75, logit: 2, label: "cat" };
+  const image = { image: "0.jpg", id: "i0" };
+  const attempt = await job(3, [
+    [
+      [
+        line(0, { labels: [cat, { logit: 1, probability: 0.25, label: "dog" }], status: "done", ...image }),
+        line(1, { ...failed(1), error, labels: [cat, { error, label: "long" }] } as ItemResult),
+        line(2, { id: "i2", image: "2.jpg", status: "done", labels: [] }),
+      ],
+    ],
+  ]);
+  assert.deepEqual(await collect(exportLines([attempt])), [
+    '{"id":"i0","image":"0.jpg","status":"done","label":"cat","logit":2,"probability":0.75}\n',
+    '{"id":"i0","image":"0.jpg","status":"done","label":"dog","logit":1,"probability":0.25}\n',
+    '{"id":"i1","image":"1.jpg","status":"done","label":"cat","logit":2,"probability":0.75}\n',
+    '{"id":"i1","image":"1.jpg","status":"failed","label":"long","error":{"type":"TextError","message":"too long"}}\n',
+  ]);
+  const store = folderStore(join(root, "labels"));
+  const half = { ...image, status: "done", labels: [{ label: "cat", logit: 2 }] };
+  const bad = await commitJsonl(store, "bad.jsonl", [line(0, half as unknown as ItemResult)]);
+  await assert.rejects(
+    readResults(store, bad),
+    /^StoreError: bad\.jsonl:1: expected the form that this version writes/,
+  );
+});
+
 test("the export's bytes do not depend on parts, on the order of chunks or on who made what", async () => {
   const a = await job(9, [
     [[line(0), line(1), line(2)]],
