@@ -4,17 +4,14 @@
 // worker leaves in the folder can reach an export.
 
 import { z } from "zod";
+import type { Decision, ItemResult, LabelLine, MatchLine } from "../messages/item-result.ts";
 import type {
   Committed,
-  Decision,
   FailedItem,
   IndexPage,
-  ItemResult,
   JobRecord,
-  LabelLine,
   ManifestItem,
   ManifestRef,
-  MatchLine,
   ResultCount,
   Stage,
 } from "../messages/job.ts";

@@ -19,7 +19,8 @@ import {
   unfinishedItems,
 } from "../../src/jobs/results.ts";
 import { folderStore } from "../../src/jobs/store.ts";
-import type { Committed, ItemResult, ManifestItem } from "../../src/messages/job.ts";
+import type { ItemResult, LabelLine } from "../../src/messages/item-result.ts";
+import type { Committed, ManifestItem } from "../../src/messages/job.ts";
 import { collect, temporaryFolder } from "./temporary-folder.ts";
 
 const root = temporaryFolder();
@@ -123,6 +124,9 @@ test("a line per label, each with its share or its error; a shape that no label 
     '{"id":"i1","image":"1.jpg","status":"failed","label":"long","error":{"type":"TextError","message":"too long"}}\n',
   ]);
   const store = folderStore(join(root, "labels"));
+  const committed = async (name: string, label: LabelLine) =>
+    (await commitResults(store, name, [line(0, { ...image, status: "done", labels: [label] })])).sha256;
+  assert.equal(await committed("a", cat), await committed("b", { label: "cat", logit: 2, probability: 0.75 }));
   const half = { ...image, status: "done", labels: [{ label: "cat", logit: 2 }] };
   const bad = await commitJsonl(store, "bad.jsonl", [line(0, half as unknown as ItemResult)]);
   await assert.rejects(

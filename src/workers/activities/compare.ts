@@ -7,6 +7,7 @@ import { judgeTexts } from "../../filtering.ts";
 import { type ResultLine, readResults } from "../../jobs/results.ts";
 import { openStore, sha256 } from "../../jobs/store.ts";
 import { type EncodedImage, encodedFrom, featuresOf, matchWith, score } from "../../matching.ts";
+import type { ItemResult, LabelLine, MatchLine } from "../../messages/item-result.ts";
 import type {
   Asked,
   CompareInput,
@@ -14,9 +15,6 @@ import type {
   EncodeOutcome,
   GenerateOutcome,
   ItemError,
-  ItemResult,
-  LabelLine,
-  MatchLine,
   PromptLine,
   Task,
 } from "../../messages/job.ts";

@@ -60,8 +60,10 @@ export class LabelReader {
     if (known !== undefined) return known;
     const vector = await labelVector(this.#stages, label, this.#templates, { signal });
     memory.set(key, vector);
-    const [oldest = key] = memory.size > mostKept ? memory.keys() : [];
-    if (oldest !== key) memory.delete(oldest);
+    if (memory.size > mostKept) {
+      const [oldest = key] = memory.keys();
+      memory.delete(oldest);
+    }
     return vector;
   }
 }
