@@ -81,7 +81,6 @@ test("each kind of model is refused where the other is wanted, with the commands
   for (const args of [
     ["caption", image, "--model", compares],
     ["ask", image, "what?", "--model", compares],
-    ["worker", "--model", compares],
   ]) {
     const { status, stdout, stderr } = await runCli(args);
     assert.equal(status, 2, stderr);

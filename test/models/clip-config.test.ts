@@ -12,6 +12,7 @@ test("a file that says nothing gives the defaults, which are ViT-B/32", () => {
     heads: 12,
     imageSize: 224,
     trainedSize: 224,
+    lastNormEps: 1e-5,
     patchSize: 32,
   });
   assert.deepEqual(text, {
