@@ -104,8 +104,8 @@ export async function answerFrom(
 }
 
 /**
- * Where the model looked in an image for a text about it: a map for each query of its Q-Former (the same for every text), or
- * for each of the new ids, at the id before it, which chose it. Only where ModelCard.lookers is.
+ * Where the model looked in an image for a text about it: a map for each query of its Q-Former (the same for every text,
+ * unless it reads them), or for each of the new ids, at the id before it, which chose it. Only where ModelCard.lookers is.
  * @param features of encode
  * @param text as the model was given it @param tokenIds what it answered, at least one
  * @throws TokenizerError, TextError
@@ -117,7 +117,11 @@ export async function attentionMaps(
   tokenIds: readonly number[],
   options: RowOptions = {},
 ): Promise<AttentionMaps> {
-  if (stages.card.lookers !== "ids") return stages.attention(features, [], options);
+  const { lookers, instruction } = stages.card;
+  if (lookers !== "ids") {
+    const read = instruction === undefined ? [] : await stages.tokenizeInstruction(text ?? "");
+    return stages.attention(features, read, options);
+  }
   const textIds = await stages.tokenize(text);
   const maps = await stages.attention(features, [...textIds, ...tokenIds.slice(0, -1)], options);
   const [, tokens] = maps.shape;
@@ -148,7 +152,7 @@ export interface RankedAnswer extends Answer {
  * are the likeliest (ModelCard.answersKept, or options.keep), and only those are there.
  * @param made as in answerFrom
  * @param answers each goes on behind the text after one space, as a generated word would; of a model whose encoder reads the
- *   text, each stands alone
+ *   text, and of one whose answers begin behind an id of their own (ModelCard.answersAlone), each stands alone
  * @throws TokenizerError, GenerationError, RankError
  */
 export async function rankAnswers(
@@ -158,10 +162,10 @@ export async function rankAnswers(
   answers: readonly string[],
   options: RankOptions = {},
 ): Promise<RankedAnswer[]> {
-  const { encodesText = false, answersKept } = stages.card;
+  const { answersKept } = stages.card;
   const prompt = await promptFor(stages, made, text, options); //                  (queries, llmWidth)
   const textIds = await stages.tokenize(text); //                                  specials included
-  const idsOf = encodesText ? await idsAlone(stages) : (answer: string) => idsBehind(stages, text, textIds, answer);
+  const idsOf = await idsOfAnswers(stages, text, textIds);
   const ids = await Promise.all(answers.map(idsOf));
   const keep = options.keep ?? answersKept;
   const scores = await stages.rank(prompt, textIds, ids, { ...options, ...(keep !== undefined && { keep }) });
@@ -172,6 +176,17 @@ export async function rankAnswers(
 
 function isCompared(answer: Answer & { readonly score: number | null }): answer is RankedAnswer {
   return answer.score !== null;
+}
+
+/** How an answer to this text becomes ids. */
+async function idsOfAnswers(
+  stages: Stages,
+  text: string,
+  textIds: readonly number[],
+): Promise<(answer: string) => Promise<number[]>> {
+  const { answersAlone, encodesText } = stages.card;
+  if (answersAlone) return (answer) => stages.tokenizeAnswer(answer);
+  return encodesText ? idsAlone(stages) : (answer) => idsBehind(stages, text, textIds, answer);
 }
 
 /** What the ids of text and answer have more than those of the text. */

@@ -177,6 +177,8 @@ export interface ModelCard extends CheckpointCard {
    * out: nobody whose looks could be shown.
    */
   readonly lookers?: "queries" | "ids";
+  /** A given answer has the ids of tokenizeAnswer, whatever is in front of it. Left out: tokenize says which it has. */
+  readonly answersAlone?: boolean;
   /** RankOptions.keep where a caller says nothing. Left out: all. */
   readonly answersKept?: number;
   /**
@@ -243,6 +245,11 @@ export interface Stages extends ImageStages {
   tokenize(text: string | null): Promise<number[]>;
   /** Ids for the Q-Former, specials included; only where the card has `instruction`. @throws TokenizerError */
   tokenizeInstruction(text: string): Promise<number[]>;
+  /**
+   * Ids of an answer as the model would write it, without the one that ends it; only where the card has `answersAlone`.
+   * @throws TokenizerError
+   */
+  tokenizeAnswer(text: string): Promise<number[]>;
   /** New ids only, the final eos included when produced. */
   generate(
     prompt: Activation,
@@ -262,7 +269,7 @@ export interface Stages extends ImageStages {
   ): Promise<(number | null)[]>;
   /**
    * Where the queries looked, or a decoder at each of these ids, read once more for it; only where ModelCard.lookers is.
-   * @param ids the decoder's whole sequence; queries that read no text take none
+   * @param ids the decoder's whole sequence, or what tokenizeInstruction gave; queries that read no text take none
    */
   attention(features: Activation, ids: readonly number[], options?: RowOptions): Promise<AttentionMaps>;
   /** The tokenizer's decode of exactly these ids, specials skipped, trimmed. */

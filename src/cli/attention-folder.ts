@@ -3,6 +3,8 @@
 //     DIR/photo.jpg.attention.png         the picture under the mean of all maps
 //     DIR/photo.jpg.attention.sheet.png   every map for itself, row by row, in the order of the numbers
 //     DIR/photo.jpg.attention.json        the numbers
+//
+// Where the maps depend on an instruction, the second question about photo.jpg has photo.jpg.attention.2.png and so on.
 
 import { accessSync, constants, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
@@ -21,7 +23,8 @@ export const attentionHelp = `
 --attention writes for each image NAME.attention.png (the mean over all maps on the dimmed picture, yellow the largest),
 NAME.attention.sheet.png (every map) and NAME.attention.json: {"image", "lookers": "queries" or "ids", "grid": [rows,
 columns], "class": [weight of the class token, ...], "weights": [[weight of each patch, row by row], ...], one entry per query
-of the Q-Former or per new id, and "token_ids" of these}. A row's weights and its class sum to 1.
+of the Q-Former or per new id, and "token_ids" of these}. A row's weights and its class sum to 1. InstructBLIP's queries read
+the instruction, which its JSON has as "instruction": the files of a second question are NAME.attention.2.png and so on.
 `;
 
 /** Add --attention. */
@@ -39,6 +42,8 @@ export interface Looked {
   readonly maps: AttentionMaps;
   /** The new ids, where they are what looked. */
   readonly tokenIds: readonly number[] | null;
+  /** Where the Q-Former read one: the instruction, and which about this image it is, from 1. */
+  readonly instruction: { readonly text: string; readonly number: number } | null;
 }
 
 export class AttentionFolder {
@@ -68,16 +73,18 @@ export class AttentionFolder {
   expectLookers({ ref, family, lookers }: ModelCard): void {
     if (lookers !== undefined) return;
     throw new UsageError(
-      `--attention: expected a model whose Q-Former, or whose decoder, looks at the image (BLIP-2, VisualGLM, or BLIP that captions), ` +
+      `--attention: expected a model whose Q-Former, or whose decoder, looks at the image (BLIP-2, InstructBLIP, VisualGLM, or BLIP that captions), ` +
         `got ${ref}, ${families[family as Family].architecture}; leave it out`,
     );
   }
 
   /** @returns the path of the numbers */
-  async write(card: ModelCard, { image, bytes, maps, tokenIds }: Looked): Promise<string> {
+  async write(card: ModelCard, { image, bytes, maps, tokenIds, instruction }: Looked): Promise<string> {
     const { attentionOverlay, attentionSheet } = await import("../image/attention-overlay.ts");
     const { decodeImage } = await import("../image/decode.ts");
-    const path = (ending: string) => join(this.#folder, `${this.#names.get(image)}.attention.${ending}`);
+    const { number = 1 } = instruction ?? {};
+    const own = `${this.#names.get(image)}.attention.${number > 1 ? `${number}.` : ""}`;
+    const path = (ending: string) => join(this.#folder, `${own}${ending}`);
     const [lookers, tokens] = maps.shape;
     const height = Math.round(Math.sqrt(((tokens - 1) * card.image.height) / card.image.width));
     const width = (tokens - 1) / height;
@@ -91,6 +98,7 @@ export class AttentionFolder {
     await writeFile(path("sheet.png"), await attentionSheet(picture, grids));
     const numbers = {
       image,
+      ...(instruction && { instruction: instruction.text }),
       lookers: card.lookers,
       grid: [height, width],
       ...(tokenIds && { token_ids: tokenIds }),

@@ -108,9 +108,9 @@ export async function runLocally(
     } else {
       for (const item of run.items) {
         const image = await readAndEncode(context, item.image);
-        for (const asked of item.asked) {
+        for (const [at, asked] of item.asked.entries()) {
           const tell = (text: string) => onText(item.image, asked.text, text, progress);
-          take([await oneText(context, image, asked, tell)]);
+          take([await oneText(context, image, asked, 1 + at, tell)]);
         }
       }
     }
@@ -138,7 +138,7 @@ interface Context {
 /** All texts about one image at once; an image that cannot be read or decoded fails each of them. */
 async function aboutImage(context: Context, item: LocalItem): Promise<LocalResult[]> {
   const image = await readAndEncode(context, item.image);
-  return Promise.all(item.asked.map((asked) => oneText(context, image, asked)));
+  return Promise.all(item.asked.map((asked, at) => oneText(context, image, asked, 1 + at)));
 }
 
 /** What of an image its texts need, or why there is none. */
@@ -150,10 +150,11 @@ type Encoded = { readonly image: string } & (
 /** What was made of an image, or of a video for this text, for answerFrom and rankAnswers. */
 type PromptFor = (text: string | null) => Promise<Activation>;
 
-/** What is kept of an image to say where the model looked; the file is written once, whatever the number of texts. */
+/** What is kept of an image to say where the model looked. */
 interface Looked {
   readonly bytes: Uint8Array;
   readonly features: Activation;
+  /** Once, whatever the number of texts, unless the maps depend on them. */
   written?: Promise<string>;
 }
 
@@ -172,7 +173,9 @@ async function readAndEncode({ stages, signal, attention, frames: most }: Contex
       return { image, digest, promptFor: async () => prompt, looked: null };
     }
     const features = await stages.encode(await stages.toPixels(bytes), { signal });
-    const prompt = stages.card.handsOver === "features" ? features : await stages.query(features, { signal });
+    const { handsOver, instruction } = stages.card;
+    const isMadeLater = handsOver === "features" || instruction !== undefined;
+    const prompt = isMadeLater ? features : await stages.query(features, { signal });
     return { image, digest, promptFor: async () => prompt, looked: { bytes, features } };
   } catch (problem) {
     signal.throwIfAborted();
@@ -180,11 +183,12 @@ async function readAndEncode({ stages, signal, attention, frames: most }: Contex
   }
 }
 
-/** @param onText told of the text so far */
+/** @param number of the text among those about the image, from 1 @param onText told of the text so far */
 async function oneText(
   context: Context,
   encoded: Encoded,
   { task, text: asked, generation, answers }: Asked,
+  number: number,
   onText?: (text: string) => void,
 ): Promise<LocalResult> {
   const { stages, signal } = context;
@@ -198,14 +202,14 @@ async function oneText(
       const { lines, ...keep } = answers;
       const ranked = await rankAnswers(stages, prompt, text ?? "", lines, { signal, ...keep });
       const chosen = best(ranked);
-      return { image, asked, ...chosen, ranked, ...(await looks(context, encoded, text, chosen)) };
+      return { image, asked, ...chosen, ranked, ...(await looks(context, encoded, { text, number }, chosen)) };
     }
     const texts = new TextsInOrder(stages, onText);
     const onIds = (ids: readonly number[]) => texts.add(ids);
     const options = { signal, image: digest, ...(onText && { onIds }) };
     const said = await answerFrom(stages, prompt, text, generation, options);
     await texts.all;
-    return { image, asked, ...said, ...(await looks(context, encoded, text, said)) };
+    return { image, asked, ...said, ...(await looks(context, encoded, { text, number }, said)) };
   } catch (error) {
     signal.throwIfAborted();
     return { image, asked, error: describeError(error) };
@@ -216,16 +220,19 @@ async function oneText(
 async function looks(
   { stages, signal, attention }: Context,
   { image, looked }: { readonly image: string; readonly looked: Looked | null },
-  text: string | null,
+  { text, number }: { readonly text: string | null; readonly number: number },
   { tokenIds }: Answer,
 ): Promise<{ readonly attention?: string }> {
   if (looked === null || attention === null) return {};
   const { bytes, features } = looked;
+  const { lookers, instruction } = stages.card;
   const write = async () => {
     const maps = await attentionMaps(stages, features, text, tokenIds, { signal });
-    const ids = stages.card.lookers === "ids" ? tokenIds : null;
-    return attention.write(stages.card, { image, bytes, maps, tokenIds: ids });
+    const ids = lookers === "ids" ? tokenIds : null;
+    const read = instruction ? { text: text ?? "", number } : null;
+    return attention.write(stages.card, { image, bytes, maps, tokenIds: ids, instruction: read });
   };
+  if (instruction) return { attention: await write() };
   looked.written ??= write();
   return { attention: await looked.written };
 }

@@ -16,13 +16,22 @@ import {
 } from "./blip-text.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { UnsupportedModelError } from "./errors.ts";
-import { activationBytes, featuresOf, given, qFormerCost, queryParts } from "./image-stage.ts";
-import { type QFormerWeights, qFormerLooks } from "./q-former.ts";
+import {
+  activationBytes,
+  featuresOf,
+  given,
+  qFormerCost,
+  queryAndTextParts,
+  queryParts,
+  widestWithImage,
+} from "./image-stage.ts";
+import type { InstructBlipConfig } from "./instructblip-config.ts";
+import { type QFormerLayer, type QFormerWeights, qFormerLooks } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 
 export interface AttentionRow {
   readonly features: Activation;
-  /** What a decoder reads, from its first id on; queries read none. */
+  /** What a decoder reads, from its first id on, or the instruction that queries read; queries without one read none. */
   readonly ids: readonly number[];
 }
 
@@ -40,10 +49,7 @@ export function queryAttention(
   const { qFormer, queries } = config;
   const { heads } = qFormer;
   const [tokens] = card.features;
-  const at = w.layers.findLastIndex(({ crossAttention }) => crossAttention !== undefined);
-  const layer = w.layers[at];
-  if (layer === undefined)
-    throw new UnsupportedModelError(`${card.ref}: expected a Q-Former that reads the image, got none`);
+  const { at, layer } = lastThatLooks(w, card);
   const looking: Part = {
     cost: qFormerCost(layer, qFormer, { queries, textRows: 0, tokens }),
     run: (k, [features, x], batch) => [
@@ -59,6 +65,59 @@ export function queryAttention(
     resultOf: (bytes) => meanOverHeads(bytes, heads, queries, tokens),
     widest: Math.max(heads * queries * tokens, tokens * qFormer.width, tokens * card.features[1]),
   });
+}
+
+/** The same of a Q-Former whose queries see an instruction beside the image. */
+export function instructedAttention(
+  gpu: Gpu,
+  w: QFormerWeights,
+  config: InstructBlipConfig<unknown>,
+  card: ModelCard,
+): AttentionProgram {
+  const form = featuresOf(card);
+  const bytesOf = activationBytes("attention", form);
+  const { qFormer, queries, instruction } = config;
+  const { heads } = qFormer;
+  const [tokens] = card.features;
+  const { at, layer } = lastThatLooks(w, card);
+  return textProgram(
+    gpu,
+    "attention with instruction",
+    ({ ids }) => checkedLength(instruction, ids),
+    (textRows) => ({
+      name: `attention with an instruction of ${textRows}`,
+      inputs: [form, cursorsOf(textRows), oneNumber],
+      bytesOf: ({ features, ids }) => [
+        bytesOf(features),
+        cursorBytes(ids, textRows),
+        numberBytes(queries + ids.length),
+      ],
+      parts: [
+        ...queryAndTextParts(w, config, card, textRows).slice(0, 1 + at),
+        {
+          cost: qFormerCost(layer, qFormer, { queries, textRows, tokens }),
+          run(k, [features, lengths, x, read], batch) {
+            const sequence = { queries: given(x), text: given(read) };
+            return [qFormerLooks(k, layer, sequence, given(features), { batch, heads, lengths: given(lengths) })];
+          },
+        },
+      ],
+      output: { shape: [heads, queries, tokens], type: "f32" },
+      resultOf: (bytes) => meanOverHeads(bytes, heads, queries, tokens),
+      widest: Math.max(heads * queries * tokens, widestWithImage(config, card, textRows)),
+    }),
+  );
+}
+
+/** The last layer whose queries look at the image, and how many are before it. @throws UnsupportedModelError without one */
+function lastThatLooks(
+  { layers }: QFormerWeights,
+  { ref }: ModelCard,
+): { readonly at: number; readonly layer: QFormerLayer } {
+  const at = layers.findLastIndex(({ crossAttention }) => crossAttention !== undefined);
+  const layer = layers[at];
+  if (layer !== undefined) return { at, layer };
+  throw new UnsupportedModelError(`${ref}: expected a Q-Former that reads the image, got none`);
 }
 
 /** Where a decoder looks at each of its ids: its last layer, all ids read at once. */

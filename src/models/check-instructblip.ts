@@ -126,6 +126,7 @@ async function checkedCard(
     ...(await checkCheckpoint(checkpoint, dtype, facts, options)),
     family,
     handsOver: "prompt",
+    lookers: "queries",
     prompt: [queries, text.width],
     instruction: { maxIds: instruction.maxPositions },
   };

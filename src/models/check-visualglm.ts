@@ -49,6 +49,7 @@ export async function checkVisualGlm(
     family: "visualglm",
     handsOver: "prompt",
     lookers: "queries",
+    answersAlone: true,
     prompt: [queries, text.width],
     maxPositions: text.maxPositions,
   };

@@ -1,6 +1,6 @@
 // InstructBLIP: ViT, a Q-Former that reads the instruction, projection and language model as the row programs encode,
-// queryInstructed, generate and rank. Dai et al., "InstructBLIP: Towards General-purpose Vision-Language Models with Instruction
-// Tuning" (2023). Upstream: transformers 4.57.6, models/instructblip/modeling_instructblip.py.
+// queryInstructed, generate, rank and attention. Dai et al., "InstructBLIP: Towards General-purpose Vision-Language Models
+// with Instruction Tuning" (2023). Upstream: transformers 4.57.6, models/instructblip/modeling_instructblip.py.
 //
 // What serves every instruction about an image is its features; there is a prompt for each of them.
 
@@ -9,6 +9,7 @@ import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
 import type { Activation, ModelCard } from "../stages.ts";
+import { instructedAttention } from "./attention-maps.ts";
 import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
 import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
@@ -32,7 +33,11 @@ export function instructBlipPrograms(
   const [queries] = card.prompt;
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, blip2EncodePlan(vit, config.vision, card)) }),
-    ...(qFormer && projection && { queryInstructed: queryProgram(gpu, qFormer, projection, config, card) }),
+    ...(qFormer &&
+      projection && {
+        queryInstructed: queryProgram(gpu, qFormer, projection, config, card),
+        attention: instructedAttention(gpu, qFormer, config, card),
+      }),
     ...(language && {
       generate: programByFrames(queries, (frames) => generateProgram(gpu, language(frames))),
       rank: programByFrames(queries, (frames) => rankProgram(gpu, language(frames))),

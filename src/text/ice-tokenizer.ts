@@ -70,6 +70,10 @@ export async function openIceTokenizer(directory: string, config: Fields, model:
       check(asked);
       return [...before, image, ...pieces.encode(`${behindImage}${asked}`), ...tail];
     },
+    tokenizeAnswer(text) {
+      check(text);
+      return pieces.encode(text);
+    },
     detokenize: (ids) => stripped(pieces.decode(ids)),
     continuation: (ids) => pieces.decode([...start, ...ids]).slice(pieces.decode(start).length),
   };

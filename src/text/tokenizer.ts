@@ -31,6 +31,11 @@ export interface Tokenizer {
    * @throws TokenizerError for a text that is too long, is not Unicode or holds the image token
    */
   tokenize(text: string | null): number[];
+  /**
+   * Ids of an answer by itself, without the one that ends it; only VisualGLM's, whose answers follow <sop>.
+   * @throws TokenizerError as tokenize does
+   */
+  tokenizeAnswer?(text: string): number[];
   /** The text of exactly these ids: specials and unknown ids skipped, cleaned up as the file says, trimmed. */
   detokenize(ids: readonly number[]): string;
   /** What these ids add to a text that they continue: specials and unknown ids skipped, nothing cleaned up or trimmed. */

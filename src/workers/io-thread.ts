@@ -5,6 +5,7 @@ import { toPixels } from "../image/pixels.ts";
 import type { ImageSettings, Pixels } from "../stages.ts";
 import { stopLength } from "../text/stop-strings.ts";
 import { openTokenizer } from "../text/tokenizer.ts";
+import { TokenizerError } from "../text/tokenizer-error.ts";
 import { type ErrorRecord, toRecord } from "./thread-error.ts";
 
 export interface IoTasks {
@@ -12,6 +13,8 @@ export interface IoTasks {
   toPixels(task: PixelsTask): Promise<Pixels>;
   /** @throws TokenizerError */
   tokenize(task: { readonly folder: string; readonly text: string | null }): Promise<number[]>;
+  /** Of a checkpoint whose tokenizer has tokenizeAnswer. @throws TokenizerError */
+  tokenizeAnswer(task: { readonly folder: string; readonly text: string }): Promise<number[]>;
   /** @throws TokenizerError */
   detokenize(task: { readonly folder: string; readonly ids: readonly number[] }): Promise<string>;
   /** See stopLength. @throws TokenizerError */
@@ -55,6 +58,13 @@ async function perform(task: IoTask): Promise<unknown> {
       return toPixels(task.task.image, task.task.settings, task.task.frame);
     case "tokenize":
       return (await tokenizer(task.task.folder)).tokenize(task.task.text);
+    case "tokenizeAnswer": {
+      const { tokenizeAnswer } = await tokenizer(task.task.folder);
+      if (tokenizeAnswer) return tokenizeAnswer(task.task.text);
+      throw new TokenizerError(
+        `${task.task.folder}: expected a tokenizer of answers by themselves, got another; use tokenize`,
+      );
+    }
     case "detokenize":
       return (await tokenizer(task.task.folder)).detokenize(task.task.ids);
     case "stopLength": {

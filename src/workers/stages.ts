@@ -229,6 +229,10 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     return this.#io.run("tokenize", { folder: path.join(this.#model.folder, part), text });
   }
 
+  protected answerIdsOf(text: string): Promise<number[]> {
+    return this.#io.run("tokenizeAnswer", { folder: this.#model.folder, text });
+  }
+
   protected textOf(ids: readonly number[]): Promise<string> {
     return this.#io.run("detokenize", { folder: this.#model.folder, ids });
   }
@@ -274,6 +278,10 @@ class ThreadedStages extends ThreadedImageStages<ModelCard> implements OpenedSta
 
   tokenizeInstruction(text: string): Promise<number[]> {
     return this.idsOf(text, "qformer_tokenizer");
+  }
+
+  tokenizeAnswer(text: string): Promise<number[]> {
+    return this.answerIdsOf(text);
   }
 
   generate(

@@ -13,6 +13,7 @@ import { images, model, runCli } from "./run-cli.ts";
 
 interface Numbers {
   readonly image: string;
+  readonly instruction?: string;
   readonly lookers: string;
   readonly grid: readonly [number, number];
   readonly token_ids?: readonly number[];
@@ -20,7 +21,7 @@ interface Numbers {
   readonly weights: readonly (readonly number[])[];
 }
 
-type Case = { readonly image: string; readonly weights: readonly (readonly number[])[] };
+type Case = { readonly image: string; readonly instruction?: string; readonly weights: readonly (readonly number[])[] };
 
 const folder = mkdtempSync(join(tmpdir(), "blipfleet-attention-"));
 after(() => rmSync(folder, { recursive: true }));
@@ -118,6 +119,48 @@ test("BLIP's captioner looks at each new id; answers about one image share its m
     .split("\n")
     .map((line) => JSON.parse(line).attention);
   assert.deepEqual(files, new Array(2).fill(join(folder, "ids", "wide-stripes.png.attention.json")), stderr);
+});
+
+test("InstructBLIP's queries look by the instruction: maps for each question, and of none those of the empty text", async () => {
+  const image = join(images, "shapes.png");
+  const name = "instructblip-vicuna-tiny";
+  const out = join(folder, "instructed");
+  const cases = models[name] ?? [];
+  const questions = cases.flatMap(({ instruction }) => (instruction ? [instruction] : []));
+  assert.equal(questions.length, 2);
+  const flags = ["--model", model(name), "--dtype", "f32", "--format", "jsonl", "--max-new-tokens", "3"];
+  const asked = ["ask", image, ...questions, ...flags];
+  const streams = join(folder, "streamed");
+  const [ask, plain, streamed, caption] = await Promise.all([
+    runCli([...asked, "--attention", out]),
+    runCli(asked),
+    runCli(["ask", image, "why?", ...questions.slice(1), ...flags.toSpliced(4, 2), "--stream", "--attention", streams]),
+    runCli(["caption", image, ...flags, "--attention", join(folder, "captioned")]),
+  ]);
+  const said = [ask, caption].flatMap(({ stdout, stderr, status }) => {
+    assert.equal(status, 0, stderr);
+    return stdout
+      .trimEnd()
+      .split("\n")
+      .map((line): string => JSON.parse(line).attention);
+  });
+  assert.equal(streamed.status, 0, streamed.stderr);
+  const [first, second] = ["shapes.png.attention.json", "shapes.png.attention.2.json"];
+  assert.deepEqual(said, [join(out, first), join(out, second), join(folder, "captioned", first)]);
+  assert.equal(readdirSync(out).length, 6);
+  const files = [...said, join(streams, first), join(streams, second)];
+  for (const [i, file] of files.entries()) {
+    const read = numbersOf(file);
+    const expected = cases.find(({ instruction }) => instruction === read.instruction);
+    assert.equal(read.instruction, [...questions, "", "why?", questions[1]][i]);
+    assert.deepEqual([read.lookers, read.grid, read.token_ids], ["queries", [2, 2], undefined]);
+    const got = read.weights.flatMap((row, query) => [read.class[query] ?? Number.NaN, ...row]);
+    for (const [at, weight] of (expected?.weights.flat() ?? []).entries()) {
+      assert.ok(Math.abs((got[at] ?? Number.NaN) - weight) <= 1e-5, `${file}: ${got[at]} for ${weight}`);
+    }
+  }
+  const without = ask.stdout.replaceAll(/,"attention":"[^"]*"/g, "");
+  assert.equal(plain.stdout, without);
 });
 
 test("a folder that cannot be one, and a model without maps, are refused with one sentence", async () => {

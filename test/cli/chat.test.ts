@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { readJson } from "../fixture-files.ts";
 import { glmFolder, readGlmExpected } from "../models/glm-checkpoint.ts";
 import { commandOf, expectedLine, images, model, runCli } from "./run-cli.ts";
 
@@ -46,6 +49,35 @@ for (const [verb, dtype] of [
     assert.deepEqual(linesOf(stdout), [expectedLine({ ...answer, command })]);
   });
 }
+
+test("VisualGLM ranks given answers: the scores of the reference, the likeliest first", async () => {
+  const { answers, models } = await readJson<{
+    readonly answers: readonly string[];
+    readonly models: Readonly<
+      Record<
+        string,
+        readonly { readonly image: string; readonly question: string; readonly scores: readonly number[] }[]
+      >
+    >;
+  }>("rank.json");
+  const [{ image, question, scores } = assert.fail()] = models["visualglm-tiny"] ?? [];
+  const folder = mkdtempSync(join(tmpdir(), "blipfleet-answers-"));
+  const file = join(folder, "answers.txt");
+  writeFileSync(file, answers.map((answer) => `${answer}\n`).join(""));
+  const args = ["ask", join(images, image), question, "--answers", file, "--all-scores", "--model", glmFolder];
+  const { status, stdout, stderr } = await runCli([...args, "--dtype", "f32", "--format", "jsonl"]);
+  assert.equal(status, 0, stderr);
+  const lines = linesOf(stdout);
+  const order = [...new Set(answers)].sort(
+    (a, b) => (scores[answers.indexOf(b)] ?? 0) - (scores[answers.indexOf(a)] ?? 0),
+  );
+  assert.deepEqual([...new Set(lines.map(({ text }) => text))], order);
+  for (const { text, score } of lines) {
+    const expected = scores[answers.indexOf(String(text))] ?? Number.NaN;
+    assert.ok(Math.abs(Number(score) - expected) <= 1e-3, `${text}: ${score} for ${expected}`);
+  }
+  rmSync(folder, { recursive: true });
+});
 
 test("turns, /clear, /image, /quit; what is no command, and an image that is none, go on and fail in the end", async () => {
   const [shapes, turned] = [join(images, "shapes.png"), join(images, "turned.jpg")];

@@ -1,4 +1,5 @@
-// Given answers to a question against torch's log-probabilities, of the models whose encoder reads the question.
+// Given answers to a question against torch's log-probabilities, of the models whose encoder reads the question, and of
+// VisualGLM, whose answers begin behind an id of their own.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -13,6 +14,7 @@ import { modelText } from "../../src/workers/activities/model-text.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
 import { expectClose } from "../kernels/harness.ts";
 import { blipFolder } from "./blip-parity.ts";
+import { glmFolder } from "./glm-checkpoint.ts";
 import { modelFolder } from "./parity.ts";
 import { stagesInThread } from "./stages-in-thread.ts";
 
@@ -42,6 +44,7 @@ const { keep, answers, models } = await readJson<Expected>("rank.json");
 
 function folderOf(name: string): string {
   if (name.startsWith("instructblip-")) return path.join(fixtures, "instructblip", name);
+  if (name === path.basename(glmFolder)) return glmFolder;
   return name.startsWith("blip-") ? blipFolder(name) : modelFolder(name);
 }
 

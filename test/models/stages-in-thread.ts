@@ -29,6 +29,10 @@ export async function stagesInThread({ card, programs }: LoadedModel, folder: st
       assert.ok(card.instruction, "a model that reads instructions");
       return (await openTokenizer(path.join(folder, "qformer_tokenizer"))).tokenize(text);
     },
+    async tokenizeAnswer(text) {
+      assert.ok(card.answersAlone && tokenizer.tokenizeAnswer, "a model whose answers stand alone");
+      return tokenizer.tokenizeAnswer(text);
+    },
     generate: (prompt, textIds, generation, { image } = {}) =>
       run(programs.generate, { prompt, textIds, generation, ...(image !== undefined && { image }) }),
     rank: (prompt, textIds, answers, { keep } = {}) =>

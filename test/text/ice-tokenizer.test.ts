@@ -54,6 +54,8 @@ test("a prompt: both sides of the image cut by themselves, one <unk> between the
     assert.deepEqual(tokenizer.tokenize(text_for_model), textIdsOf(input_ids, 5));
     assert.equal(tokenizer.detokenize(token_ids), text);
   }
+  const [{ texts } = assert.fail()] = tokenizers;
+  for (const { text, ids } of texts) assert.deepEqual(tokenizer.tokenizeAnswer?.(text), ids, "an answer stands alone");
   // Nothing asked: a description is.
   assert.deepEqual(tokenizer.tokenize(null), tokenizer.tokenize("问：描述这张图片。\n答："));
 });
@@ -73,6 +75,7 @@ test("texts that no model reads are refused with a reason", async () => {
     ["猫".repeat(maxIceTextLength + 1), /^text: expected at most 65536 characters, .* got 65537$/],
   ] as const) {
     assert.throws(() => tokenizer.tokenize(text), { name: "TokenizerError", message });
+    assert.throws(() => tokenizer.tokenizeAnswer?.(text), { name: "TokenizerError", message });
   }
   assert.ok(tokenizer.tokenize("a 猫 ".repeat(maxIceTextLength / 4)).length > 30_000);
 });

@@ -105,6 +105,9 @@ export function fakeStages(
     async tokenizeInstruction(text) {
       return [1, ...Buffer.from(text, "utf8"), 2];
     },
+    async tokenizeAnswer(text) {
+      return [...Buffer.from(text, "utf8")];
+    },
     async generate(prompt, textIds, generation, options) {
       await row("generate", options);
       texts.push({ generation, image: options?.image });

@@ -64,6 +64,10 @@ test("pixels and text come from io threads and equal what this thread makes", as
   assert.deepEqual(ids, tokenizer.tokenize("a red shape"));
   assert.deepEqual(await stages.tokenize(null), tokenizer.tokenize(null));
   assert.equal(await stages.detokenize(ids), tokenizer.detokenize(ids));
+  await assert.rejects(stages.tokenizeAnswer("red"), {
+    name: "TokenizerError",
+    message: /expected a tokenizer of answers by themselves, got another/,
+  });
   await assert.rejects(stages.toPixels(new Uint8Array(0)), { name: "ImageError" });
   await assert.rejects(stages.tokenize("\ud800"), { name: "TokenizerError" });
 });
