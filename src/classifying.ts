@@ -63,3 +63,14 @@ export function labelScores(
   const total = shares.reduce((sum, share) => sum + share, 0);
   return logits.map((logit, i) => ({ logit, probability: (shares[i] ?? 0) / total }));
 }
+
+/** The same where labels could not be read: each keeps its mistake, and has no part in the others' probabilities. */
+export function scoresOfRead<Mistake extends object>(
+  image: Float32Array,
+  labels: readonly (Float32Array | Mistake)[],
+  scale: number,
+): readonly (LabelScore | Mistake)[] {
+  const read = labels.filter((vector) => vector instanceof Float32Array);
+  const scores = labelScores(image, read, scale)[Symbol.iterator]();
+  return labels.map((vector) => (vector instanceof Float32Array ? (scores.next().value as LabelScore) : vector));
+}

@@ -9,7 +9,7 @@
 
 import { answer } from "./answer.ts";
 import { type EncodedImage, encodeImage, matchWith, score } from "./matching.ts";
-import type { Decision } from "./messages/job.ts";
+import type { Decision } from "./messages/item-result.ts";
 import type { Generation, RetrievalStages, RowOptions, Stages } from "./stages.ts";
 
 /** From this matching probability on a text stays, unless the caller says otherwise: where the filter says "match". */

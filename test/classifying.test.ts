@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { imageVector, labelScores, labelVector } from "../src/classifying.ts";
+import { imageVector, labelScores, labelVector, scoresOfRead } from "../src/classifying.ts";
 import type { LabelStages, Vectors } from "../src/stages.ts";
 
 const vectorsOfTexts: Readonly<Record<string, readonly number[]>> = {
@@ -61,4 +61,13 @@ test("logits are cosines times the scale; probabilities their softmax, however l
     [0, 1, 0],
   );
   assert.deepEqual(labelScores(image, [], 10), []);
+});
+
+test("a label that could not be read keeps its mistake, and has no part in the others' probabilities", () => {
+  const image = Float32Array.of(0.6, 0.8);
+  const [one, other] = [Float32Array.of(1, 0), Float32Array.of(0, 1)];
+  const mistake = new Error("too long");
+  const [first, second] = labelScores(image, [one, other], 10);
+  assert.deepEqual(scoresOfRead(image, [mistake, one, mistake, other], 10), [mistake, first, mistake, second]);
+  assert.deepEqual(scoresOfRead(image, [mistake], 10), [mistake]);
 });

@@ -1,8 +1,6 @@
 // blipfleet classify IMAGE LABEL...
 
 import type { Command } from "commander";
-import { labelSlot } from "../classifying.ts";
-import { UsageError } from "./errors.ts";
 import type { LabelResult } from "./local-classify.ts";
 import {
   addFormatOption,
@@ -13,16 +11,17 @@ import {
   type OutputFormat,
 } from "./model-options.ts";
 import { oneLine, score, tell, writeJson, writeLine } from "./output.ts";
+import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
 
-type Flags = ModelFlags & FormatFlag & { readonly template: readonly string[] };
+type Flags = ModelFlags & FormatFlag & TemplateFlag;
 
 export function addClassifyCommand(program: Command): void {
   const command = program
     .command("classify")
     .description("Say which of some labels fits an image best, with CLIP. Runs in this process; no server is needed.")
     .argument("<image>", "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
-    .argument("<label...>", "one or more labels, compared as they are unless there is a template")
-    .option("--template <text>", "text around each label, {} in its place; may be repeated", collectTemplate, []);
+    .argument("<label...>", "one or more labels, compared as they are unless there is a template");
+  addTemplateOption(command);
   addModelOptions(command, "the demo model that classifies images");
   addSettingsOptions(command);
   addFormatOption(command);
@@ -44,18 +43,11 @@ Examples:
   );
   command.action(async (image: string, labels: string[], flags: Flags) => {
     const { classifyLocally } = await import("./local-classify.ts");
-    const { template: templates } = flags;
+    const { template: templates = [] } = flags;
     const results = await classifyLocally({ image, labels, templates, model: flags });
     print(results, flags.format);
     process.exitCode = results.some((result) => "error" in result) ? 1 : 0;
   });
-}
-
-function collectTemplate(template: string, before: readonly string[]): string[] {
-  if (template.includes(labelSlot)) return [...before, template];
-  throw new UsageError(
-    `--template: expected a text with ${labelSlot} in the place of the label, got ${JSON.stringify(template)}`,
-  );
 }
 
 function print(results: readonly LabelResult[], format: OutputFormat): void {

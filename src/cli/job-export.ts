@@ -48,6 +48,7 @@ export function addExportCommand(job: Command): void {
 Each line is {"id", "image", "status": "done", ...} with, by task:
   caption, ask   "text", "token_ids" (and "question"; "score" where --answers chose the text)
   match          "text", "itm", "itc", one line per text
+  classify       "label", "logit", "probability", one line per label
   capfilt        "text", "source": "web" or "synthetic", "itm", "itc", "kept", "reason", one line per text
   index          "digest"; the vectors go into the file of --index
 or {"id", "image", "status": "failed", "error": {"type", "message"}}. Exit status 1 when some failed.

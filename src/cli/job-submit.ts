@@ -36,6 +36,7 @@ import {
   settingsFrom,
 } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
+import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
 
 interface Flags
   extends ModelFlags,
@@ -43,10 +44,12 @@ interface Flags
     GenerationFlags,
     FilterFlags,
     ImageFolderFlag,
+    TemplateFlag,
     Omit<AnswersFlags, "allScores"> {
   readonly task: Task;
   readonly prompt?: string;
   readonly text?: readonly string[];
+  readonly label?: readonly string[];
   readonly index?: string;
   readonly topology: Topology;
   readonly id?: string;
@@ -60,7 +63,7 @@ const defaultChunkSize = 16;
 /** Chunks in flight: two for each of four workers. */
 const defaultWindow = 8;
 
-const tasks: readonly Task[] = ["caption", "ask", "match", "index", "capfilt"];
+const tasks: readonly Task[] = ["caption", "ask", "match", "classify", "index", "capfilt"];
 
 /** Flags that belong to some tasks only. Generation's belong to those that write texts. */
 const flagsOfTasks: readonly { readonly name: keyof Flags; readonly flag: string; readonly tasks: readonly Task[] }[] =
@@ -68,6 +71,8 @@ const flagsOfTasks: readonly { readonly name: keyof Flags; readonly flag: string
     { name: "prompt", flag: "--prompt", tasks: ["caption", "ask", "capfilt"] },
     { name: "answers", flag: "--answers", tasks: ["ask"] },
     { name: "text", flag: "--text", tasks: ["match"] },
+    { name: "label", flag: "--label", tasks: ["classify"] },
+    { name: "template", flag: "--template", tasks: ["classify"] },
     { name: "index", flag: "--index", tasks: ["index"] },
     { name: "filterModel", flag: "--filter-model", tasks: ["capfilt"] },
     { name: "threshold", flag: "--threshold", tasks: ["capfilt"] },
@@ -79,7 +84,7 @@ export function addSubmitCommand(job: Command): void {
     .description("Start a job over a folder of images, a text list of paths, a JSONL or a CSV file.")
     .argument(
       "<source>",
-      "folder, .txt (a path a line), .jsonl ({image, id?, prompt?, text? or texts?}) or .csv (image, id?, prompt?, text?)",
+      "folder, .txt (a path a line), .jsonl ({image, id?, prompt?, text? or texts?, labels?}) or .csv (image, id?, prompt?, text?)",
     )
     .addOption(new Option("--task <task>", "what is done with every image").choices(tasks).default("caption"))
     .option(
@@ -87,6 +92,7 @@ export function addSubmitCommand(job: Command): void {
       "caption, capfilt: text that captions continue; ask: the question; for items without their own",
     )
     .option("--text <text>", "match: for items without texts of their own (may be repeated)", oneMore)
+    .option("--label <text...>", "classify: for items without labels of their own (may be repeated)", oneMore)
     .option("--index <file>", "index: an index whose images need not be encoded again; need not be there yet")
     .addOption(
       new Option(
@@ -108,6 +114,7 @@ export function addSubmitCommand(job: Command): void {
   addModelOptions(command, "the demo model that fits the task");
   addSettingsOptions(command);
   addImageFolderOption(command);
+  addTemplateOption(command, "classify: ");
   addFilterOptions(command);
   addFormatOption(command);
   addAnswersOptions(command, "ask: ");
@@ -124,6 +131,7 @@ Examples:
   blipfleet job submit list.jsonl --task ask --prompt "What is in the picture?" --id questions-1
   blipfleet job submit photos --task ask --prompt "What animal is it?" --answers animals.txt
   blipfleet job submit pairs.csv --task match --id pairs-1
+  blipfleet job submit photos --task classify --label cat dog --template "a photo of a {}" --model openai/clip-vit-base-patch32
   blipfleet job submit photos --task index --index photos.index --id index-1
   blipfleet job submit web.jsonl --task capfilt --threshold 0.6
 `,
@@ -152,8 +160,8 @@ function expectFlagsOfTask(flags: Flags, generation: readonly string[]): void {
   );
 }
 
-/** Folders and text lists have no questions and texts of their own. @throws UsageError */
-function expectTexts(source: string, { task, prompt, text }: Flags): void {
+/** Folders and text lists have no questions, texts and labels of their own. @throws UsageError */
+function expectTexts(source: string, { task, prompt, text, label }: Flags): void {
   if (/\.(jsonl|ndjson|csv)$/i.test(source)) return;
   if (task === "ask" && prompt === undefined) {
     throw new UsageError(
@@ -163,6 +171,11 @@ function expectTexts(source: string, { task, prompt, text }: Flags): void {
   if (task === "match" && text === undefined) {
     throw new UsageError(
       "--task match: expected texts in --text, or a .jsonl or .csv list whose items have their own, got neither",
+    );
+  }
+  if (task === "classify" && label === undefined) {
+    throw new UsageError(
+      "--task classify: expected labels in --label, or a .jsonl or .csv list whose items have their own, got neither",
     );
   }
 }
@@ -177,13 +190,15 @@ async function submit(
   answers: readonly string[] | null,
 ): Promise<void> {
   const jobId = flags.id ?? newJobId(new Date());
-  const { task, text: texts, index, images } = flags;
+  const { task, text, label, template: templates, index, images } = flags;
+  const texts = text ?? label;
   const request = await requestFor(jobId, source, await chooseServed(flags, purposesOfTasks[task], dev), {
     ...{ task, topology: flags.topology, chunkSize: flags.chunkSize, window: flags.window },
     prompt: flags.prompt ?? null,
     generation: task === "capfilt" ? samplingGenerationFrom(flags) : generationFrom(flags),
     ...(answers && { answerList: { lines: answers, keep: flags.keepAnswers } }),
     ...(texts === undefined ? {} : { texts }),
+    ...(templates === undefined ? {} : { templates }),
     ...(index === undefined ? {} : { known: uriOf(index) }),
     ...(images === undefined ? {} : { imageFolder: uriOf(images) }),
     ...(task === "capfilt" ? { filter: await chooseFilter(flags, dev) } : {}),
@@ -223,6 +238,7 @@ const purposesOfTasks: Readonly<Record<Task, Purpose>> = {
   caption: "texts",
   ask: "texts",
   match: "matches",
+  classify: "labels",
   index: "vectors",
   capfilt: "captions",
 };
@@ -249,7 +265,16 @@ async function chooseFilter(flags: Flags, dev: DevState | null): Promise<Served 
 type RequestOptions = Partial<
   Pick<
     JobRequest,
-    "task" | "topology" | "prompt" | "generation" | "chunkSize" | "window" | "texts" | "known" | "imageFolder"
+    | "task"
+    | "topology"
+    | "prompt"
+    | "generation"
+    | "chunkSize"
+    | "window"
+    | "texts"
+    | "templates"
+    | "known"
+    | "imageFolder"
   >
 > & {
   readonly filter?: Served & { readonly threshold: number };
@@ -269,7 +294,8 @@ export async function requestFor(
   const { jobFolderUri } = await import("../jobs/roots.ts");
   const { purposeOfTask } = await import("../workers/activities/model-text.ts");
   const { keepAnswers } = await import("../jobs/answer-lists.ts");
-  const { task = "caption", topology = "fused", answerList, texts, known, imageFolder, filter } = options;
+  const { task = "caption", topology = "fused", answerList, filter } = options;
+  const { texts, templates, known, imageFolder } = options;
   const card = await cardOf({ ref, dtype, settings }, purposeOfTask[task]);
   if (topology === "split" && "handsOver" in card && card.handsOver === "features") {
     throw new UsageError(
@@ -291,6 +317,7 @@ export async function requestFor(
     prompt: options.prompt ?? null,
     generation: options.generation ?? defaultGeneration,
     ...(texts === undefined ? {} : { texts }),
+    ...(templates === undefined ? {} : { templates }),
     ...(known === undefined ? {} : { known }),
     ...(imageFolder === undefined ? {} : { imageFolder }),
     ...(filter === undefined ? {} : { filter: await judgedBy(filter) }),

@@ -1,6 +1,6 @@
 // Labels that are compared with one image in this process: the image is encoded once, and labels share batches.
 
-import { imageVector, type LabelScore, labelScores, labelVector } from "../classifying.ts";
+import { imageVector, type LabelScore, labelVector, scoresOfRead } from "../classifying.ts";
 import { describeError } from "./errors.ts";
 import { readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
@@ -48,12 +48,9 @@ export async function classifyLocally({
       progress.add(vector instanceof Error);
     });
     progress.finish();
-    const read = vectors.filter((vector) => vector instanceof Float32Array);
-    const scores = labelScores(seen, read, stages.card.logitScale)[Symbol.iterator]();
-    return labels.map((label, i): LabelResult => {
-      const vector = vectors[i];
-      if (vector instanceof Error) return { image, label, error: describeError(vector) };
-      return { image, label, ...(scores.next().value as LabelScore) };
+    return scoresOfRead(seen, vectors, stages.card.logitScale).map((score, i): LabelResult => {
+      const named = { image, label: labels[i] ?? "" };
+      return score instanceof Error ? { ...named, error: describeError(score) } : { ...named, ...score };
     });
   });
 }

@@ -2,7 +2,7 @@
 // the input.
 
 import { filterTexts } from "../filtering.ts";
-import type { Decision } from "../messages/job.ts";
+import type { Decision } from "../messages/item-result.ts";
 import type { Generation } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";

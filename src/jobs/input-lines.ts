@@ -11,7 +11,7 @@ export type InputRecord =
       readonly id: string | undefined;
       readonly image: string;
       readonly prompt: string | null;
-      /** Empty where a line has none, or they were not asked for. */
+      /** Texts or labels; empty where a line has none, or they were not asked for. */
       readonly texts: readonly string[];
     }
   | { readonly line: number; readonly problem: string };
@@ -19,8 +19,12 @@ export type InputRecord =
 export interface LinesOptions {
   /** Read `text` or `texts` too; without it they are fields like any other. */
   readonly texts?: boolean;
+  /** The field that texts are in; with an s, that of a list of them. Default "text". */
+  readonly textField?: TextField;
   readonly signal?: AbortSignal;
 }
+
+export type TextField = "text" | "label";
 
 /** Longest line in bytes; a path, an id and a prompt are far below it. */
 const longestLine = 2 ** 20;
@@ -33,7 +37,7 @@ export async function* textRecords(path: string, { signal }: LinesOptions = {}):
   }
 }
 
-/** One object per line: {image, id?, prompt?, text? or texts?}; other fields are left alone, empty lines are left out. */
+/** One object per line: {image, id?, prompt?, text? or texts?, or labels in their place}; other fields are left alone, empty lines are left out. */
 export async function* jsonlRecords(path: string, options: LinesOptions = {}): AsyncGenerator<InputRecord> {
   for await (const { line, text, problem } of lines(path, options.signal)) {
     if (problem !== undefined) yield { line, problem };
@@ -62,23 +66,23 @@ function jsonRecord(line: number, text: string, options: LinesOptions): InputRec
   if (!(prompt === undefined || prompt === null || typeof prompt === "string")) {
     return { line, problem: `expected "prompt" to be a text, got ${shorten(JSON.stringify(prompt))}` };
   }
-  const texts = options.texts ? textsOf(value) : [];
+  const texts = options.texts ? textsOf(value, options.textField ?? "text") : [];
   if ("problem" in texts) return { line, ...texts };
   return { line, id: id === undefined ? undefined : String(id), image, prompt: prompt ?? null, texts };
 }
 
-function textsOf({ text, texts }: { text?: unknown; texts?: unknown }): readonly string[] | { problem: string } {
-  if ((text ?? null) === null && (texts ?? null) === null) return [];
-  if ((text ?? null) !== null && (texts ?? null) !== null) {
-    return { problem: 'expected "text" or "texts", got both' };
-  }
+function textsOf(value: object, field: TextField): readonly string[] | { problem: string } {
+  const { [field]: text = null, [`${field}s` as const]: texts = null } = value as Readonly<Record<string, unknown>>;
+  if (text === null && texts === null) return [];
+  if (text !== null && texts !== null) return { problem: `expected "${field}" or "${field}s", got both` };
   if (typeof text === "string") return [text];
   if (Array.isArray(texts) && texts.every((each) => typeof each === "string")) return texts;
-  const [name, wanted, got] = (texts ?? null) === null ? ["text", "a text", text] : ["texts", "a list of texts", texts];
+  const [name, wanted, got] =
+    texts === null ? [field, `a ${field}`, text] : [`${field}s`, `a list of ${field}s`, texts];
   return { problem: `expected "${name}" to be ${wanted}, got ${shorten(JSON.stringify(got))}` };
 }
 
-/** A header line with `image` and perhaps `id`, `prompt` and `text`; other columns are left alone, empty cells are absent. */
+/** A header line with `image` and perhaps `id`, `prompt` and `text` or `label`; other columns are left alone, empty cells are absent. */
 export async function* csvRecords(path: string, options: LinesOptions = {}): AsyncGenerator<InputRecord> {
   const { signal } = options;
   const parser = parse({
@@ -97,7 +101,7 @@ export async function* csvRecords(path: string, options: LinesOptions = {}): Asy
       const { record, info }: { record: string[]; info: { lines: number } } = entry;
       const line = info.lines;
       if (columns === undefined) {
-        columns = readHeader(record);
+        columns = readHeader(record, options.textField ?? "text");
         if (columns === undefined) {
           yield { line, problem: `expected a header with the column "image", got ${shorten(record.join(","))}` };
           return;
@@ -124,14 +128,14 @@ interface Columns {
   readonly text: number;
 }
 
-function readHeader(names: readonly string[]): Columns | undefined {
+function readHeader(names: readonly string[], field: TextField): Columns | undefined {
   const trimmed = names.map((name) => name.trim());
   const image = trimmed.indexOf("image");
-  const hasDoubles = ["image", "id", "prompt", "text"].some(
+  const hasDoubles = ["image", "id", "prompt", field].some(
     (name) => trimmed.indexOf(name) !== trimmed.lastIndexOf(name),
   );
   if (image < 0 || hasDoubles) return undefined;
-  const [id = -1, prompt = -1, text = -1] = ["id", "prompt", "text"].map((name) => trimmed.indexOf(name));
+  const [id = -1, prompt = -1, text = -1] = ["id", "prompt", field].map((name) => trimmed.indexOf(name));
   return { count: names.length, image, id, prompt, text };
 }
 

@@ -10,7 +10,7 @@ import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { ManifestItem } from "../messages/job.ts";
 import { errorCode, ManifestError, PathError } from "./errors.ts";
-import { type InputRecord, recordsOf, shorten } from "./input-lines.ts";
+import { type InputRecord, recordsOf, shorten, type TextField } from "./input-lines.ts";
 import { allowedRoots, type RootCheck, rootCheck, toPath } from "./roots.ts";
 import { byCodeUnits } from "./store.ts";
 
@@ -19,6 +19,8 @@ export interface InputOptions {
   readonly roots?: RootCheck;
   /** Whether items have texts: default none, and a list's `text` is a field like any other. */
   readonly texts?: "none" | "optional" | "required";
+  /** The field of a list that they are in. Default "text". */
+  readonly textField?: TextField;
   /** Folder that relative paths of a list start at. Default: the list's own. */
   readonly imageFolder?: string;
   readonly signal?: AbortSignal;
@@ -58,8 +60,8 @@ export async function* readInput(source: string, options: InputOptions = {}): As
     throw new PathError(`input: expected a folder or list at ${path}, got a device, pipe or socket`);
   }
   const folder = isFolder ? path : toPath(options.imageFolder ?? dirname(path), process.cwd());
-  const { texts = "none", signal } = options;
-  const lines = { texts: texts !== "none", ...(signal && { signal }) };
+  const { texts = "none", textField = "text", signal } = options;
+  const lines = { texts: texts !== "none", textField, ...(signal && { signal }) };
   const records = isFolder ? folderRecords(path, signal) : recordsOf(path, lines);
   const where = isFolder ? (line: number) => `image ${line}` : (line: number) => `line ${line}`;
   const ids = new Ids();
@@ -75,7 +77,7 @@ export async function* readInput(source: string, options: InputOptions = {}): As
       const uri = uris[i] ?? { problem: "expected a path, got none" };
       const id = "problem" in record ? record : ids.take(record, where);
       const known = [record, uri, id].flatMap((part) => ("problem" in part ? [part.problem] : []));
-      const problem = texts === "required" ? (known[0] ?? textProblem(record)) : known[0];
+      const problem = texts === "required" ? (known[0] ?? textProblem(record, textField)) : known[0];
       if (problem !== undefined) {
         problemCount += 1;
         if (problems.length < problemsShown) problems.push(`${where(record.line)}: ${problem}`);
@@ -95,9 +97,9 @@ export async function* readInput(source: string, options: InputOptions = {}): As
   }
 }
 
-function textProblem(record: InputRecord): string | undefined {
+function textProblem(record: InputRecord, field: TextField): string | undefined {
   if ("problem" in record || record.texts.length > 0) return undefined;
-  return 'expected "text" or "texts" to compare the image with, got neither; or give every item the same with --text';
+  return `expected "${field}" or "${field}s" to compare the image with, got neither; or give every item the same with --${field}`;
 }
 
 function problemsError(source: string, problems: readonly string[], count: number): ManifestError {

@@ -4,16 +4,14 @@
 // worker leaves in the folder can reach an export.
 
 import { z } from "zod";
+import type { Decision, ItemResult, LabelLine, MatchLine } from "../messages/item-result.ts";
 import type {
   Committed,
-  Decision,
   FailedItem,
   IndexPage,
-  ItemResult,
   JobRecord,
   ManifestItem,
   ManifestRef,
-  MatchLine,
   ResultCount,
   Stage,
 } from "../messages/job.ts";
@@ -61,6 +59,11 @@ const matchSchema: z.ZodType<MatchLine> = z.union([
   z.object({ text: z.string(), error: itemError }),
 ]);
 
+const labelSchema: z.ZodType<LabelLine> = z.union([
+  z.object({ label: z.string(), logit: z.number(), probability: z.number() }),
+  z.object({ label: z.string(), error: itemError }),
+]);
+
 const decisionSchema: z.ZodType<Decision> = z.object({
   text: z.string(),
   source: z.enum(["web", "synthetic"]),
@@ -73,6 +76,7 @@ const decisionSchema: z.ZodType<Decision> = z.object({
 const resultSchema: z.ZodType<ItemResult> = z.union([
   done.extend({ text: z.string(), token_ids: z.array(z.number().int()), score: z.number().exactOptional() }),
   done.extend({ matches: z.array(matchSchema) }),
+  done.extend({ labels: z.array(labelSchema) }),
   done.extend({ decisions: z.array(decisionSchema) }),
   done.extend({
     vectors: z.object({
@@ -86,7 +90,12 @@ const resultSchema: z.ZodType<ItemResult> = z.union([
         .nullable(),
     }),
   }),
-  named.extend({ status: z.literal("failed"), error: itemError, matches: z.array(matchSchema).exactOptional() }),
+  named.extend({
+    status: z.literal("failed"),
+    error: itemError,
+    matches: z.array(matchSchema).exactOptional(),
+    labels: z.array(labelSchema).exactOptional(),
+  }),
 ]);
 
 const lineSchema = z.object({
@@ -142,10 +151,12 @@ function ordered(result: ItemResult): ItemResult {
   if (result.status === "failed") {
     const { type, message } = result.error;
     const matches = result.matches === undefined ? {} : { matches: result.matches.map(orderedMatch) };
-    return { id, image, status: "failed", ...question, error: { type, message }, ...matches };
+    const labels = result.labels === undefined ? {} : { labels: result.labels.map(orderedLabel) };
+    return { id, image, status: "failed", ...question, error: { type, message }, ...matches, ...labels };
   }
   const start = { id, image, status: "done", ...question } as const;
   if ("matches" in result) return { ...start, matches: result.matches.map(orderedMatch) };
+  if ("labels" in result) return { ...start, labels: result.labels.map(orderedLabel) };
   if ("decisions" in result) return { ...start, decisions: result.decisions.map(orderedDecision) };
   if ("vectors" in result) return { ...start, vectors: result.vectors };
   const { text, token_ids, score } = result;
@@ -157,6 +168,11 @@ function orderedMatch(line: MatchLine): MatchLine {
   return "error" in line ? { text, error: line.error } : { text, itm: line.itm, itc: line.itc };
 }
 
+function orderedLabel(line: LabelLine): LabelLine {
+  const { label } = line;
+  return "error" in line ? { label, error: line.error } : { label, logit: line.logit, probability: line.probability };
+}
+
 function orderedDecision({ text, source, itm, itc, kept, reason }: Decision): Decision {
   return { text, source, itm, itc, kept, reason };
 }
@@ -164,9 +180,8 @@ function orderedDecision({ text, source, itm, itc, kept, reason }: Decision): De
 /** The lines that a result is in the job's output. */
 function outputLines(result: ItemResult, { keptOnly = false }: ExportOptions): object[] {
   const { id, image, ...rest } = ordered(result);
-  if ("matches" in rest && rest.matches !== undefined) {
-    return rest.matches.map((line) => ({ id, image, status: "error" in line ? "failed" : "done", ...line }));
-  }
+  if ("matches" in rest && rest.matches !== undefined) return rest.matches.map((line) => comparedLine(result, line));
+  if ("labels" in rest && rest.labels !== undefined) return rest.labels.map((line) => comparedLine(result, line));
   if ("decisions" in rest) {
     const wanted = rest.decisions.filter(({ kept }) => kept || !keptOnly);
     return wanted.map((decision) => ({ id, image, status: rest.status, ...decision }));
@@ -174,6 +189,11 @@ function outputLines(result: ItemResult, { keptOnly = false }: ExportOptions): o
   if (keptOnly) return [];
   if ("vectors" in rest) return [{ id, image, status: rest.status, digest: rest.vectors.digest }];
   return [{ id, image, ...rest }];
+}
+
+/** The line of one text or label of an item. */
+function comparedLine({ id, image }: ItemResult, line: MatchLine | LabelLine): object {
+  return { id, image, status: "error" in line ? "failed" : "done", ...line };
 }
 
 const pageSchema: z.ZodType<IndexPage> = z.object({
@@ -273,8 +293,8 @@ export interface ResultCounts {
 }
 
 /**
- * The job's results as JSON lines (each with its newline), one per item (of match and capfilt one per text), in manifest order: the same bytes whatever the
- * topology, the workers and the order in which chunks finished.
+ * The job's results as JSON lines (each with its newline), one per item (of match and capfilt one per text, of classify one per label), in manifest
+ * order: the same bytes whatever the topology, the workers and the order in which chunks finished.
  * @param attempts of attemptsOf(): the first names the items; later ones replace failures and fill gaps
  * @throws IncompleteJobError before the first line when items have no result and `partial` is not set
  * @throws StoreError

@@ -18,10 +18,10 @@ export interface ModelIdentity {
 export type Topology = "fused" | "split";
 
 /**
- * caption and ask make texts. match compares an item with its texts, index makes the vectors of its image, capfilt makes a
- * caption and judges it and the item's texts.
+ * caption and ask make texts. match compares an item with its texts, classify with its labels, index makes the vectors of its
+ * image, capfilt makes a caption and judges it and the item's texts.
  */
-export type Task = "caption" | "ask" | "match" | "index" | "capfilt";
+export type Task = "caption" | "ask" | "match" | "classify" | "index" | "capfilt";
 
 /** Who judges the texts of capfilt, and how. */
 export interface Filter {
@@ -43,8 +43,10 @@ export interface Asked {
   readonly generation: Partial<Generation>;
   /** ask: choose the likeliest of these instead of generating. */
   readonly answers?: AnswersRef;
-  /** match: for items without texts of their own. */
+  /** match: for items without texts of their own; classify: for those without labels. */
   readonly texts?: readonly string[];
+  /** classify: texts with {} for the label; left out: the label as it is. */
+  readonly templates?: readonly string[];
   /** capfilt only, and always there. */
   readonly filter?: Filter;
   /** index: URI of an index file; images that it has are not encoded again. */
@@ -101,56 +103,8 @@ export interface ManifestItem {
   /** Where to read it. */
   readonly uri: string;
   readonly prompt: string | null;
-  /** What match and capfilt compare it with. */
+  /** What match and capfilt compare it with, and classify, whose texts are labels. */
   readonly texts?: readonly string[];
-}
-
-/** What came of an item. Of caption, ask and index it is one line of the job's output, else one line for each text. */
-export type ItemResult = { readonly id: string; readonly image: string; readonly question?: string } & (
-  | {
-      readonly status: "done";
-      readonly text: string;
-      readonly token_ids: readonly number[];
-      /** Of an answer that was chosen from a list. */
-      readonly score?: number;
-    }
-  | { readonly status: "done"; readonly matches: readonly MatchLine[] }
-  | { readonly status: "done"; readonly decisions: readonly Decision[] }
-  | { readonly status: "done"; readonly vectors: VectorsAt }
-  | {
-      readonly status: "failed";
-      readonly error: ItemError;
-      /** match: each text with its error, or with its scores where only others failed. */
-      readonly matches?: readonly MatchLine[];
-    }
-);
-
-/** A text of match with its scores, or why it has none. */
-export type MatchLine = { readonly text: string } & (
-  | { readonly itm: number; readonly itc: number }
-  | { readonly error: ItemError }
-);
-
-/** A text of capfilt, where it comes from, and whether and why it stays. Scores are null where the text was not looked at. */
-export interface Decision {
-  readonly text: string;
-  readonly source: "web" | "synthetic";
-  readonly itm: number | null;
-  readonly itc: number | null;
-  readonly kept: boolean;
-  readonly reason: string;
-}
-
-/** The vectors of an image, in the type of the job's hand-overs; null: they are in the index that was known. */
-export interface VectorsAt {
-  /** Hex SHA-256 of the image file's bytes. */
-  readonly digest: string;
-  readonly at: {
-    readonly object: Committed;
-    readonly row: number;
-    /** (queries, width) of one image */
-    readonly shape: readonly [number, number];
-  } | null;
 }
 
 /** An object in a job's folder that was committed, first writer wins; its digest goes into history. */
@@ -260,7 +214,7 @@ export interface StageWork {
   readonly milliseconds: number;
 }
 
-/** Input of the activity `compare`, which ends a chunk of match, index or capfilt. */
+/** Input of the activity `compare`, which ends a chunk of match, classify, index or capfilt. */
 export interface CompareInput extends ChunkIdentity {
   readonly asked: Asked;
   readonly round: number;

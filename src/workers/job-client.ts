@@ -364,7 +364,7 @@ function stagesNeeded({
   topology,
 }: StagesAsked): { model: ModelIdentity; stages: readonly Stage[] }[] {
   const images: readonly Stage[] = topology === "split" ? ["encode", "query"] : ["encode"];
-  if (task === "match" || task === "index") return [{ model, stages: images }];
+  if (task === "match" || task === "classify" || task === "index") return [{ model, stages: images }];
   const texts = { model, stages: [...images, "generate"] as const };
   return filter === undefined ? [texts] : [texts, { model: filter.model, stages: images }];
 }

@@ -326,11 +326,23 @@ function attemptOf({ attempt = 0 }: JobInput): number {
   return attempt;
 }
 
-function askedOf({ task, model, topology, prompt, generation, answers, texts, filter, known }: JobInput): Asked {
+function askedOf({
+  task,
+  model,
+  topology,
+  prompt,
+  generation,
+  answers,
+  texts,
+  templates,
+  filter,
+  known,
+}: JobInput): Asked {
   return {
     ...{ task, model, topology, prompt, generation },
     ...(answers === undefined ? {} : { answers }),
     ...(texts === undefined ? {} : { texts }),
+    ...(templates === undefined ? {} : { templates }),
     ...(filter === undefined ? {} : { filter }),
     ...(known === undefined ? {} : { known }),
   };

@@ -46,9 +46,24 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["job submit photos --answers package.json", /--answers: expected --task ask beside it, got caption/],
   ["job submit photos --task ask --prompt why --answers none.txt", /--answers: expected a text file, got "none.txt"/],
   ["job submit photos --top-p 1.5", /--top-p: expected a number from 0 to 1, got "1.5"/],
-  ["job submit photos --task classify", /--task.*Allowed choices are caption, ask, match, index, capfilt/],
+  ["job submit photos --task look", /--task.*Allowed choices are caption, ask, match, classify, index, capfilt/],
   ["job submit photos --task ask", /--task ask: expected the question in --prompt, .* got neither/],
   ["job submit photos --task match", /--task match: expected texts in --text, or a .jsonl or .csv list .* got neither/],
+  [
+    "job submit photos --task classify",
+    /--task classify: expected labels in --label, or a .jsonl or .csv list .* got neither/,
+  ],
+  [
+    "job submit photos --task match --text a --label dog",
+    /--label: expected --task classify beside it, got match; leave/,
+  ],
+  ["job submit photos --task classify --label a --text dog", /--text: expected --task match beside it, got classify/],
+  ["job submit photos --template {}", /--template: expected --task classify beside it, got caption; leave it out/],
+  ["job submit photos --task classify --label a --template b", /--template: expected a text with \{\} in the place of/],
+  [
+    "job submit photos --task classify --label a --num-beams 2",
+    /--num-beams: expected --task caption or ask or capfilt/,
+  ],
   ["job submit photos --text dog", /--text: expected --task match beside it, got caption; leave it out/],
   [
     "job submit photos --task index --num-beams 2",

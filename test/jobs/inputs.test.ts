@@ -367,6 +367,32 @@ describe("texts", () => {
     ]);
   });
 
+  test("labels are texts in fields of another name, beside which `text` is a field like any other", async () => {
+    const readLabels = (name: string) =>
+      collect(readInput(join(data, name), { roots, texts: "required", textField: "label" }));
+    const lines = (entries: readonly object[]) =>
+      entries.map((line) => `${JSON.stringify({ image: "a.jpg", ...line })}\n`).join("");
+    const named = list("labels.jsonl", lines([{ labels: ["cat", "dog"], text: 5 }, { label: "a cat" }]));
+    const labels = (items: readonly { texts?: readonly string[] }[]) => items.map(({ texts }) => texts);
+    assert.deepEqual(labels(await readLabels(named)), [["cat", "dog"], ["a cat"]]);
+    const csv = list("labels.csv", "text,label,image\nx,cat,a.jpg\n");
+    assert.deepEqual(labels(await readLabels(csv)), [["cat"]]);
+    const wrong = list(
+      "bad-labels.jsonl",
+      lines([{ labels: "x" }, { label: 5 }, { label: "x", labels: [] }, { text: "x" }]),
+    );
+    const problems = await readLabels(wrong).then(
+      () => [],
+      (error: ManifestError) => error.problems,
+    );
+    assert.deepEqual(problems, [
+      'line 1: expected "labels" to be a list of labels, got "x"',
+      'line 2: expected "label" to be a label, got 5',
+      'line 3: expected "label" or "labels", got both',
+      'line 4: expected "label" or "labels" to compare the image with, got neither; or give every item the same with --label',
+    ]);
+  });
+
   test("what is no text, or none where there must be one, is a problem of its line", async () => {
     const name = list(
       "bad-texts.jsonl",

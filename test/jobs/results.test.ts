@@ -19,7 +19,8 @@ import {
   unfinishedItems,
 } from "../../src/jobs/results.ts";
 import { folderStore } from "../../src/jobs/store.ts";
-import type { Committed, ItemResult, ManifestItem } from "../../src/messages/job.ts";
+import type { ItemResult, LabelLine } from "../../src/messages/item-result.ts";
+import type { Committed, ManifestItem } from "../../src/messages/job.ts";
 import { collect, temporaryFolder } from "./temporary-folder.ts";
 
 const root = temporaryFolder();
@@ -101,6 +102,37 @@ test("the export has one line per item in manifest order, with the documented fi
     '{"id":"i1","image":"1.jpg","status":"done","question":"how many?","text":"two cats","token_ids":[5]}\n',
     '{"id":"i2","image":"2.jpg","status":"done","text":"text 2","token_ids":[2,2]}\n',
   ]);
+});
+
+test("a line per label, each with its share or its error; a shape that no label has is refused", async () => {
+  const error = { type: "TextError", message: "too long" };
+  const cat = { probability: 0.75, logit: 2, label: "cat" };
+  const image = { image: "0.jpg", id: "i0" };
+  const attempt = await job(3, [
+    [
+      [
+        line(0, { labels: [cat, { logit: 1, probability: 0.25, label: "dog" }], status: "done", ...image }),
+        line(1, { ...failed(1), error, labels: [cat, { error, label: "long" }] } as ItemResult),
+        line(2, { id: "i2", image: "2.jpg", status: "done", labels: [] }),
+      ],
+    ],
+  ]);
+  assert.deepEqual(await collect(exportLines([attempt])), [
+    '{"id":"i0","image":"0.jpg","status":"done","label":"cat","logit":2,"probability":0.75}\n',
+    '{"id":"i0","image":"0.jpg","status":"done","label":"dog","logit":1,"probability":0.25}\n',
+    '{"id":"i1","image":"1.jpg","status":"done","label":"cat","logit":2,"probability":0.75}\n',
+    '{"id":"i1","image":"1.jpg","status":"failed","label":"long","error":{"type":"TextError","message":"too long"}}\n',
+  ]);
+  const store = folderStore(join(root, "labels"));
+  const committed = async (name: string, label: LabelLine) =>
+    (await commitResults(store, name, [line(0, { ...image, status: "done", labels: [label] })])).sha256;
+  assert.equal(await committed("a", cat), await committed("b", { label: "cat", logit: 2, probability: 0.75 }));
+  const half = { ...image, status: "done", labels: [{ label: "cat", logit: 2 }] };
+  const bad = await commitJsonl(store, "bad.jsonl", [line(0, half as unknown as ItemResult)]);
+  await assert.rejects(
+    readResults(store, bad),
+    /^StoreError: bad\.jsonl:1: expected the form that this version writes/,
+  );
 });
 
 test("the export's bytes do not depend on parts, on the order of chunks or on who made what", async () => {

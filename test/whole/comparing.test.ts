@@ -1,4 +1,4 @@
-// match, index and capfilt as jobs: what they give is what the local commands give, whichever workers do it and whoever dies.
+// match, classify, index and capfilt as jobs: what they give is what the local commands give, whichever workers do it and whoever dies.
 
 import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -155,6 +155,41 @@ test("match: fused, and split over two workers, a job gives what the local comma
   assert.equal(same.length, 5);
 });
 
+test("classify, and index with CLIP: fused, and split over two workers, a job gives what the local command gives", async () => {
+  const classifying = ["--model", clip, "--dtype", "f32"];
+  const templates = ["--template", "a photo of a {}", "--template", "{}, red!"];
+  const [first = "", second = ""] = paths;
+  const local = [];
+  const long = "of all ".repeat(30);
+  for (const [image, labels] of [
+    [first, ["cat", "dog", "cat"]],
+    [second, ["red", long, "blue"]],
+  ] as const) {
+    local.push(
+      ...linesOf(await fleet.run(["classify", image, ...labels, ...templates, ...classifying, "--format", "jsonl"])),
+    );
+  }
+  assert.equal(local.filter(({ error }) => error === undefined).length, 5);
+  const labelled = join(images, "labelled.jsonl");
+  const lines = [{ image: first }, { image: second, labels: ["red", long, "blue"], text: "of no meaning" }];
+  await writeFile(labelled, lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  const asked = ["--label", "cat", "dog", "--label", "cat", ...templates, "--watch", ...classifying];
+  const submit = ["job", "submit", labelled, "--task", "classify", ...asked];
+  await fleet.killWorkers();
+  // Fused work goes to the first of them.
+  await Promise.all((["encode", "query"] as const).map((stage) => fleet.worker({ model: clip, stages: [stage] })));
+  assert.equal((await fleet.run([...submit, "--id", "classified"])).status, 1); // of the label that is too long
+  const file = [join(images, "clip.index"), join(images, "clip-job.index")] as const;
+  await fleet.must(["job", "submit", labelled, "--task", "index", "--id", "clip", "--watch", ...classifying]);
+  assert.equal((await fleet.run([...submit, "--id", "classified-split", "--topology", "split"])).status, 1);
+  const fused = await fleet.run(["job", "export", "classified"]);
+  assert.equal((await fleet.run(["job", "export", "classified-split"])).stdout, fused.stdout);
+  assert.deepEqual(asLocal(linesOf(fused)), asLocal(local));
+  await fleet.must(["job", "export", "clip", "--index", file[1]]);
+  await fleet.must(["index", first, second, "--out", file[0], ...classifying]);
+  assert.deepEqual(await readFile(file[1]), await readFile(file[0]));
+});
+
 test("a model that cannot do the task, and items without texts: one sentence at submit, and no job", async () => {
   const of = (ref: string) => ({ ref, dtype: "f32" }) as const;
   const judge = (ref: string) => ({ task: "capfilt", filter: { ...of(ref), threshold: 0.5 } }) as const;
@@ -162,6 +197,11 @@ test("a model that cannot do the task, and items without texts: one sentence at 
     [clip, { task: "match" }, /expected a model that has a matching head .*, got CLIPModel/],
     [captioner, { task: "match" }, /expected a model that has a matching head/],
     [captioner, { task: "index" }, /expected a model that compares images with texts/],
+    [
+      matcher,
+      { task: "classify" },
+      /expected a model that classifies images by labels, got Blip2ForImageTextRetrieval/,
+    ],
     [matcher, judge(matcher), /expected a model that captions images, got Blip2ForImageTextRetrieval/],
     [captioner, judge(clip), /expected a model that has a matching head .*, got CLIPModel/],
   ];
@@ -172,6 +212,10 @@ test("a model that cannot do the task, and items without texts: one sentence at 
   assert.equal(ran.status, 1);
   assert.match(ran.stderr, /ManifestError: web\.jsonl: .*\n {2}line 2: expected "text" or "texts" /);
   assert.equal(ran.stdout, "");
+  const unlabelled = ["job", "submit", list, "--task", "classify", "--label", "cat", "--model", captioner];
+  const unfit = await fleet.run(unlabelled);
+  assert.deepEqual([unfit.status, unfit.stdout], [2, ""]);
+  assert.match(unfit.stderr, /^blipfleet: .*expected a model that classifies images by labels, got Blip2For.*\n$/);
   const idle = await fleet.run(["worker", "--model", matcher, "--stages", "generate"]);
   assert.equal(idle.status, 2);
   assert.match(

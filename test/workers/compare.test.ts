@@ -1,4 +1,4 @@
-// The activities of match, index and capfilt alone, in Temporal's mock environment: what a killed worker leaves, what is
+// The activities of match, classify, index and capfilt alone, in Temporal's mock environment: what a killed worker leaves, what is
 // missing, whose mistake what is; and that a job says what the functions of a local run say.
 
 import assert from "node:assert/strict";
@@ -8,6 +8,7 @@ import { before, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { DefaultLogger } from "@temporalio/worker";
+import { imageVector, labelVector, scoresOfRead } from "../../src/classifying.ts";
 import { filterTexts } from "../../src/filtering.ts";
 import { commitJsonl } from "../../src/jobs/jsonl.ts";
 import { planManifest } from "../../src/jobs/manifest.ts";
@@ -25,7 +26,7 @@ import { generate } from "../../src/workers/activities/generate.ts";
 import { InFlight } from "../../src/workers/activities/in-flight.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
-import { comparingCard, type FakeComparing, fakeComparing } from "./fake-comparing.ts";
+import { comparingCard, type FakeComparing, fakeClassifying, fakeComparing } from "./fake-comparing.ts";
 import { fakeCard, fakeStages } from "./fake-stages.ts";
 
 const folder = temporaryFolder();
@@ -60,15 +61,19 @@ function serving<S>(stages: S) {
   };
 }
 
-type Line = { readonly image: string; readonly text?: unknown; readonly texts?: unknown };
+type Line = { readonly image: string; readonly text?: unknown; readonly texts?: unknown; readonly labels?: unknown };
 
 /** A chunk over these lines, in a job folder of its own. */
-async function aChunk(lines: readonly Line[], texts: "none" | "optional" = "optional"): Promise<ChunkIdentity> {
+async function aChunk(
+  lines: readonly Line[],
+  texts: "none" | "optional" = "optional",
+  textField: "text" | "label" = "text",
+): Promise<ChunkIdentity> {
   jobs += 1;
   const list = join(folder, `list-${jobs}.jsonl`);
   writeFileSync(list, lines.map((line) => `${JSON.stringify({ ...line, image: `images/${line.image}` })}\n`).join(""));
   const uri = pathToFileURL(join(folder, `job-${jobs}`)).href;
-  const manifest = await planManifest(openStore(uri), list, { roots, texts });
+  const manifest = await planManifest(openStore(uri), list, { roots, texts, textField });
   return { jobId: `job-${jobs}`, attempt: 0, folder: uri, manifest, chunk: 0, first: 0, count: lines.length };
 }
 
@@ -98,7 +103,7 @@ async function exported(chunk: ChunkIdentity, { result }: GenerateOutcome, keptO
   return lines;
 }
 
-const rows = (stages: FakeComparing, stage: string) => stages.rows.filter((row) => row === stage).length;
+const rows = (stages: Pick<FakeComparing, "rows">, stage: string) => stages.rows.filter((row) => row === stage).length;
 
 const pairs: readonly Line[] = [
   { image: "00.jpg", text: "a dog" },
@@ -152,6 +157,67 @@ test("match: a text that cannot be read fails its item, and leaves the others th
       ["failed", "far too long a text for this", "TextError"],
       ["failed", undefined, "ImageError"],
     ],
+  );
+});
+
+test("classify: fused and split say what the functions of a local run say, and a process reads a label once", async () => {
+  const templates = ["a photo of {}", "{}!"];
+  const what = asked("classify", { texts: ["cat", "dog", "cat"], templates });
+  const long = "far too long a label";
+  const lines = [{ image: "00.jpg" }, { image: "01.jpg", labels: ["dog", long, "bird"] }, { image: "bad.jpg" }];
+  const chunk = await aChunk(lines, "optional", "label");
+  const served = serving(fakeClassifying());
+  const outcome = await run(() => compare(served, compareInput(chunk, what)));
+  assert.deepEqual([outcome.result?.done, outcome.result?.failed], [1, 2]);
+  assert.equal(outcome.result?.firstFailure?.error.type, "TextError");
+  const fused = await exported(chunk, outcome);
+
+  const local = fakeClassifying();
+  const wanted = [];
+  for (const [i, labels] of [
+    ["cat", "dog", "cat"],
+    ["dog", long, "bird"],
+  ].entries()) {
+    const read = labels.map(async (label) => (label === long ? {} : labelVector(local, label, templates)));
+    const scores = scoresOfRead(await imageVector(local, bytesOf(i)), await Promise.all(read), local.card.logitScale);
+    for (const [at, found] of scores.entries()) {
+      const line = { image: `images/0${i}.jpg`, label: labels[at] };
+      if (!("logit" in found)) wanted.push({ ...line, status: "failed", error: "TextError" });
+      else {
+        const { logit, probability } = found;
+        wanted.push({ ...line, status: "done", logit: score(logit), probability: score(probability) });
+      }
+    }
+  }
+  wanted.push({ image: "images/bad.jpg", status: "failed", error: "ImageError" });
+  const named = ({ id: _, error, ...line }: Awaited<typeof fused>[number]) =>
+    error ? { ...line, error: error.type } : line;
+  assert.deepEqual(fused.map(named), wanted);
+  const shares = fused.filter(({ image }) => image === "images/01.jpg").map(({ probability = 0 }) => probability);
+  assert.ok(Math.abs(shares.reduce((sum, share) => sum + share, 0) - 1) < 1e-6, "of the labels that could be read");
+  assert.equal(rows(served.stages, "queryText"), (3 + 1) * templates.length);
+
+  const again = await aChunk(lines, "optional", "label");
+  const split = { ...what, topology: "split" as const };
+  const { committed } = await run(() =>
+    encodeForComparing(served, { ...again, asked: split, round: 0, missing: null }),
+  );
+  assert.equal(served.prompts.messages.size, 2);
+  const compared = await run(() => compare(served, compareInput(again, split, { encoded: [committed] })));
+  assert.deepEqual(await exported(again, compared), fused);
+  assert.equal(rows(served.stages, "queryText"), (3 + 1 + 1) * templates.length, "but what cannot be read");
+
+  const bare = await aChunk([{ image: "00.jpg" }]);
+  const without = await exported(
+    bare,
+    await run(() => compare(served, compareInput(bare, asked("classify", { texts: ["cat", "dog", "cat"] })))),
+  );
+  assert.notDeepEqual(without, fused.slice(0, 3), "the templates' vectors are not those of the labels alone");
+  await assert.rejects(
+    run(() => compare(serving(fakeComparing()), compareInput(bare, what))),
+    {
+      name: "UnsupportedModelError",
+    },
   );
 });
 

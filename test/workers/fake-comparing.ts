@@ -2,7 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { TextError } from "../../src/models/errors.ts";
-import type { ContrastCard, RetrievalStages, RowOptions, Vectors } from "../../src/stages.ts";
+import type { ContrastCard, LabelCard, LabelStages, RetrievalStages, RowOptions, Vectors } from "../../src/stages.ts";
 import { fakeCard, fakeStages } from "./fake-stages.ts";
 
 export const comparingCard: ContrastCard = {
@@ -14,6 +14,14 @@ export const comparingCard: ContrastCard = {
   features: fakeCard.features,
   vectors: [2, 4],
   maxPositions: 16,
+};
+
+export const labelCard: LabelCard = {
+  ...comparingCard,
+  ref: "fake classifier",
+  family: "clip",
+  vectors: [1, 4],
+  logitScale: 3,
 };
 
 export interface FakeComparing extends RetrievalStages {
@@ -51,7 +59,7 @@ export function fakeComparing(
     },
     async queryImage({ bytes }, options) {
       await row("queryImage", options);
-      return unitVectors(2, bytes);
+      return unitVectors(card.vectors[0], bytes);
     },
     async queryText(ids, options) {
       await row("queryText", options);
@@ -66,6 +74,11 @@ export function fakeComparing(
     },
     async close() {},
   };
+}
+
+/** The same of one that classifies. */
+export function fakeClassifying(): LabelStages & Pick<FakeComparing, "rows"> {
+  return { ...fakeComparing(undefined, labelCard), card: labelCard };
 }
 
 function unitVectors(rows: number, from: Uint8Array): Vectors {

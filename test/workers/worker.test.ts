@@ -9,7 +9,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { describeOnce } from "../../examples/answer-from-another-service/service.ts";
 import { attemptsOf, exportLines } from "../../src/jobs/results.ts";
 import { connectNats } from "../../src/messages/connect.ts";
-import type { ItemResult } from "../../src/messages/job.ts";
+import type { ItemResult } from "../../src/messages/item-result.ts";
 import { chunkWorkflowId, jobWorkflowId, stageQueue } from "../../src/messages/queues.ts";
 import { JobError, type JobStatus, NoWorkerError } from "../../src/workers/job-client.ts";
 import type { AnswerInput } from "../../src/workflows/answer-types.ts";

@@ -415,12 +415,14 @@ test("a retry is another run of the same id: its own folder, chunks and plan ove
 const onMatcher = (stage: string) =>
   `${stage === "features" ? "encode" : "compare"} on ${stage === "query" ? "query" : "encode"}.cdcdcdcdcdcd.f32`;
 
-for (const task of ["match", "index"] as const) {
+for (const task of ["match", "classify", "index"] as const) {
   test(`${task}: one activity when fused, encode and then compare when split, over again what was missing`, async () => {
-    const fused = await rig.job(`${task}-fused`, 2, { chunkSize: 2, task, model: matcher, texts: ["a dog"] });
+    const compared = { texts: ["a dog"], templates: ["a photo of {}"] };
+    const fused = await rig.job(`${task}-fused`, 2, { chunkSize: 2, task, model: matcher, ...compared });
     assert.equal((await fused.result()).done, 2);
     assert.deepEqual(fused.calls.order, [onMatcher("compare")]);
-    assert.deepEqual([fused.calls.compares[0]?.encoded, fused.calls.compares[0]?.asked.texts], [null, ["a dog"]]);
+    const { encoded, asked: { texts, templates } = {} } = fused.calls.compares[0] ?? {};
+    assert.deepEqual([encoded, { texts, templates }], [null, compared]);
 
     const missing = { absent: [1], damaged: [0] };
     const split = await rig.job(

@@ -1,11 +1,13 @@
-// The activities encode and compare of a chunk of match, index or capfilt: what a model that compares makes of images and
+// The activities encode and compare of a chunk of match, classify, index or capfilt: what a model that compares makes of images and
 // texts. Split: encode leaves features in the prompt store, and compare takes them from there. Fused: compare does both.
 
 import { Context } from "@temporalio/activity";
+import { scoresOfRead } from "../../classifying.ts";
 import { judgeTexts } from "../../filtering.ts";
 import { type ResultLine, readResults } from "../../jobs/results.ts";
 import { openStore, sha256 } from "../../jobs/store.ts";
 import { type EncodedImage, encodedFrom, featuresOf, matchWith, score } from "../../matching.ts";
+import type { ItemResult, LabelLine, MatchLine } from "../../messages/item-result.ts";
 import type {
   Asked,
   CompareInput,
@@ -13,15 +15,16 @@ import type {
   EncodeOutcome,
   GenerateOutcome,
   ItemError,
-  ItemResult,
-  MatchLine,
   PromptLine,
+  Task,
 } from "../../messages/job.ts";
-import { expectServes } from "../../models/families.ts";
-import type { Activation, RetrievalStages, RowOptions, Vectors } from "../../stages.ts";
+import { expectServes, type Purpose } from "../../models/families.ts";
+import { vectorValues } from "../../search/similarity.ts";
+import type { Activation, LabelStages, RetrievalStages, RowOptions, Vectors } from "../../stages.ts";
 import { StageRun } from "./encode.ts";
 import { type Found, finishChunk } from "./finish-chunk.ts";
 import { knownImages } from "./known-images.ts";
+import { LabelReader } from "./label-reader.ts";
 import { keyOf } from "./make-prompts.ts";
 import { itemError } from "./mistakes.ts";
 import { commitPromptLines, itemsOfRound, type Placed, readPromptLines } from "./prompt-lines.ts";
@@ -73,7 +76,7 @@ async function publishFeatures(
 /** Results for all items whose features can be had; the chunk's result when none is missing, or in the last round. */
 export async function compare(serving: ComparingServing, input: CompareInput): Promise<GenerateOutcome> {
   const { asked } = input;
-  expectServes(serving.stages.card, asked.task === "index" ? "vectors" : "matches");
+  expectServes(serving.stages.card, purposeOf(asked.task));
   const store = openStore(input.folder);
   const encoded = input.encoded === null ? null : await readPromptLines(store, input.encoded);
   const captions = input.captions === null ? [] : await readResults(store, input.captions);
@@ -82,11 +85,17 @@ export async function compare(serving: ComparingServing, input: CompareInput): P
     captions: new Map(captions.map(({ index, result }) => [index, result])),
     known: await knownImages(asked, serving.roots),
     vectors: new Map(),
+    labels: new LabelReader(serving.stages as LabelStages, asked.templates ?? []),
   };
   const stage = encoded === null ? "encode" : "query";
   return finishChunk(serving, input, { stage, object: "compare" }, (placed, run, signal) =>
     resultOf(comparing, placed, run, signal),
   );
+}
+
+/** What the model that compares is wanted for. */
+function purposeOf(task: Task): Purpose {
+  return task === "index" ? "vectors" : task === "classify" ? "labels" : "matches";
 }
 
 interface Comparing {
@@ -100,6 +109,8 @@ interface Comparing {
   readonly known: ReadonlySet<string>;
   /** By image: copies in one chunk are encoded once. */
   readonly vectors: Map<string, Promise<Made>>;
+  /** classify: of the job's templates. */
+  readonly labels: LabelReader;
 }
 
 type Made = Vectors | { readonly missing: "absent" | "damaged" };
@@ -179,9 +190,9 @@ async function vectorsOf(
   return "missing" in made ? made : { result, vectors: made };
 }
 
-/** Of match and capfilt. */
+/** Of match, classify and capfilt. */
 async function scoresOf(
-  { serving, input }: Comparing,
+  { serving, input, labels }: Comparing,
   named: Named,
   { item }: Placed,
   caption: ItemResult | undefined,
@@ -193,12 +204,36 @@ async function scoresOf(
   if ("missing" in features) return features;
   const image = await encodedFrom(stages, features, { signal });
   const texts = item.texts ?? [];
+  if (input.asked.task === "classify") {
+    const asked = textsOf(input.asked, texts);
+    const read = await labels.read(asked, signal);
+    const seen = vectorValues(image.vectors);
+    return { result: classified(named, seen, asked, read, serving.stages as LabelStages) };
+  }
   if (caption === undefined || !("text" in caption)) {
     return { result: await matched(stages, image, named, textsOf(input.asked, texts), signal) };
   }
   const judged = { web: texts, synthetic: caption.text };
   const decisions = await judgeTexts(stages, image, judged, thresholdOf(input.asked), { signal });
   return { result: { ...named, status: "done", decisions } };
+}
+
+/** A label that could not be read fails the item, and leaves the others their shares. */
+function classified(
+  named: Named,
+  image: Float32Array,
+  labels: readonly string[],
+  read: readonly (Float32Array | ItemError)[],
+  { card }: LabelStages,
+): ItemResult {
+  const lines = scoresOfRead(image, read, card.logitScale).map((found, i): LabelLine => {
+    const label = labels[i] ?? "";
+    if ("message" in found) return { label, error: found };
+    return { label, logit: score(found.logit), probability: score(found.probability) };
+  });
+  const [error] = lines.flatMap((line) => ("error" in line ? [line.error] : []));
+  if (error !== undefined) return { ...named, status: "failed", error, labels: lines };
+  return { ...named, status: "done", labels: lines };
 }
 
 function textsOf({ texts = [] }: Asked, own: readonly string[]): readonly string[] {

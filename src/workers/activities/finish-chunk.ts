@@ -7,7 +7,8 @@
 
 import { commitResults, countsOf, type ResultLine, readResults, stageObjectName } from "../../jobs/results.ts";
 import { type ObjectStore, openStore, sha256 } from "../../jobs/store.ts";
-import type { ChunkIdentity, Committed, GenerateOutcome, ItemResult, Missing, Stage } from "../../messages/job.ts";
+import type { ItemResult } from "../../messages/item-result.ts";
+import type { ChunkIdentity, Committed, GenerateOutcome, Missing, Stage } from "../../messages/job.ts";
 import type { ImageStages, Vectors } from "../../stages.ts";
 import { StageRun } from "./encode.ts";
 import { itemsOfRound, type Placed } from "./prompt-lines.ts";

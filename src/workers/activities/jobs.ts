@@ -68,6 +68,7 @@ async function planItems(
       };
       return planManifest(store, source, {
         ...{ roots, texts: textsFor(asked), signal, onProgress },
+        ...(asked.task === "classify" && { textField: "label" as const }),
         ...(imageFolder === undefined ? {} : { imageFolder }),
       }).catch(async (error: unknown) => {
         await store.leave(); // a job that cannot be planned leaves nothing behind
@@ -77,9 +78,9 @@ async function planItems(
   );
 }
 
-/** Whether a list's items have texts. */
+/** Whether a list's items have texts; labels are texts, too. */
 function textsFor({ task, texts = [] }: Asked): NonNullable<InputOptions["texts"]> {
-  if (task === "match") return texts.length === 0 ? "required" : "optional";
+  if (task === "match" || task === "classify") return texts.length === 0 ? "required" : "optional";
   return task === "capfilt" ? "optional" : "none";
 }
 

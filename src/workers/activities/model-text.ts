@@ -10,6 +10,7 @@ export const purposeOfTask = {
   caption: "captions",
   ask: "answers",
   match: "matches",
+  classify: "labels",
   index: "vectors",
   capfilt: "captions",
 } as const satisfies Record<Task, Purpose>;

@@ -4,7 +4,7 @@ import type { Maker } from "../../jobs/results.ts";
 import type { RootCheck } from "../../jobs/roots.ts";
 import type { PromptStore } from "../../messages/prompt-store.ts";
 import { type Family, serves } from "../../models/families.ts";
-import type { ContrastStages, ImageStages, RetrievalStages, Stages } from "../../stages.ts";
+import type { ContrastStages, ImageStages, LabelStages, RetrievalStages, Stages } from "../../stages.ts";
 import type { WorkerMetrics } from "../metrics.ts";
 import type { InFlight } from "./in-flight.ts";
 
@@ -24,8 +24,8 @@ export interface Serving<S extends ImageStages = Stages> {
   readonly publishing: InFlight;
 }
 
-/** Of a model that compares images with texts; whether it has a matching head as well, its card says. */
-export type ComparingServing = Serving<ContrastStages | RetrievalStages>;
+/** Of a model that compares images with texts; whether it has a matching head as well, or classifies, its card says. */
+export type ComparingServing = Serving<ContrastStages | LabelStages | RetrievalStages>;
 
 export type AnyServing = Serving | ComparingServing;
 
