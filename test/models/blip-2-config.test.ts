@@ -194,7 +194,10 @@ test("preprocessing: defaults, both spellings of size, and what is refused", () 
     std: [4, 5, 6],
   });
   const refused: [Record<string, unknown>, RegExp][] = [
-    [{ size: 30 }, /size: expected 28 x 28 as vision_config\.image_size says \(or a size that is chosen with --image-size\), got 30 x 30/],
+    [
+      { size: 30 },
+      /size: expected 28 x 28 as vision_config\.image_size says \(or a size that is chosen with --image-size\), got 30 x 30/,
+    ],
     [{}, /got 384 x 384/],
     [{ size: 28, resample: 2 }, /resample: expected 3 \(bicubic\), got 2/],
     [{ size: 28, do_resize: false }, /do_resize: expected true/],
