@@ -17,6 +17,8 @@ Blip2VisionModel cannot express (a norm before the blocks, patches without a bia
 CLIPVisionModel, and vision_config has its model_type, clip_vision_model; post_layernorm is over all tokens.
 """
 
+from __future__ import annotations
+
 import argparse
 import fnmatch
 import json
@@ -27,13 +29,18 @@ import sys
 import zipfile
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+try:
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+except ImportError as error:  # --help needs neither; main() tells
+    torch, import_error = None, error
+else:
+    import_error = None
 
 names = json.loads((Path(__file__).parent / "lavis-names.json").read_text())
 vit_kinds = {"vit-g": "visual_encoder.cls_token", "vit-l": "visual_encoder.class_embedding"}
-dtypes = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+dtypes = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 # What LAVIS uses of a ViT that comes by itself, and the heads of published widths, which no tensor tells.
 used_blocks = {"vit-g": 39, "vit-l": 23}
 head_widths = {1408: 88, 1024: 64, 768: 64}
@@ -356,7 +363,7 @@ def write(folder: Path, tensors: dict, config: dict, tokenizer: Path, dtype: str
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "config.json").exists():
         raise Problem(f"--to: expected a directory without config.json, got {folder}; name another, or delete it")
-    wanted = {key: dtypes[dtype] if dtype and value.is_floating_point() else value.dtype for key, value in tensors.items()}
+    wanted = {key: getattr(torch, dtypes[dtype]) if dtype and value.is_floating_point() else value.dtype for key, value in tensors.items()}
     shards: list[list[str]] = [[]]
     size = 0
     for key in sorted(tensors):
@@ -406,6 +413,11 @@ def main() -> int:
     parser.add_argument("--shard-bytes", type=int, default=4_000_000_000, help="most bytes of one safetensors file")
     given = parser.parse_args()
     try:
+        if import_error is not None:
+            raise Problem(
+                f"expected torch and safetensors, got {type(import_error).__name__}: {import_error}; install them by "
+                "pip install -r scripts/convert-lavis-requirements.txt"
+            )
         told = told_settings(given.set)
         state = read_state(given.source)
         model = given.model or model_of(state.keys())

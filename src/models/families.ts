@@ -39,7 +39,7 @@ export const families = {
     textModel: "opt",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask, chat and job submit",
+    commands: "caption, ask, chat, capfilt and job submit",
   },
   "blip-2-t5": {
     modelType: "blip-2",
@@ -47,14 +47,14 @@ export const families = {
     textModel: "t5",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask, chat and job submit",
+    commands: "caption, ask, chat, capfilt and job submit",
   },
   "blip-2-retrieval": {
     modelType: "blip-2",
     architecture: "Blip2ForImageTextRetrieval",
     does: "compares images with texts",
     purposes: ["matches", "vectors"],
-    commands: "match, index and search",
+    commands: "match, index, search, capfilt --filter-model and job submit --task match or index",
   },
   "instructblip-vicuna": {
     modelType: "instructblip",
@@ -62,7 +62,7 @@ export const families = {
     textModel: "llama",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask, chat and job submit",
+    commands: "caption, ask, chat, capfilt and job submit",
   },
   "instructblip-t5": {
     modelType: "instructblip",
@@ -70,14 +70,14 @@ export const families = {
     textModel: "t5",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask, chat and job submit",
+    commands: "caption, ask, chat, capfilt and job submit",
   },
   "blip-caption": {
     modelType: "blip",
     architecture: "BlipForConditionalGeneration",
     does: "captions images",
     purposes: ["texts", "captions"],
-    commands: "caption and job submit --task caption",
+    commands: "caption, capfilt and job submit --task caption or capfilt",
   },
   "blip-vqa": {
     modelType: "blip",
@@ -91,7 +91,7 @@ export const families = {
     architecture: "BlipForImageTextRetrieval",
     does: "compares images with texts",
     purposes: ["matches", "vectors"],
-    commands: "match, index and search",
+    commands: "match, index, search, capfilt --filter-model and job submit --task match or index",
   },
   visualglm: {
     modelType: "chatglm",
@@ -99,14 +99,14 @@ export const families = {
     alias: "ChatGLMModel",
     does: "writes texts",
     purposes: ["texts", "captions", "answers"],
-    commands: "caption, ask, chat and job submit",
+    commands: "caption, ask, chat, capfilt and job submit",
   },
   clip: {
     modelType: "clip",
     architecture: "CLIPModel",
     does: "compares images with labels and other texts",
     purposes: ["labels", "vectors"],
-    commands: "classify, index and search",
+    commands: "classify, index, search and job submit --task classify or index",
   },
 } as const satisfies Readonly<Record<string, FamilyFacts>>;
 

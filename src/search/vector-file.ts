@@ -215,11 +215,17 @@ export function expectModel({ file, model }: Pick<ImageIndex, "file" | "model">,
   const settingsOf = ({ settings }: IndexModel) => (settings === undefined ? "" : JSON.stringify(settings));
   if (same && model.dtype === wanted.dtype && settingsOf(model) === settingsOf(wanted)) return;
   const name = (each: IndexModel) =>
-    [`${each.ref} (${each.digest.slice(0, 12)}) as ${each.dtype}`, settingsOf(each)].filter(Boolean).join(" with ");
+    [`${each.ref} (${each.digest.slice(0, 12)}) as ${each.dtype}`, flagsOf(each)].filter(Boolean).join(" with ");
   throw new ImageIndexError(
     `${file}: expected an index made with ${name(wanted)}, got one made with ${name(model)}; ` +
-      "use that model and type, or another file",
+      "use that model, type and settings, or another file",
   );
+}
+
+/** Settings as a command line gives them; empty for the defaults. */
+function flagsOf({ settings: { imageSize, behaviour } = {} }: IndexModel): string {
+  const size = imageSize === undefined ? [] : [`--image-size ${imageSize}`];
+  return [...size, ...(behaviour === undefined ? [] : [`--behaviour ${behaviour}`])].join(" ");
 }
 
 /** Refuse vectors that are stored otherwise. @throws ImageIndexError */

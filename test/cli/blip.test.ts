@@ -65,10 +65,10 @@ test("each kind is refused where another is wanted, with the commands that fit",
   const image = join(images, "clear.png");
   const kinds = {
     "blip-caption-tiny":
-      "BlipForConditionalGeneration, which captions images; use it with caption and job submit --task caption",
+      "BlipForConditionalGeneration, which captions images; use it with caption, capfilt and job submit --task caption or capfilt",
     "blip-vqa-tiny":
       "BlipForQuestionAnswering, which answers questions; use it with ask, chat and job submit --task ask",
-    "blip-itm-tiny": "BlipForImageTextRetrieval, which compares images with texts; use it with match, index and search",
+    "blip-itm-tiny": "BlipForImageTextRetrieval, which compares images with texts; use it with match, index, search, capfilt --filter-model and job submit --task match or index",
   } as const;
   const refused: [keyof typeof kinds, string[]][] = [
     ["blip-vqa-tiny", ["caption", image]],

@@ -92,11 +92,11 @@ test("each kind of model is refused where another is wanted, with the commands t
   assert.equal(captioned.status, 2, captioned.stderr);
   assert.match(
     captioned.stderr,
-    /^blipfleet: .* got CLIPModel, which compares images with labels and other texts; use it with classify, index and search$/m,
+    /^blipfleet: .* got CLIPModel, which compares images with labels and other texts; use it with classify, index, search and job submit --task classify or index$/m,
   );
   const { status, stderr } = await runCli(["classify", image, "red", "--model", model("blip2-opt-tiny")]);
   assert.equal(status, 2, stderr);
-  const found = "got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat and job submit";
+  const found = "got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat, capfilt and job submit";
   assert.match(stderr, new RegExp(`^blipfleet: .*expected a model that classifies images by labels, ${found}$`, "m"));
 });
 

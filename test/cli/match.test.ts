@@ -87,14 +87,14 @@ test("each kind of model is refused where the other is wanted, with the commands
     assert.equal(stdout, "");
     assert.match(
       stderr,
-      /^blipfleet: .* got Blip2ForImageTextRetrieval, which compares images with texts; use it with match, index and search$/m,
+      /^blipfleet: .* got Blip2ForImageTextRetrieval, which compares images with texts; use it with match, index, search, capfilt --filter-model and job submit --task match or index$/m,
     );
   }
   const { status, stderr } = await runCli(["match", image, "red", "--model", model("blip2-opt-tiny")]);
   assert.equal(status, 2, stderr);
   assert.match(
     stderr,
-    /^blipfleet: .* got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat and job submit$/m,
+    /^blipfleet: .* got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat, capfilt and job submit$/m,
   );
   const doctor = await runCli(["doctor", "--model", compares]);
   assert.match(

@@ -86,7 +86,7 @@ test("an index remembers the size, search takes it from there, and another size 
   assert.equal(found.stdout.trimEnd().split("\n").length, 2);
   const other = await runCli(args);
   assert.equal(other.status, 2, other.stderr);
-  assert.match(other.stderr, /expected an index made with .*, got one made with .* with \{"imageSize":49\}; use/);
+  assert.match(other.stderr, /expected an index made with .*, got one made with .* with --image-size 49; use/);
 });
 
 test("a job asks for workers that run its model so; what the checkpoint says anyway is no setting", async () => {

@@ -177,13 +177,13 @@ test("vectors of another model, type or size are refused by name", () => {
     { dtype: "f16" },
     { queries: 4 },
     { width: 6 },
-    { settings: { imageSize: 364 } },
+    { settings: { imageSize: 364, behaviour: "lavis" } },
   ];
   for (const change of differences) {
     assert.throws(() => expectModel(given, { ...model, ref: "mine", ...change }), {
       name: "ImageIndexError",
       message:
-        /^x\.index: expected an index made with mine \(\w{12}\) as f\d\d( with \{"imageSize":364\})?, got one made with org\/model \(abababababab\) as f32; use/,
+        /^x\.index: expected an index made with mine \(\w{12}\) as f\d\d( with --image-size 364 --behaviour lavis)?, got one made with org\/model \(abababababab\) as f32; use/,
     });
   }
 });
