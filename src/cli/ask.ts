@@ -24,6 +24,7 @@ import {
 import { oneLine, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
 import { addStreamOption, type StreamedLine, type StreamFlag, streamedLine } from "./streamed-line.ts";
+import { expectTextsGiven } from "./texts-given.ts";
 
 type Flags = ModelFlags & FormatFlag & StreamFlag & AnswersFlags & AttentionFlag & FramesFlag & GenerationFlags;
 
@@ -31,7 +32,10 @@ export function addAskCommand(program: Command): void {
   const command = program
     .command("ask")
     .description("Answer questions about an image. Runs in this process; no server is needed.")
-    .argument("<image>", "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
+    .argument(
+      "<image>",
+      "image file: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF; with --frames also a folder of frames",
+    )
     .argument("<question...>", "one or more questions; the image is encoded once for all of them");
   addModelOptions(command);
   addSettingsOptions(command);
@@ -59,6 +63,7 @@ Examples:
 `,
   );
   command.action(async (image: string, questions: string[], flags: Flags) => {
+    expectTextsGiven("question", questions);
     const generation = generationFrom(flags);
     const line = streamedLine(flags, flags.format, generation);
     const answers = answersOf(flags, givenGenerationFlags(command));

@@ -29,7 +29,10 @@ export function addCaptionCommand(program: Command): void {
   const command = program
     .command("caption")
     .description("Say what images show. Runs in this process; no server is needed.")
-    .argument("<image...>", "image files: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF")
+    .argument(
+      "<image...>",
+      "image files: JPEG, PNG, WebP, AVIF, GIF (first frame), TIFF; with --frames also folders of frames",
+    )
     .option("--prompt <text>", "text that the caption continues, used as it is");
   addModelOptions(command);
   addSettingsOptions(command);

@@ -12,6 +12,7 @@ import {
 } from "./model-options.ts";
 import { oneLine, score, tell, writeJson, writeLine } from "./output.ts";
 import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
+import { expectTextsGiven } from "./texts-given.ts";
 
 type Flags = ModelFlags & FormatFlag & TemplateFlag;
 
@@ -42,6 +43,7 @@ Examples:
 `,
   );
   command.action(async (image: string, labels: string[], flags: Flags) => {
+    expectTextsGiven("label", labels);
     const { classifyLocally } = await import("./local-classify.ts");
     const { template: templates = [] } = flags;
     const results = await classifyLocally({ image, labels, templates, model: flags });

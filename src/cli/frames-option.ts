@@ -23,7 +23,7 @@ export function addFramesOption(command: Command): Command {
     new Option(
       "--frames <count>",
       "take an animated GIF or WebP, or a folder of frames in natural order, as a video of so many frames (all, where it has " +
-        "fewer), taken at equal steps from the first on",
+        "fewer), taken at equal steps from the first on; with BLIP-2 and InstructBLIP that write texts, and without --attention",
     ).argParser(wholeNumber("--frames", 1, mostFrames)),
   );
 }

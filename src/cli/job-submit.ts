@@ -37,6 +37,7 @@ import {
 } from "./model-options.ts";
 import { fromHere, tell, writeJson, writeLine } from "./output.ts";
 import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
+import { expectTextsGiven } from "./texts-given.ts";
 
 interface Flags
   extends ModelFlags,
@@ -139,6 +140,8 @@ Examples:
   command.action(async (source: string, flags: Flags) => {
     expectFlagsOfTask(flags, givenGenerationFlags(command));
     expectTexts(source, flags);
+    expectTextsGiven("--text", flags.text ?? []);
+    expectTextsGiven("--label", flags.label ?? []);
     const answers = answersOf(flags, givenGenerationFlags(command));
     await withJobs((jobs, dev) => submit(jobs, dev, source, flags, answers));
   });

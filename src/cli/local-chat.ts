@@ -2,10 +2,11 @@
 
 import { createInterface, type Interface } from "node:readline";
 import { type Chat, openChat, type Reply } from "../chatting.ts";
-import type { Generation, Stages } from "../stages.ts";
+import { type Family, families } from "../models/families.ts";
+import type { Generation, ModelCard, Stages } from "../stages.ts";
 import type { PromptLanguage } from "../text/prompts.ts";
-import { describeError } from "./errors.ts";
-import { readImageFile } from "./image-files.ts";
+import { describeError, UsageError } from "./errors.ts";
+import { insteadOfFolder, namingFile, readImageFile } from "./image-files.ts";
 import { chooseLocalModel, withModel } from "./local-model.ts";
 import type { ModelFlags, OutputFormat } from "./model-options.ts";
 import { oneLine, tell, writeJson, writeLine } from "./output.ts";
@@ -27,11 +28,12 @@ export interface LocalChat {
 /**
  * Answer lines until they end.
  * @returns how many questions and commands failed
- * @throws ImageError for the first image, and what keeps a model from being loaded; InterruptedError after Ctrl-C
+ * @throws ImageError for the first image, UsageError, and what keeps a model from being loaded; InterruptedError after Ctrl-C
  */
 export async function chatLocally(run: LocalChat): Promise<number> {
   const model = await chooseLocalModel(run.model, "answers");
   return withModel(model, "the conversation has ended", async ({ stages, signal, fatal }) => {
+    expectHasLanguages(run.language, stages.card);
     const talk = new Conversation(run, stages, signal);
     await talk.open(run.image);
     const lines = openLines(run.input ?? process.stdin, signal);
@@ -49,6 +51,13 @@ export async function chatLocally(run: LocalChat): Promise<number> {
       lines.close();
     }
   });
+}
+
+/** @throws UsageError for --language with a model that has one form of questions */
+function expectHasLanguages(language: PromptLanguage | undefined, { ref, family }: ModelCard): void {
+  if (language === undefined || family === "visualglm") return;
+  const { architecture } = families[family as Family];
+  throw new UsageError(`--language: expected VisualGLM, got ${ref}, ${architecture}; leave it out`);
 }
 
 /** Lines, asked for where somebody sits at a terminal; the prompt goes to stderr, for stdout carries replies. */
@@ -80,7 +89,8 @@ class Conversation {
   async open(image: string): Promise<void> {
     const { generation, language } = this.#run;
     const options = { generation, signal: this.#signal, ...(language && { language }) };
-    this.#chat = await openChat(this.#stages, await readImageFile(image), options);
+    const bytes = await readImageFile(image, insteadOfFolder.file);
+    this.#chat = await namingFile(image, () => openChat(this.#stages, bytes, options));
     this.#image = image;
   }
 

@@ -6,7 +6,7 @@ import type { Decision } from "../messages/item-result.ts";
 import type { Generation } from "../stages.ts";
 import { modelText } from "../workers/activities/model-text.ts";
 import { describeError } from "./errors.ts";
-import { readImageFile } from "./image-files.ts";
+import { readListedFile } from "./image-files.ts";
 import { type SourceImage, sourceImages } from "./image-sources.ts";
 import { inOrder } from "./in-order.ts";
 import { chooseLocalModel, type ModelsRun, withModels } from "./local-model.ts";
@@ -87,7 +87,7 @@ async function oneImage(
   try {
     const problem = fatal();
     if (problem !== null) throw problem;
-    const bytes = await readImageFile(path);
+    const bytes = await readListedFile({ image, path });
     const own = { ...settings, prompt: modelText(captioner.card, "capfilt", prompt ?? settings.prompt) };
     return { image, decisions: await filterTexts(captioner, matcher, bytes, texts, own, { signal }) };
   } catch (error) {

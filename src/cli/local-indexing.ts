@@ -7,7 +7,7 @@ import { encodeImage } from "../matching.ts";
 import { expectModel, expectType, openImageIndex } from "../search/vector-file.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
 import { InterruptedError } from "./errors.ts";
-import { readImageFile } from "./image-files.ts";
+import { readListedFile } from "./image-files.ts";
 import { type SourceImage, sourceImages } from "./image-sources.ts";
 import { inOrder } from "./in-order.ts";
 import {
@@ -90,7 +90,7 @@ async function look(
   try {
     const problem = fatal();
     if (problem !== null) throw problem;
-    const bytes = await readImageFile(path);
+    const bytes = await readListedFile({ image, path });
     const digest = sha256(bytes);
     const encode = async () => update.stored((await encodeImage(stages, bytes, { signal })).vectors);
     return { image, path: resolve(path), digest, vectors: await update.vectorsOf(digest, encode) };

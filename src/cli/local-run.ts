@@ -17,7 +17,7 @@ import { modelText, purposeOfTask } from "../workers/activities/model-text.ts";
 import type { AttentionFolder } from "./attention-folder.ts";
 import { describeError } from "./errors.ts";
 import { expectTakesFrames, readVideo } from "./frames-option.ts";
-import { readImageFile } from "./image-files.ts";
+import { insteadOfFolder, readImageFile } from "./image-files.ts";
 import { inOrder } from "./in-order.ts";
 import { chooseLocalModel, withModel } from "./local-model.ts";
 import type { ModelFlags } from "./model-options.ts";
@@ -166,7 +166,7 @@ async function readAndEncode({ stages, signal, attention, frames: most }: Contex
       const made = await promptsOfFrames(stages, frames, { signal });
       return { image, digest, promptFor: (text) => promptOfVideo(stages, made, text, { signal }), looked: null };
     }
-    const bytes = await readImageFile(image);
+    const bytes = await readImageFile(image, insteadOfFolder.jobOrFrames);
     const digest = sha256(bytes);
     if (attention === null) {
       const prompt = await promptOf(stages, bytes, { signal });

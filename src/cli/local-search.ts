@@ -11,7 +11,7 @@ import type { IndexedImage } from "../search/vector-file-format.ts";
 import type { Activation, ContrastStages } from "../stages.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { describeError, UsageError } from "./errors.ts";
-import { readImageFile } from "./image-files.ts";
+import { insteadOfFolder, namingFile, readImageFile } from "./image-files.ts";
 import { bytesOf } from "./indexed-images.ts";
 import { indexModel } from "./indexing-update.ts";
 import { chooseLocalModel, type LocalModel, type ModelRun, withModel } from "./local-model.ts";
@@ -86,7 +86,7 @@ export async function searchLocally(
     throw new UsageError(`--index: expected a file made by \`blipfleet index\`, got no such file ${search.file}`);
   }
   const { texts, images: examples } = search;
-  const files = await Promise.all(examples.map(readImageFile));
+  const files = await Promise.all(examples.map((file) => readImageFile(file, insteadOfFolder.file)));
   const model = await modelFor(search.model, index);
   const matched = texts.length === 0 ? 0 : await matchedImages(search, model.ref);
   const stages = examples.length > 0 || matched > 0 ? (["encode", "query"] as const) : (["query"] as const);
@@ -132,7 +132,9 @@ async function searchWith(
   const ids = await Promise.all(texts.map((text) => stages.tokenize(text)));
   const queries = await Promise.all([
     ...ids.map((textIds) => stages.queryText(textIds, { signal })),
-    ...files.map(async (bytes) => (await encodeImage(stages, bytes, { signal })).vectors),
+    ...files.map((bytes, i) =>
+      namingFile(examples[i] ?? "", async () => (await encodeImage(stages, bytes, { signal })).vectors),
+    ),
   ]);
   const { found, compared, by } = await nearest(index, queries.map(vectorRows), { most, exact, signal });
   const progress = new Progress(texts.length, { noun: "texts" });

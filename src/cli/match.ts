@@ -12,6 +12,7 @@ import {
 } from "./model-options.ts";
 import { oneLine, score, tell, writeJson, writeLine } from "./output.ts";
 import type { Progress } from "./progress.ts";
+import { expectTextsGiven } from "./texts-given.ts";
 
 type Flags = ModelFlags & FormatFlag;
 
@@ -40,6 +41,7 @@ Examples:
 `,
   );
   command.action(async (image: string, texts: string[], flags: Flags) => {
+    expectTextsGiven("text", texts);
     const { matchLocally } = await import("./local-match.ts");
     const failures = await matchLocally({ image, texts, model: flags }, (result, progress) =>
       print(result, flags.format, progress),

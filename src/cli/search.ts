@@ -12,6 +12,7 @@ import {
   type OutputFormat,
 } from "./model-options.ts";
 import { fromHere, oneLine, score, tell, writeJson, writeLine } from "./output.ts";
+import { expectTextsGiven } from "./texts-given.ts";
 
 type Flags = ModelFlags &
   FormatFlag & {
@@ -85,6 +86,7 @@ Examples:
 async function search(texts: string[], flags: Flags): Promise<void> {
   const { index: file, image: images, top, rerank, exact, html } = flags;
   if (texts.length + images.length === 0) throw new UsageError("search: expected a text or --image FILE, got neither");
+  expectTextsGiven("text", texts);
   const [{ searchLocally }, sheet] = await Promise.all([import("./local-search.ts"), import("./contact-sheet.ts")]);
   if (html !== undefined) await sheet.expectFolderOf(html);
   const all: (readonly SearchResult[])[] = [];

@@ -5,3 +5,6 @@ export class ImageError extends Error {
 
 /** Most bytes of one image file; the largest photographs are under 100 MB. */
 export const maxImageBytes = 256 * 2 ** 20;
+
+/** What an image that is not there may mean, where a list named it. */
+export const whereListsStart = "relative paths of a list start at the list's folder, or where --images FOLDER says";

@@ -87,6 +87,7 @@ test("turns, /clear, /image, /quit; what is no command, and an image that is non
     "  什么颜色？ ",
     "/frob",
     "/image nowhere.png",
+    "/image package.json",
     "/clear",
     "图里有狗吗？",
     `/image ${turned}`,
@@ -110,7 +111,27 @@ test("turns, /clear, /image, /quit; what is no command, and an image that is non
   assert.deepEqual(replies[2], replies[0]);
   for (const { token_ids } of replies) assert.ok(Array.isArray(token_ids) && token_ids.length > 0);
   assert.match(stderr, /chat: expected \/clear, \/image FILE or \/quit, got \/frob/);
+  assert.match(stderr, /ImageError: package\.json: expected JPEG, .*; the conversation about .*shapes\.png goes on/);
   assert.match(stderr, /ImageError: nowhere\.png: .*; the conversation about .*shapes\.png goes on/);
+});
+
+test("what chat cannot begin with: a folder, a file that is no image, and a language that the model does not have", async () => {
+  const image = join(images, "clear.png");
+  const tiny = ["--model", model("blip2-opt-tiny")];
+  const refused: [number, string[], RegExp][] = [
+    [
+      1,
+      ["chat", images, ...tiny],
+      /ImageError: .*images: expected an image file, got a folder; name one of its files$/m,
+    ],
+    [1, ["chat", "package.json", ...tiny], /ImageError: package\.json: expected JPEG, PNG, .*/],
+    [2, ["chat", image, "--language", "zh", ...tiny], /--language: expected VisualGLM, got .*blip2-opt-tiny, Blip2For/],
+  ];
+  for (const [wanted, args, message] of refused) {
+    const { status, stdout, stderr } = await runWith([], args);
+    assert.deepEqual([status, stdout], [wanted, ""], stderr);
+    assert.match(stderr, message);
+  }
 });
 
 test("BLIP-2: the second question is read behind the first and its answer, as ask reads such a prompt", async () => {

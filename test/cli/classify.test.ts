@@ -96,7 +96,8 @@ test("each kind of model is refused where another is wanted, with the commands t
   );
   const { status, stderr } = await runCli(["classify", image, "red", "--model", model("blip2-opt-tiny")]);
   assert.equal(status, 2, stderr);
-  const found = "got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat, capfilt and job submit";
+  const found =
+    "got Blip2ForConditionalGeneration, which writes texts; use it with caption, ask, chat, capfilt and job submit";
   assert.match(stderr, new RegExp(`^blipfleet: .*expected a model that classifies images by labels, ${found}$`, "m"));
 });
 

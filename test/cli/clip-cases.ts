@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { packageRoot } from "../../src/gpu/package-root.ts";
-import { images, runCli } from "./run-cli.ts";
+import { argumentOf, images, runCli } from "./run-cli.ts";
 
 export const clip = (name: string): string => join(packageRoot, "test", "fixtures", "clip", name);
 
@@ -40,7 +40,7 @@ export async function compareClassified(
 ): Promise<void> {
   const cases = clipCases(name);
   const image = join(images, picture);
-  const labels = cases.texts.map(({ text }) => text);
+  const labels = cases.texts.map(({ text }) => argumentOf(text));
   const args = ["classify", image, ...labels, "--model", clip(name), "--dtype", dtype, "--format", "jsonl"];
   const { status, stdout, stderr } = await runCli(args);
   assert.equal(status, 0, stderr);

@@ -5,7 +5,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { UsageError } from "../../src/cli/errors.ts";
+import { readListedFile } from "../../src/cli/image-files.ts";
 import { sourceImages } from "../../src/cli/image-sources.ts";
+import { ImageError } from "../../src/image/image-error.ts";
 import { ManifestError } from "../../src/jobs/errors.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
 
@@ -48,6 +50,19 @@ test("a job's output is a list: repeated ids are no mistake, its texts are read 
   ]);
   const texts = (await sourceImages([output], { imageFolder, texts: true })).map((each) => each.texts);
   assert.deepEqual(texts, [["a dog"], ["two cats"], []]);
+});
+
+test("a relative path of a list that is not there: where such paths start; of other paths no word of it", async () => {
+  const list = write("moved.jsonl", `{"image": "gone.png"}\n{"image": "${join(folder, "gone.png")}"}\n`);
+  const [relative = assert.fail(), absolute = assert.fail()] = await sourceImages([list]);
+  const message = `${join(folder, "gone.png")}: expected a readable image file, got no such file`;
+  await assert.rejects(readListedFile(absolute), new ImageError(message));
+  await assert.rejects(
+    readListedFile(relative),
+    new ImageError(`${message}; relative paths of a list start at the list's folder, or where --images FOLDER says`),
+  );
+  const [named = assert.fail()] = await sourceImages(["gone.png"]);
+  await assert.rejects(readListedFile(named), /got no such file$/);
 });
 
 test("prompts of a list go with their images", async () => {

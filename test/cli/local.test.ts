@@ -60,13 +60,16 @@ test("many images: a line each, in order, as given; an image that fails is a lin
     assert.equal(failed.error.type, "ImageError");
   }
   assert.match(lines[3].error.message, /absent\.png: expected a readable image file, got no such file$/);
-  assert.match(lines[4].error.message, /expected an image file, got a folder; use `blipfleet job submit` for folders/);
+  assert.match(
+    lines[4].error.message,
+    /expected an image file, got a folder; use `blipfleet job submit` for folders, --frames for/,
+  );
   assert.equal(status, 1);
 });
 
 test("several questions: a line each, in order, with the question as given", async () => {
   const image = join(images, "shapes.png");
-  const questions = ["what is this?", "", "what is this?"];
+  const questions = ["what is this?", " ", "what is this?"];
   const { status, stdout, stderr } = await runCli([
     "ask",
     image,

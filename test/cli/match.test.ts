@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { packageRoot } from "../../src/gpu/package-root.ts";
-import { images, model, runCli } from "./run-cli.ts";
+import { argumentOf, images, model, runCli } from "./run-cli.ts";
 
 interface Case {
   readonly image: string;
@@ -34,7 +34,7 @@ for (const [name, dtype, tolerance] of [
     const { cases }: { cases: Case[] } = JSON.parse(readFileSync(join(retrieval(name), "expected.json"), "utf8"));
     const image = join(images, "turned.jpg");
     const wanted = cases.filter((each) => each.image === "turned.jpg");
-    const texts = wanted.map(({ text }) => text);
+    const texts = wanted.map(({ text }) => argumentOf(text));
     const args = ["match", image, ...texts, "--model", retrieval(name), "--dtype", dtype, "--format", "jsonl"];
     const { status, stdout, stderr } = await runCli(args);
     assert.equal(status, 0, stderr);

@@ -111,6 +111,25 @@ for (const [line, expected] of wrong) {
   });
 }
 
+test("wrong use: empty texts, as a shell variable without a value gives", async () => {
+  const given: [string, string[]][] = [
+    ["question", ["ask", "x.jpg", "why?", ""]],
+    ["text", ["match", "x.jpg", ""]],
+    ["label", ["classify", "x.jpg", "cat", ""]],
+    ["text", ["search", "", "--index", "x"]],
+    ["--text", ["job", "submit", "photos", "--task", "match", "--text", ""]],
+    ["--label", ["job", "submit", "photos", "--task", "classify", "--label", "cat", ""]],
+  ];
+  for (const [name, args] of given) {
+    const { status, stdout, stderr } = await run(...args);
+    assert.deepEqual([status, stdout], [2, ""], stderr);
+    assert.match(
+      stderr,
+      new RegExp(`^blipfleet: (UsageError: )?${name}: expected a text, got an empty one; write it, .*\n$`),
+    );
+  }
+});
+
 test("help is no error, goes to stdout and shows examples", async () => {
   for (const line of [
     "--help",

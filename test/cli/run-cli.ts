@@ -21,16 +21,31 @@ export interface Case {
   readonly token_ids: readonly number[];
 }
 
+/** A fixture's text as an argument: the empty one is refused there, and a space has the same ids in the models that read one. */
+export function argumentOf(text: string): string {
+  return text === "" ? " " : text;
+}
+
 /** The case's command line, as arguments. */
 export function commandOf({ command }: Case, name: string, dtype: "f32" | "f16"): string[] {
   const [verb = "", image = "", ...rest] = command;
-  return [verb, join(images, image), ...rest, "--model", model(name), "--dtype", dtype, "--format", "jsonl"];
+  return [
+    verb,
+    join(images, image),
+    ...rest.map(argumentOf),
+    "--model",
+    model(name),
+    "--dtype",
+    dtype,
+    "--format",
+    "jsonl",
+  ];
 }
 
 /** The line of output that transformers' answer asks for. */
 export function expectedLine({ command, text, token_ids }: Case): Record<string, unknown> {
-  const [verb, image = "", question] = command;
-  return { image: join(images, image), ...(verb === "ask" ? { question } : {}), text, token_ids };
+  const [verb, image = "", question = ""] = command;
+  return { image: join(images, image), ...(verb === "ask" ? { question: argumentOf(question) } : {}), text, token_ids };
 }
 
 /** Run this build's command line to its end. */

@@ -198,6 +198,9 @@ test("images like one: the mean of the largest cosines, the image itself first, 
   }
   const { stdout } = await runCli(["search", "--image", path, "--index", file, "--top", "1"]);
   assert.match(stdout, /^rank {2}similarity {2}image\n {3}1 {6}1\.0000 {2}\S+\n$/);
+  const none = await search("--image", "package.json");
+  assert.equal(none.status, 1);
+  assert.match(none.stderr, /ImageError: package\.json: expected JPEG, /);
 });
 
 test("a page with the pictures, whatever the files are named", async () => {

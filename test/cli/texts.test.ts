@@ -60,7 +60,7 @@ test("--stop ends texts with the id that completes one; --stream writes what is 
   assert.ok(ended);
   assert.ok(ended.text.includes(stop) && ended.token_ids.length < whole.token_ids.length);
   assert.deepEqual(whole.token_ids.slice(0, ended.token_ids.length), ended.token_ids);
-  const plain = ["ask", shapes ?? "", question, "", ...flags, ...tiny];
+  const plain = ["ask", shapes ?? "", question, " ", ...flags, ...tiny];
   const streamed = await runCli([...plain, "--stream"]);
   const atOnce = await runCli(plain);
   assert.equal(streamed.stdout, atOnce.stdout, streamed.stderr);

@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
@@ -110,6 +110,21 @@ test("blip2_pretrained_vitL.pth: the committed checkpoint, byte for byte", async
     await digestOf(path.join(folder, "vit-l")),
     await digestOf(path.join(fixtures, "retrieval", "blip2-itm-vit-l")),
   );
+});
+
+test("without torch: help, and otherwise a sentence with exit status 2", () => {
+  if (!canRun) return;
+  const absent = path.join(folder, "absent");
+  mkdirSync(absent);
+  writeFileSync(path.join(absent, "torch.py"), "raise ModuleNotFoundError(\"No module named 'torch'\")\n");
+  const env = { ...environment, PYTHONPATH: absent };
+  const converted = (...args: string[]) => spawnSync(python, [converter, ...args], { encoding: "utf8", env });
+  const help = converted("--help");
+  assert.deepEqual([help.status, help.stderr], [0, ""]);
+  assert.match(help.stdout, /--language-model DIR/);
+  const { status, stderr } = converted("--from", "x.pth", "--to", path.join(folder, "never"));
+  assert.equal(status, 2, stderr);
+  assert.match(stderr, /^convert-lavis: expected torch and safetensors, got .*; install them by pip install -r .*\n$/);
 });
 
 test("what cannot be converted is refused in a sentence with exit status 2", () => {

@@ -66,7 +66,10 @@ test("an absolute path is one too; a relative one is refused, for it is relative
 });
 
 test("what is missing is the image's mistake, what lies outside the path's", async () => {
-  await assert.rejects(read("none.jpg"), { name: "ImageError", message: /none.jpg, got ENOENT/ });
+  await assert.rejects(read("none.jpg"), {
+    name: "ImageError",
+    message: /none.jpg, got ENOENT; relative paths of a list start at .* --images FOLDER/,
+  });
   writeFileSync(join(folder, "secret.jpg"), "secret");
   symlinkSync(join(folder, "secret.jpg"), join(inside, "link.jpg"));
   for (const name of ["link.jpg", "../secret.jpg"]) await assert.rejects(read(name), PathError);

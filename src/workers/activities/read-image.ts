@@ -3,7 +3,7 @@
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { isAbsolute } from "node:path";
-import { ImageError, maxImageBytes } from "../../image/image-error.ts";
+import { ImageError, maxImageBytes, whereListsStart } from "../../image/image-error.ts";
 import { errorCode, PathError } from "../../jobs/errors.ts";
 import { type RootCheck, toPath } from "../../jobs/roots.ts";
 
@@ -42,7 +42,8 @@ export async function readImage(uri: string, roots: RootCheck): Promise<Buffer> 
   } catch (error) {
     const code = errorCode(error) ?? "";
     if (!wrongPath.has(code)) throw error;
-    throw new ImageError(`image: expected a readable file at ${path}, got ${code}`, { cause: error });
+    const hint = code === "ENOENT" ? `; ${whereListsStart}` : "";
+    throw new ImageError(`image: expected a readable file at ${path}, got ${code}${hint}`, { cause: error });
   }
 }
 
