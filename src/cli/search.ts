@@ -16,7 +16,7 @@ import { fromHere, oneLine, score, tell, writeJson, writeLine } from "./output.t
 type Flags = ModelFlags &
   FormatFlag & {
     readonly index: string;
-    readonly image: readonly string[];
+    readonly image?: readonly string[];
     readonly top: number;
     readonly rerank?: number;
     readonly exact: boolean;
@@ -38,8 +38,7 @@ export function addSearchCommand(program: Command): void {
     .option(
       "--image <file>",
       "search for images like this one; may be repeated",
-      (file: string, files: readonly string[]) => [...files, file],
-      [],
+      (file: string, files: readonly string[] = []) => [...files, file],
     )
     .option("--top <images>", "images shown of each text or image", wholeNumber("--top", 1, most), defaultTop)
     .option(
@@ -83,7 +82,7 @@ Examples:
 }
 
 async function search(texts: string[], flags: Flags): Promise<void> {
-  const { index: file, image: images, top, rerank, exact, html } = flags;
+  const { index: file, image: images = [], top, rerank, exact, html } = flags;
   if (texts.length + images.length === 0) throw new UsageError("search: expected a text or --image FILE, got neither");
   const [{ searchLocally }, sheet] = await Promise.all([import("./local-search.ts"), import("./contact-sheet.ts")]);
   if (html !== undefined) await sheet.expectFolderOf(html);
