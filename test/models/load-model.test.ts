@@ -127,7 +127,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   await everything(whole);
   for (const [stage, programs] of [
     ["encode", ["encode"]],
-    ["query", ["query"]],
+    ["query", ["query", "attention"]],
     ["generate", ["generate", "rank"]],
   ] as const) {
     const at = gpu.allocatedBytes;
