@@ -1,7 +1,7 @@
 // A small file by which commands in another terminal find the servers that `blipfleet dev` started.
 
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { z } from "zod";
 import { cacheFolder } from "../jobs/roots.ts";
 
@@ -44,6 +44,14 @@ export function readDevState(): DevState | null {
   } catch {
     return null; // none was started, it is from another version, or its process is gone
   }
+}
+
+/** The running `blipfleet dev` that keeps its data in this folder, or null. */
+export function devOn(folder: string): DevState | null {
+  const state = readDevState();
+  const jobs = state?.environment.BLIPFLEET_JOBS;
+  if (state === null || jobs === undefined || state.pid === process.pid || !existsSync(folder)) return null;
+  return dirname(jobs) === realpathSync(folder) ? state : null;
 }
 
 /**

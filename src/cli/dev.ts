@@ -3,6 +3,7 @@
 import type { Command } from "commander";
 import type { Purpose } from "../models/families.ts";
 import type { Dtype } from "../stages.ts";
+import { UsageError } from "./errors.ts";
 import {
   addSettingsOptions,
   chooseModel,
@@ -50,7 +51,14 @@ function collect(value: string, previous: readonly string[] = []): string[] {
 
 async function dev(flags: Flags): Promise<void> {
   const { startDevStack } = await import("./dev-stack.ts");
-  const { removeDevState, writeDevState } = await import("./dev-state.ts");
+  const { devOn, removeDevState, writeDevState } = await import("./dev-state.ts");
+  const other = devOn(flags.data);
+  if (other !== null) {
+    throw new UsageError(
+      `dev: expected ${fromHere(flags.data)} to be free, got one that \`blipfleet dev\` (pid ${other.pid}) already runs on; ` +
+        "use that one, stop it first, or start a second with --data FOLDER",
+    );
+  }
   const models = await chosenModels(flags);
   const settings = settingsFrom(flags);
   const alive = setInterval(() => {}, 60_000); // the children alone do not keep this process

@@ -6,6 +6,7 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { finished } from "node:stream/promises";
 import { type Command, Option } from "commander";
+import { IncompleteJobError } from "../jobs/errors.ts";
 import type { JobProgress, JobRecord } from "../messages/job.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
 import { UsageError } from "./errors.ts";
@@ -63,18 +64,33 @@ Examples:
         const { progress } = await jobs.status(id);
         const { problem, records } = progress;
         if (problem !== null && records.every(({ manifest }) => manifest === null)) {
-          const { JobError } = await import("../workers/job-client.ts");
+          const { JobError } = await import("../workers/job-errors.ts");
           throw new JobError(
             `export: expected results of ${id}, got a job that failed: ${problem.type}: ${problem.message}`,
           );
         }
         expectFlagsOfTask(progress, flags);
-        const { failed, done } = await exportResults(progress, flags);
+        const { failed, done } = await exportResults(progress, flags).catch((error: unknown) => {
+          throw endedEarly(progress, error);
+        });
         if (flags.output !== undefined)
           tell(`${done + failed} results in ${flags.output}${failed > 0 ? `, ${failed} failed` : ""}`);
         if (failed > 0) process.exitCode = 1;
       }),
     );
+}
+
+/** Of a job that was cancelled: results that are missing do not come by waiting. */
+function endedEarly({ request: { jobId }, state }: JobProgress, error: unknown): unknown {
+  if (!(error instanceof IncompleteJobError) || state !== "canceled") return error;
+  const { missing, total } = error;
+  const got = total === 0 ? "no manifest" : `${missing} without one`;
+  return new IncompleteJobError(
+    `export: expected a result for each of ${total} items, got ${got}, as ${jobId} was cancelled; ` +
+      `export what is there with --partial, or run the rest with \`blipfleet job retry ${jobId}\``,
+    missing,
+    total,
+  );
 }
 
 /** @throws UsageError for a flag of another task */

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { JobProgress } from "../messages/job.ts";
 import { InterruptedError } from "./errors.ts";
 import { withJobs } from "./job-connection.ts";
-import { failureLines, stageLines, statusFields, statusLine } from "./job-lines.ts";
+import { failureLines, mayWait, stageLines, statusFields, statusLine, unservedLines } from "./job-lines.ts";
 import { addFormatOption, type FormatFlag, type OutputFormat } from "./model-options.ts";
 import { tell, writeJson, writeLine } from "./output.ts";
 import { Progress } from "./progress.ts";
@@ -22,7 +22,9 @@ export function addStatusCommand(job: Command): void {
           return;
         }
         writeLine(statusLine(progress));
-        for (const line of [...stageLines(progress.stages), ...failureLines(progress), ...progress.waiting])
+        const unserved = mayWait(progress) ? await unservedLines(jobs, progress.request) : [];
+        const { stages, waiting } = progress;
+        for (const line of [...stageLines(stages), ...failureLines(progress), ...waiting, ...unserved])
           writeLine(`  ${line}`);
       }),
     );
@@ -40,10 +42,16 @@ export function addWatchCommand(job: Command): void {
 
 /**
  * Show progress on stderr until the job has ended, then its last standing on stdout. Exit status 1 unless all is done.
+ * @param told lines that the user has seen already
  * @returns the last standing
  * @throws InterruptedError after Ctrl-C
  */
-export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat): Promise<JobProgress> {
+export async function followJob(
+  jobs: Jobs,
+  jobId: string,
+  format: OutputFormat,
+  told: Iterable<string> = [],
+): Promise<JobProgress> {
   const abort = new AbortController();
   const interrupt = () =>
     abort.abort(
@@ -51,7 +59,8 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
     );
   process.once("SIGINT", interrupt);
   let bar: Progress | null = null;
-  let waiting = "";
+  let waiting: string | null = null;
+  const seen = new Set(told);
   let isFailureTold = false;
   let last: JobProgress | null = null;
   try {
@@ -62,10 +71,15 @@ export async function followJob(jobs: Jobs, jobId: string, format: OutputFormat)
         bar = new Progress(progress.total, { noun: "images" });
         bar.resume(progress.done, progress.failed);
       }
-      if (progress.waiting.length > 0 && progress.waiting[0] !== waiting) {
-        waiting = progress.waiting[0] ?? "";
+      const [first = ""] = progress.waiting;
+      if (first !== waiting && mayWait(progress)) {
+        waiting = first;
         bar.clear();
-        tell(waiting);
+        if (first !== "") tell(first);
+        for (const line of await unservedLines(jobs, progress.request)) {
+          if (!seen.has(line)) tell(line);
+          seen.add(line);
+        }
       }
       if (!isFailureTold && progress.firstFailure !== undefined) {
         isFailureTold = true;

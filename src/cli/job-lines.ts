@@ -1,6 +1,9 @@
 // How a job's standing is told: as a line for people, as an object for programs.
 
-import type { JobProgress, Stage, StageTimings } from "../messages/job.ts";
+import type { JobProgress, ModelIdentity, Stage, StageTimings } from "../messages/job.ts";
+import type { JobClient } from "../workers/job-client.ts";
+import { settingsAsFlags } from "./model-options.ts";
+import { fromHere } from "./output.ts";
 import { formatDuration } from "./progress.ts";
 
 const stageNames: readonly Stage[] = ["encode", "query", "generate"];
@@ -39,6 +42,27 @@ export function failureLines({ firstFailure }: JobProgress): string[] {
   if (firstFailure === undefined) return [];
   const { id, error } = firstFailure;
   return [`first failure: ${id}: ${error.type}: ${error.message}`];
+}
+
+/** What waits for a worker, and the command that starts one; none while every queue that the job needs is served. */
+export async function unservedLines(
+  jobs: Pick<JobClient, "unserved">,
+  request: Parameters<JobClient["unserved"]>[0] & { readonly jobId: string },
+): Promise<string[]> {
+  return (await jobs.unserved(request)).map(
+    ({ model, queues }) =>
+      `job ${request.jobId} waits: no worker on ${queues.join(", ")} (model ${fromHere(model.ref)}, ${model.dtype}); ` +
+      `start one with \`${workerCommand(model)}\``,
+  );
+}
+
+function workerCommand({ ref, dtype, settings }: ModelIdentity): string {
+  return `blipfleet worker ${["--model", fromHere(ref), "--dtype", dtype, ...settingsAsFlags(settings)].join(" ")}`;
+}
+
+/** Whether nothing moves: a job that has begun and finished nothing, or says that it waits. */
+export function mayWait({ state, done, failed, waiting }: JobProgress): boolean {
+  return state === "running" && (done + failed === 0 || waiting.length > 0);
 }
 
 /** For --format jsonl. */

@@ -24,7 +24,7 @@ import {
 import { addImageFolderOption, type ImageFolderFlag } from "./image-folder-option.ts";
 import { withJobs } from "./job-connection.ts";
 import { followJob } from "./job-follow.ts";
-import { statusFields, statusLine } from "./job-lines.ts";
+import { statusFields, statusLine, unservedLines } from "./job-lines.ts";
 import {
   addFormatOption,
   addModelOptions,
@@ -32,10 +32,9 @@ import {
   chooseModel,
   type FormatFlag,
   type ModelFlags,
-  settingsAsFlags,
   settingsFrom,
 } from "./model-options.ts";
-import { fromHere, tell, writeJson, writeLine } from "./output.ts";
+import { tell, writeJson, writeLine } from "./output.ts";
 import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
 import { expectTextsGiven } from "./texts-given.ts";
 
@@ -208,21 +207,11 @@ async function submit(
   });
   await jobs.submit(request);
   const planned = await jobs.planned(jobId);
-  const problem = planned?.progress.problem ?? null;
-  if (problem !== null) {
-    const { JobError } = await import("../workers/job-client.ts");
-    throw new JobError(`job ${jobId} failed: ${problem.type}: ${problem.message}`);
-  }
   if (planned === null) tell(`job ${jobId} is submitted and not planned yet; see \`blipfleet job status ${jobId}\``);
-  for (const { model, queues } of await jobs.unserved(request)) {
-    const { ref, dtype, settings } = model;
-    tell(
-      `job ${jobId} waits: no worker on ${queues.join(", ")} (model ${fromHere(ref)}, ${dtype}); ` +
-        `start one with \`blipfleet worker ${["--model", fromHere(ref), "--dtype", dtype, ...settingsAsFlags(settings)].join(" ")}\``,
-    );
-  }
+  const unserved = await unservedLines(jobs, request);
+  for (const line of unserved) tell(line);
   if (flags.watch) {
-    await followJob(jobs, jobId, flags.format);
+    await followJob(jobs, jobId, flags.format, unserved);
   } else if (flags.format === "jsonl") {
     writeJson(planned === null ? { job_id: jobId, state: "planning" } : statusFields(planned.progress));
   } else {

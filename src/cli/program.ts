@@ -83,6 +83,7 @@ const callerMistakes = new Set([
   "ConfigError",
   "ImageIndexError",
   "ManifestError",
+  "MetricsPortError",
   "NatsConfigError",
   "PathError",
   "TemporalConfigError",

@@ -17,7 +17,7 @@ import { expectTextsGiven } from "./texts-given.ts";
 type Flags = ModelFlags &
   FormatFlag & {
     readonly index: string;
-    readonly image: readonly string[];
+    readonly image?: readonly string[];
     readonly top: number;
     readonly rerank?: number;
     readonly exact: boolean;
@@ -39,8 +39,7 @@ export function addSearchCommand(program: Command): void {
     .option(
       "--image <file>",
       "search for images like this one; may be repeated",
-      (file: string, files: readonly string[]) => [...files, file],
-      [],
+      (file: string, files: readonly string[] = []) => [...files, file],
     )
     .option("--top <images>", "images shown of each text or image", wholeNumber("--top", 1, most), defaultTop)
     .option(
@@ -84,7 +83,7 @@ Examples:
 }
 
 async function search(texts: string[], flags: Flags): Promise<void> {
-  const { index: file, image: images, top, rerank, exact, html } = flags;
+  const { index: file, image: images = [], top, rerank, exact, html } = flags;
   if (texts.length + images.length === 0) throw new UsageError("search: expected a text or --image FILE, got neither");
   expectTextsGiven("text", texts);
   const [{ searchLocally }, sheet] = await Promise.all([import("./local-search.ts"), import("./contact-sheet.ts")]);

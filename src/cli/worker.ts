@@ -2,6 +2,7 @@
 
 import type { Command } from "commander";
 import type { Stage } from "../messages/job.ts";
+import { workerDefaults } from "../workers/worker-defaults.ts";
 import { UsageError } from "./errors.ts";
 import { finiteNumber, wholeNumber } from "./generation-options.ts";
 import {
@@ -15,14 +16,14 @@ import {
 import { fromHere, tell } from "./output.ts";
 
 interface Flags extends SettingsFlags {
-  readonly model: readonly string[];
+  readonly model?: readonly string[];
   readonly dtype: DtypeChoice;
   readonly stages: readonly Stage[];
   readonly jobs: boolean;
   readonly metricsPort?: number;
-  readonly batchSlots?: number;
-  readonly nowSlots?: number;
-  readonly graceSeconds?: number;
+  readonly batchSlots: number;
+  readonly nowSlots: number;
+  readonly graceSeconds: number;
 }
 
 const allStages: readonly Stage[] = ["encode", "query", "generate"];
@@ -31,7 +32,7 @@ export function addWorkerCommand(program: Command): void {
   const command = program
     .command("worker")
     .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
-    .option("--model <ref>", "Hugging Face id or directory; may be repeated", collect, [])
+    .option("--model <ref>", "Hugging Face id or directory; may be repeated (default: the demo model)", collect)
     .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
   addSettingsOptions(command)
     .option(
@@ -43,15 +44,26 @@ export function addWorkerCommand(program: Command): void {
     .option("--no-jobs", "leave workflows and planning to other workers")
     .option(
       "--metrics-port <port>",
-      "of /metrics, /healthz and /readyz; 0 for a free one",
+      `of /metrics, /healthz and /readyz; 0 for a free one (default: ${workerDefaults.metricsPort}, a free one where it is taken)`,
       wholeNumber("--metrics-port", 0, 65535),
     )
-    .option("--batch-slots <count>", "batch activities of one stage at a time", wholeNumber("--batch-slots", 1, 4))
-    .option("--now-slots <count>", "answers of one stage at a time", wholeNumber("--now-slots", 1, 64))
+    .option(
+      "--batch-slots <count>",
+      "batch activities of one stage at a time",
+      wholeNumber("--batch-slots", 1, 4),
+      workerDefaults.batchSlots,
+    )
+    .option(
+      "--now-slots <count>",
+      "answers of one stage at a time",
+      wholeNumber("--now-slots", 1, 64),
+      workerDefaults.nowSlots,
+    )
     .option(
       "--grace-seconds <seconds>",
       "time to end what is under way after a stop",
       finiteNumber("--grace-seconds", true),
+      workerDefaults.graceSeconds,
     )
     .addHelpText(
       "after",
@@ -68,7 +80,7 @@ Examples:
     .action(worker);
 }
 
-function collect(value: string, previous: readonly string[]): string[] {
+function collect(value: string, previous: readonly string[] = []): string[] {
   return [...previous, value];
 }
 
@@ -89,7 +101,7 @@ async function worker(flags: Flags): Promise<void> {
   const { openCheckpoint } = await import("../weights/checkpoint.ts");
   const dev = useDevServers();
   if (dev !== null) tell(`joining the servers of \`blipfleet dev\` (pid ${dev.pid})`);
-  const chosen = flags.model.length > 0 ? flags.model.map((ref) => chooseModel(ref)) : [chooseModel(undefined)];
+  const chosen = (flags.model ?? [undefined]).map((ref) => chooseModel(ref));
   const models = [];
   for (const { ref, notice } of chosen) {
     if (notice !== null) tell(notice);
@@ -109,8 +121,8 @@ async function worker(flags: Flags): Promise<void> {
     stages,
     jobs,
     ...(metricsPort === undefined ? {} : { metricsPort }),
-    ...(batchSlots === undefined ? {} : { batchSlots }),
-    ...(nowSlots === undefined ? {} : { nowSlots }),
-    ...(graceSeconds === undefined ? {} : { graceSeconds }),
+    batchSlots,
+    nowSlots,
+    graceSeconds,
   });
 }

@@ -52,7 +52,11 @@ export async function* readInput(source: string, options: InputOptions = {}): As
   const found = await stat(path).then(
     (each) => each,
     (error: unknown) => {
-      throw new PathError(`input: expected a folder or list at ${path}, got ${errorCode(error)}`, { cause: error });
+      const got = errorCode(error) === "ENOENT" ? "nothing there" : errorCode(error);
+      throw new PathError(
+        `input: expected a folder of images, or a .txt, .jsonl or .csv list, at ${path}, got ${got}; check the path`,
+        { cause: error },
+      );
     },
   );
   const isFolder = found.isDirectory();

@@ -8,6 +8,8 @@ export interface HealthOptions {
   readonly metrics: WorkerMetrics;
   /** 0: a free one. */
   readonly port: number;
+  /** A free one as well where `port` is taken. Default: that is an error. */
+  readonly orFree?: boolean;
   /** Default: all interfaces, as a scraper on another machine needs it. */
   readonly host?: string;
   /** Why the worker takes no work; empty when it does. */
@@ -21,7 +23,12 @@ export interface Health {
   close(): Promise<void>;
 }
 
-/** @throws the listen error, e.g. EADDRINUSE */
+/** The port that a worker was told to serve on is taken. */
+export class MetricsPortError extends Error {
+  override readonly name = "MetricsPortError";
+}
+
+/** @throws MetricsPortError when the port is taken; other listen errors as they are, e.g. EACCES */
 export async function serveHealth(options: HealthOptions): Promise<Health> {
   const server = createServer((request, response) => {
     const answer = (status: number, type: string, body: string) => {
@@ -40,11 +47,27 @@ export async function serveHealth(options: HealthOptions): Promise<Health> {
       (error: unknown) => answer(500, "text/plain", `${String(error)}\n`),
     );
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(options.port, options.host, resolve);
+  const { port, host, orFree = false } = options;
+  await listen(server, port, host).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EADDRINUSE") throw error;
+    if (orFree) return listen(server, 0, host);
+    throw new MetricsPortError(
+      `metrics: expected port ${port} to be free, got one that another process listens on; ` +
+        "choose another, or a free one with --metrics-port 0",
+      { cause: error },
+    );
   });
   return { port: (server.address() as AddressInfo).port, close: () => close(server) };
+}
+
+function listen(server: Server, port: number, host: string | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
 }
 
 /** The path that a request asks for; what is no URL, such as "//", is taken as it is and found nowhere. */

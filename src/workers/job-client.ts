@@ -21,18 +21,9 @@ import { uploadImage } from "../jobs/uploads.ts";
 import type { Asked, JobInput, JobProgress, JobRequest, ModelIdentity, Stage, Timing } from "../messages/job.ts";
 import { jobsQueue, jobWorkflowId, stageQueue } from "../messages/queues.ts";
 import { type AnswerInput, type AnswerResult, answerWorkflow } from "../workflows/answer-types.ts";
+import { JobError, JobRefusedError, NoWorkerError } from "./job-errors.ts";
 import { searchAttributes } from "./servers/temporal.ts";
 import { type Environment, temporalSettings, temporalUnavailable } from "./temporal-settings.ts";
-
-/** A job that cannot be had: unknown, there already, still running, with nothing to retry, or failed as a whole. */
-export class JobError extends Error {
-  override readonly name = "JobError";
-}
-
-/** Nobody serves the queue `jobs`, so nobody can say how the job stands. */
-export class NoWorkerError extends Error {
-  override readonly name = "NoWorkerError";
-}
 
 /** How a job stands: what it says, and what Temporal says about its newest run. */
 export interface JobStatus {
@@ -128,7 +119,7 @@ export class JobClient {
   /**
    * Wait until the job has its manifest.
    * @returns how it stands then; null when no worker took it within `milliseconds`
-   * @throws JobError with the mistake in its source
+   * @throws JobRefusedError when it could not be planned; JobError when it has failed since
    */
   async planned(jobId: string, milliseconds = 20_000): Promise<JobStatus | null> {
     const deadline = Date.now() + milliseconds;
@@ -137,7 +128,9 @@ export class JobClient {
         if (error instanceof NoWorkerError) return null;
         throw error;
       });
-      if (status?.execution === "FAILED") throw jobFailed(jobId, status);
+      if (status !== null && (status.execution === "FAILED" || status.progress.problem !== null)) {
+        throw jobFailed(jobId, status);
+      }
       if (status !== null && status.progress.state !== "planning") return status;
       if (Date.now() > deadline) return null;
       await delay(200);
@@ -271,7 +264,7 @@ export class JobClient {
   async #neverPlanned(jobId: string): Promise<boolean> {
     const status = await this.status(jobId).catch(() => null); // nobody can say: then it is taken
     if (status === null || status.execution === "RUNNING") return false;
-    return status.progress.records.every(({ manifest }) => manifest === null);
+    return wasNeverPlanned(status.progress);
   }
 
   async #start(input: JobInput, workflowIdReusePolicy: "REJECT_DUPLICATE" | "ALLOW_DUPLICATE"): Promise<void> {
@@ -392,9 +385,14 @@ function lastWordsOf(error: unknown): JobProgress | undefined {
   return cause instanceof ApplicationFailure ? (cause.details?.[0] as JobProgress | undefined) : undefined;
 }
 
-function jobFailed(jobId: string, { progress }: JobStatus): JobError {
+function jobFailed(jobId: string, { progress }: JobStatus): Error {
   const { type, message } = progress.problem ?? { type: "Error", message: "no reason was recorded" };
+  if (wasNeverPlanned(progress)) return new JobRefusedError({ type, message });
   return new JobError(`job ${jobId} failed: ${type}: ${message}`);
+}
+
+function wasNeverPlanned({ records }: JobProgress): boolean {
+  return records.every(({ manifest }) => manifest === null);
 }
 
 function mistakeText(cause: unknown): string {

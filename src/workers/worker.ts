@@ -24,12 +24,13 @@ import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-
 import { type AnyServing, sharesFeatures, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";
-import { type Health, serveHealth } from "./health.ts";
+import { type Health, type HealthOptions, serveHealth } from "./health.ts";
 import { WorkerMetrics } from "./metrics.ts";
 import { hasStage, openQueueWorkers, type Versioning } from "./queue-workers.ts";
 import { installRuntime } from "./runtime.ts";
 import { openStagesGroup, type StagesGroup } from "./stages.ts";
 import { type Environment, temporalSettings, temporalUnavailable } from "./temporal-settings.ts";
+import { workerDefaults } from "./worker-defaults.ts";
 import { type Logger, workerLog } from "./worker-log.ts";
 
 export const allStages: readonly Stage[] = ["encode", "query", "generate"];
@@ -47,7 +48,7 @@ export interface RunWorkerOptions {
   readonly stages?: readonly Stage[];
   /** Serve the queue `jobs` as well. Default true. */
   readonly jobs?: boolean;
-  /** Port of /metrics, /healthz and /readyz; 0: a free one, which the log names; null: none. Default 9464. */
+  /** Port of /metrics, /healthz and /readyz; 0: a free one, which the log names; null: none. Default 9464, or a free one where it is taken. */
   readonly metricsPort?: number | null;
   /** Batch activities of one stage at a time, 1 to 4. Default 2. */
   readonly batchSlots?: number;
@@ -82,7 +83,7 @@ const lastWords = 1500;
 /**
  * Serve until `stop`, SIGTERM or SIGINT; resolves when everything has ended in order.
  * @throws BundleError, AdapterError, KernelError, WeightsError and others of loading a model, NatsConfigError,
- * PromptStoreError, PathError, TemporalConfigError: what a person has to mend
+ * PromptStoreError, PathError, TemporalConfigError, MetricsPortError: what a person has to mend
  */
 export async function runWorker(options: RunWorkerOptions): Promise<void> {
   const environment = options.environment ?? process.env;
@@ -98,6 +99,11 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
   const closers: (() => Promise<unknown>)[] = [];
   try {
     const sdkMetrics = await installRuntime(log);
+    // Before anything is loaded: a port that is taken is told at once, and a scraper sees the worker start.
+    let problems = (): readonly string[] => ["starting"];
+    const watched = { metrics, problems: () => problems(), ...(sdkMetrics ? { sdkMetrics } : {}) };
+    const health = options.metricsPort === null ? null : await openHealth(options.metricsPort, watched, log);
+    if (health !== null) closers.push(() => health.close());
     const openGroup = options.openGroup ?? (() => openStagesGroup({ cacheFolder: cacheFolder(environment) }));
     const group = await openGroup(log);
     closers.push(() => group.close("reject"));
@@ -162,25 +168,21 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
       roots,
       stages,
       jobs,
-      batchSlots: options.batchSlots ?? 2,
-      nowSlots: options.nowSlots ?? 4,
-      graceSeconds: options.graceSeconds ?? 60,
+      batchSlots: options.batchSlots ?? workerDefaults.batchSlots,
+      nowSlots: options.nowSlots ?? workerDefaults.nowSlots,
+      graceSeconds: options.graceSeconds ?? workerDefaults.graceSeconds,
       ...(versioning === undefined ? {} : { versioning }),
       metrics,
       log,
     });
 
-    const problems = () => [
+    problems = () => [
       ...workers.flatMap((each) =>
         each.getState() === "RUNNING" ? [] : [`queue ${each.options.taskQueue} is ${each.getState()}`],
       ),
       ...(natsState.connected ? [] : ["NATS is not connected"]),
       ...(draining.signal.aborted ? ["stopping"] : []),
     ];
-    const port = options.metricsPort === undefined ? 9464 : options.metricsPort;
-    const health =
-      port === null ? null : await serveHealth({ metrics, port, problems, ...(sdkMetrics ? { sdkMetrics } : {}) });
-    if (health !== null) closers.push(() => health.close());
 
     const ended = runAll(workers, draining.signal);
     void group.fatal.then((error) => {
@@ -199,6 +201,21 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
       await close().catch((error: unknown) => log.warn({ error: String(error) }, "closing"));
     }
   }
+}
+
+/** On `wanted`; left out, on the usual port or else a free one, which the log names. @throws MetricsPortError */
+async function openHealth(
+  wanted: number | undefined,
+  watched: Omit<HealthOptions, "port" | "orFree">,
+  log: Logger,
+): Promise<Health> {
+  if (wanted !== undefined) return serveHealth({ ...watched, port: wanted });
+  const usual = workerDefaults.metricsPort;
+  const health = await serveHealth({ ...watched, port: usual, orFree: true });
+  if (health.port !== usual) {
+    log.info({ metrics: `http://127.0.0.1:${health.port}/metrics` }, `port ${usual} is taken, metrics are on another`);
+  }
+  return health;
 }
 
 /** Run all until `stop`, then let them drain. When one fails, the others stop and its error is thrown. */

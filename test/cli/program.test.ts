@@ -150,6 +150,22 @@ test("help is no error, goes to stdout and shows examples", async () => {
   }
 });
 
+test("help names defaults, and none where there is none", async () => {
+  const { stdout } = await run("worker", "--help");
+  const text = stdout.replace(/\s+/g, " ");
+  for (const [flag, value] of [
+    ["--metrics-port <port>", "9464, a free one where it is taken"],
+    ["--batch-slots <count>", "2"],
+    ["--now-slots <count>", "4"],
+    ["--grace-seconds <seconds>", "60"],
+  ]) {
+    assert.match(text, new RegExp(`${flag} [^()]*\\(default: ${value}\\)`), flag);
+  }
+  for (const command of ["worker", "search", "classify", "job submit"]) {
+    assert.doesNotMatch((await run(...command.split(" "), "--help")).stdout, /default:\s+\[\]/, command);
+  }
+});
+
 test("without a command the help is shown and the status is that of wrong use", async () => {
   assert.equal((await run()).status, 2);
   assert.equal((await run("job")).status, 2);

@@ -125,12 +125,12 @@ test("a list with mistakes is refused by line, leaves no folder, and its id is f
 
   await writeFile(list, bad.join("\n"));
   const refused = await submit();
-  expectRefusal(refused, 1, /ManifestError: list.jsonl: .* got 3 problems; nothing was submitted/);
+  expectRefusal(refused, 2, /ManifestError: list.jsonl: .* got 3 problems; nothing was submitted/);
   assert.match(refused.stderr, /line 2: expected a JSON object, got text that is not JSON: not JSON/);
   assert.match(refused.stderr, /line 3: expected a new id, got "a" as on line 1/);
   assert.match(refused.stderr, /line 4: path: expected one below BLIPFLEET_ROOTS .*, got "\/etc\/hostname"/);
   await writeFile(list, "");
-  expectRefusal(await submit(), 1, /ManifestError: .*list.jsonl: expected at least one image, got none/);
+  expectRefusal(await submit(), 2, /ManifestError: .*list.jsonl: expected at least one image, got none/);
   assert.deepEqual(await jobFolders(), before);
   expectRefusal(await fleet.run(["job", "export", "list"]), 1, /export: .* a job that failed: ManifestError/);
 

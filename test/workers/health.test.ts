@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { test } from "node:test";
-import { serveHealth } from "../../src/workers/health.ts";
+import { MetricsPortError, serveHealth } from "../../src/workers/health.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
 import { readable } from "../../src/workers/worker-log.ts";
 
@@ -82,6 +82,27 @@ test("what is no path of ours is refused, and the next request is served", async
   } finally {
     await health.close();
   }
+});
+
+test("a port that is taken: a free one where any will do, else one sentence with the port and the next step", async () => {
+  const options = { metrics: new WorkerMetrics(), host: "127.0.0.1", problems: () => [] };
+  const first = await serveHealth({ ...options, port: 0 });
+  try {
+    await assert.rejects(serveHealth({ ...options, port: first.port }), (error: Error) => {
+      assert.ok(error instanceof MetricsPortError);
+      assert.match(error.message, new RegExp(`port ${first.port} .*--metrics-port 0$`));
+      return true;
+    });
+    const second = await serveHealth({ ...options, port: first.port, orFree: true });
+    assert.notEqual(second.port, first.port);
+    assert.equal((await fetch(`http://127.0.0.1:${second.port}/healthz`)).status, 200);
+    await second.close();
+  } finally {
+    await first.close();
+  }
+  const third = await serveHealth({ ...options, port: first.port, orFree: true });
+  assert.equal(third.port, first.port);
+  await third.close();
 });
 
 test("a gauge is read at every scrape", async () => {
