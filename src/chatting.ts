@@ -52,6 +52,8 @@ export async function openChat(stages: Stages, image: Uint8Array, options: ChatO
   const prompt = await promptOf(stages, image, row);
   const digest = sha256(image);
   let turns: readonly Turn[] = [];
+  /** Those left out included. */
+  let count = 0;
   return {
     async ask(question, { onText, ...asked } = {}) {
       const { text, leftOut } = await fitting(stages, question, turns, options);
@@ -60,10 +62,12 @@ export async function openChat(stages: Stages, image: Uint8Array, options: ChatO
       const answer = await said(stages, prompt, text, generation, given);
       await texts?.all();
       turns = [...turns.slice(leftOut?.turns ?? 0), { question, answer: answer.text }];
-      return { ...answer, turn: turns.length + (leftOut?.turns ?? 0), leftOut };
+      count += 1;
+      return { ...answer, turn: count, leftOut };
     },
     clear() {
       turns = [];
+      count = 0;
     },
   };
 }

@@ -57,6 +57,7 @@ test("turns that no longer fit are left out, the oldest first, with both numbers
   assert.deepEqual(fourth.leftOut, { turns: 1, needed: 8 + 3 * 36 + 21, available: 108 });
   assert.equal(fourth.turn, 4);
   const fifth = await chat.ask("two");
+  assert.equal(fifth.turn, 5);
   assert.deepEqual(fifth.leftOut, { turns: 1, needed: 8 + 3 * 36 + 21, available: 108 });
 });
 

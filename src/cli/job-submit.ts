@@ -194,7 +194,8 @@ async function submit(
   const jobId = flags.id ?? newJobId(new Date());
   const { task, text, label, template: templates, index, images } = flags;
   const texts = text ?? label;
-  const request = await requestFor(jobId, source, await chooseServed(flags, purposesOfTasks[task], dev), {
+  const { purposeOfTask } = await import("../workers/activities/model-text.ts");
+  const request = await requestFor(jobId, source, await chooseServed(flags, purposeOfTask[task], dev), {
     ...{ task, topology: flags.topology, chunkSize: flags.chunkSize, window: flags.window },
     prompt: flags.prompt ?? null,
     generation: task === "capfilt" ? samplingGenerationFrom(flags) : generationFrom(flags),
@@ -225,23 +226,14 @@ interface Served {
   readonly settings?: RunSettings;
 }
 
-/** What --model is wanted for. */
-const purposesOfTasks: Readonly<Record<Task, Purpose>> = {
-  caption: "texts",
-  ask: "texts",
-  match: "matches",
-  classify: "labels",
-  index: "vectors",
-  capfilt: "captions",
-};
-
 /** --model, --dtype and settings; without any of them what the worker of `blipfleet dev` has loaded for it, else the demo model. */
 async function chooseServed(flags: ModelFlags, purpose: Purpose, dev: DevState | null): Promise<Served> {
   const { resolveDtype } = await import("./checkpoint-dtype.ts");
-  const settings = settingsFrom(flags);
+  const given = settingsFrom(flags);
   const loaded = dev?.models.find(({ purposes }) => purposes.includes(purpose));
-  const isOpen = flags.model === undefined && flags.dtype === "auto" && Object.keys(settings).length === 0;
-  if (isOpen && loaded !== undefined) return { ...loaded, settings: settingsFrom(dev?.settings ?? {}) };
+  const isOpen = flags.model === undefined && flags.dtype === "auto" && Object.keys(given).length === 0;
+  const settings = flags.model === undefined && loaded ? { ...settingsFrom(dev?.settings ?? {}), ...given } : given;
+  if (isOpen && loaded !== undefined) return { ...loaded, settings };
   const { ref, notice } = chooseModel(flags.model ?? loaded?.ref, purpose);
   if (notice !== null) tell(notice);
   return { ref, dtype: await resolveDtype(ref, flags.dtype), settings };

@@ -104,7 +104,7 @@ export async function runLocally(
     };
     const { onText } = run;
     if (onText === undefined) {
-      await inOrder(run.items, imagesInFlight, work, take);
+      await inOrder(run.items, Math.max(1, Math.floor(imagesInFlight / (run.frames ?? 1))), work, take);
     } else {
       for (const item of run.items) {
         const image = await readAndEncode(context, item.image);

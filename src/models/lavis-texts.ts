@@ -28,10 +28,15 @@ export function readingQuestions(
   opened: OpenedPrograms<BlipPrograms>,
   texts: LavisTexts,
 ): OpenedPrograms<BlipPrograms> {
-  const { generate } = opened.programs;
-  if (generate === undefined) return opened;
-  const read = withRows(generate, (row) => ({ ...row, textIds: lavisIds(row.textIds, texts, true) }));
-  return { ...opened, programs: { ...opened.programs, generate: read } };
+  const { generate, rank } = opened.programs;
+  const programs = {
+    ...opened.programs,
+    ...(generate && {
+      generate: withRows(generate, (row) => ({ ...row, textIds: lavisIds(row.textIds, texts, true) })),
+    }),
+    ...(rank && { rank: withRows(rank, (row) => ({ ...row, textIds: lavisIds(row.textIds, texts, true) })) }),
+  };
+  return { ...opened, programs };
 }
 
 /** Programs of a model that compares images with texts. */

@@ -98,11 +98,6 @@ export async function purposesOf(checkpoint: Checkpoint): Promise<readonly Purpo
   return families[familyOf(checkpoint.ref, await modelSettings(checkpoint))].purposes;
 }
 
-/** Refuse a checkpoint of no use for something before anything else is done. @throws as purposesOf */
-export async function expectPurpose(checkpoint: Checkpoint, purpose: Purpose): Promise<void> {
-  familyFor(checkpoint.ref, await modelSettings(checkpoint), purpose);
-}
-
 /** config.json */
 async function modelSettings(checkpoint: Checkpoint): Promise<Record<string, unknown>> {
   const json = await readSettings(checkpoint, "config.json");

@@ -337,10 +337,12 @@ function askedOf({
   templates,
   filter,
   known,
+  turns,
 }: JobInput): Asked {
   return {
     ...{ task, model, topology, prompt, generation },
     ...(answers === undefined ? {} : { answers }),
+    ...(turns === undefined ? {} : { turns }),
     ...(texts === undefined ? {} : { texts }),
     ...(templates === undefined ? {} : { templates }),
     ...(filter === undefined ? {} : { filter }),

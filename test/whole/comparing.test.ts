@@ -209,7 +209,7 @@ test("a model that cannot do the task, and items without texts: one sentence at 
     await assert.rejects(requestFor("refused", list, of(ref), options), { name: "UnsupportedModelError", message });
   }
   const ran = await fleet.run(["job", "submit", list, "--id", "refused", "--task", "match", ...compared]);
-  assert.equal(ran.status, 1);
+  assert.equal(ran.status, 2);
   assert.match(ran.stderr, /ManifestError: web\.jsonl: .*\n {2}line 2: expected "text" or "texts" /);
   assert.equal(ran.stdout, "");
   const unlabelled = ["job", "submit", list, "--task", "classify", "--label", "cat", "--model", captioner];

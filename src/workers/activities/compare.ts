@@ -159,8 +159,9 @@ async function imageSource({ serving }: Comparing, uri: string): Promise<Source>
 }
 
 function storeSource({ serving }: Comparing, line: Exclude<PromptLine, { error: ItemError }>): Source {
+  if (line.image === undefined) throw new Error(`encode: expected the digest of the image of ${line.prompt}, got none`);
   return {
-    digest: line.image ?? "",
+    digest: line.image,
     async features() {
       const found = await serving.prompts.get(keyOf(serving, line.prompt), featuresForm(serving.stages.card));
       if (!("miss" in found)) return found;
@@ -210,9 +211,11 @@ async function scoresOf(
     const seen = vectorValues(image.vectors);
     return { result: classified(named, seen, asked, read, serving.stages as LabelStages) };
   }
-  if (caption === undefined || !("text" in caption)) {
+  if (input.asked.task !== "capfilt") {
     return { result: await matched(stages, image, named, textsOf(input.asked, texts), signal) };
   }
+  if (caption === undefined || !("text" in caption))
+    throw new Error(`generate: expected a caption of ${named.id}, got none`);
   const judged = { web: texts, synthetic: caption.text };
   const decisions = await judgeTexts(stages, image, judged, thresholdOf(input.asked), { signal });
   return { result: { ...named, status: "done", decisions } };

@@ -65,10 +65,6 @@ const passingCodes: ReadonlySet<string> = new Set([
  */
 const patience = 5;
 
-export function isFatal(error: unknown): boolean {
-  return error instanceof Error && fatal.has(error.name);
-}
-
 /**
  * What to write down for an item whose work threw; rethrows what is no fault of the item.
  * @param attempt of the activity, from 1
