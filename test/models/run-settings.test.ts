@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { test } from "node:test";
+import type { BlipPrograms } from "../../src/models/blip.ts";
+import type { OpenedPrograms } from "../../src/models/checked-model.ts";
 import { interpolatePositions } from "../../src/models/interpolate-positions.ts";
-import { lavisIds } from "../../src/models/lavis-texts.ts";
+import { lavisIds, readingQuestions } from "../../src/models/lavis-texts.ts";
 import { checkModel } from "../../src/models/model-card.ts";
 import { changedBy, lavisBlip, lavisBlip2, lavisBlipVqa, withSettings } from "../../src/models/run-settings.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
@@ -94,4 +96,27 @@ test("a grid of its own size is itself, and beyond the edge the last place is ta
     name: "ShapeError",
     message: "positions: expected (1 + 3 * 3) * 1 values, got 5 of them",
   });
+});
+
+test("questions as LAVIS has them, whether an answer is generated or chosen", () => {
+  const seen: number[][] = [];
+  const program = {
+    name: "reads",
+    maxRows: () => 1,
+    key: ({ textIds }: { readonly textIds: readonly number[] }) => {
+      seen.push([...textIds]);
+      return "";
+    },
+    start: () => assert.fail("no rows are run"),
+  };
+  const opened = {
+    programs: { generate: program, rank: program },
+    close() {},
+  } as unknown as OpenedPrograms<BlipPrograms>;
+  const { generate, rank } = readingQuestions(opened, { most: 4, imageReader: 9 }).programs;
+  for (const read of [generate, rank]) (read as typeof program | undefined)?.key({ textIds: [1, 2, 3, 4, 5, 6] });
+  assert.deepEqual(seen, [
+    [9, 2, 3, 6],
+    [9, 2, 3, 6],
+  ]);
 });
