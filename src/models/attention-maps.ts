@@ -16,10 +16,10 @@ import {
 } from "./blip-text.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { UnsupportedModelError } from "./errors.ts";
+import { given } from "./given.ts";
 import {
   activationBytes,
   featuresOf,
-  given,
   qFormerCost,
   queryAndTextParts,
   queryParts,

@@ -23,10 +23,10 @@ import {
   unitVectors,
   vectorsOf,
 } from "./contrast.ts";
+import { given } from "./given.ts";
 import {
   activationBytes,
   featuresOf,
-  given,
   qFormerCost,
   queryAndTextParts,
   queryParts,

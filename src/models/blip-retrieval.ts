@@ -14,7 +14,8 @@ import type { MatchRow, RetrievalHeads, RetrievalPrograms } from "./blip-2-retri
 import type { BlipConfig } from "./blip-config.ts";
 import { type BlipEncoderWeights, blipEncoderBlock, blipEncoderCost, blipTextEmbeddings } from "./blip-text.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber, unitVectors, vectorsOf } from "./contrast.ts";
-import { activationBytes, encodePlan, featuresOf, given } from "./image-stage.ts";
+import { given } from "./given.ts";
+import { activationBytes, encodePlan, featuresOf } from "./image-stage.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 

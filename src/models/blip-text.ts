@@ -26,6 +26,7 @@ import {
   feedForward,
 } from "./bert.ts";
 import type { BlipTextConfig } from "./blip-config.ts";
+import { given } from "./given.ts";
 import {
   type LanguageModel,
   type MemoryMaking,
@@ -282,9 +283,4 @@ function textOf(rows: PromptRows): Tensor {
   const { text } = making(rows);
   if (text === undefined) throw new ShapeError("blip: expected the text of a question, got none");
   return text;
-}
-
-function given(x: Tensor | null): Tensor {
-  if (x === null) throw new ShapeError("blip: expected a tensor from the part before, got none");
-  return x;
 }

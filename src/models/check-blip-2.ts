@@ -19,7 +19,7 @@ import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-mode
 import { featuresOf } from "./image-stage.ts";
 import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
 import { optLanguageModel } from "./opt.ts";
-import { relativeBuckets } from "./relative-buckets.ts";
+import { bucketsOfBoth } from "./relative-buckets.ts";
 import {
   type CheckOptions,
   isResized,
@@ -92,14 +92,10 @@ export async function checkBlip2T5(
     maxPositions: mostIds,
     encodesText: true,
   };
-  const buckets = {
-    encoder: relativeBuckets(text.relativePositions, true),
-    decoder: relativeBuckets(text.relativePositions, false),
-  };
   const parts = {
     encode: { vit: visionNames(config) },
     query: { qFormer: qFormerNames(config), projection: projectionNames(config) },
-    generate: { t5: t5Names(config, buckets) },
+    generate: { t5: t5Names(config, bucketsOfBoth(text.relativePositions)) },
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;

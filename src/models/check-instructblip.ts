@@ -26,7 +26,7 @@ import {
   instructBlipT5Config,
 } from "./instructblip-config.ts";
 import { llamaLanguageModel } from "./llama.ts";
-import { relativeBuckets } from "./relative-buckets.ts";
+import { bucketsOfBoth } from "./relative-buckets.ts";
 import { rotaryFrequencies, rotaryTurns } from "./rotary-turns.ts";
 import { type CheckOptions, isResized, withSettings } from "./run-settings.ts";
 import { mostIds, t5LanguageModel } from "./t5.ts";
@@ -77,14 +77,10 @@ export async function checkInstructBlipT5(
     maxPositions: mostIds,
     encodesText: true,
   };
-  const buckets = {
-    encoder: relativeBuckets(text.relativePositions, true),
-    decoder: relativeBuckets(text.relativePositions, false),
-  };
   const parts = {
     encode: { vit: visionNames(config) },
     query: { qFormer: instructedQFormerNames(config), projection: projectionNames(config) },
-    generate: { t5: t5Names(config, buckets) },
+    generate: { t5: t5Names(config, bucketsOfBoth(text.relativePositions)) },
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;

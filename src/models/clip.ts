@@ -29,7 +29,8 @@ import {
   unitVectors,
   vectorsOf,
 } from "./contrast.ts";
-import { activationBytes, encodeStage, featuresOf, given } from "./image-stage.ts";
+import { given } from "./given.ts";
+import { activationBytes, encodeStage, featuresOf } from "./image-stage.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import { imageEmbeddings } from "./vit.ts";
 

@@ -16,10 +16,11 @@ import { embedTokens } from "../kernels/embed-tokens.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { rotary } from "../kernels/rotary.ts";
-import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
+import { decoderParts } from "./decoder-parts.ts";
+import { given } from "./given.ts";
 import type { GlmConfig } from "./glm-config.ts";
-import { type LanguageModel, type ModelPart, type PromptRows, runParts, type SequenceRows } from "./language-model.ts";
+import type { LanguageModel, ModelPart, SequenceRows } from "./language-model.ts";
 
 /** One block. Linears are width -> width, but fc1 width -> mlpWidth and fc2 back; all have biases. */
 export interface GlmLayer {
@@ -60,8 +61,6 @@ export function glmLanguageModel(
   { queries, cacheType }: { queries: number; cacheType: "f32" | "f16" },
 ): LanguageModel {
   const { width, mlpWidth, maxPositions, stopIds } = config;
-  const promptParts = readingPrompts(weights, config, queries);
-  const tokenParts = readingTokens(weights, config);
   return {
     vocabulary: weights.head.columns,
     width,
@@ -74,39 +73,14 @@ export function glmLanguageModel(
     idsBehindContext,
     stopIds,
     cache: { layers: weights.layers.length, width, type: cacheType },
-    promptParts,
-    tokenParts,
-    readPrompts: (k, rows) => runParts(k, promptParts, rows),
-    readTokens: (k, rows) => runParts(k, tokenParts, rows),
+    ...decoderParts({
+      embeddings: (k, cursors) => embeddings(k, weights, cursors),
+      fillPrompt: (k, x, prompt) => embedPrompt(k, x, prompt, null, queries, 0),
+      blocks: blocks(weights, config),
+      head: weights.head,
+      logits: (k, hidden) => logits(k, weights, hidden),
+    }),
   };
-}
-
-/** Image slots, then text -> logits after the last row of each item: (items, vocabulary) */
-function readingPrompts(w: GlmWeights, config: GlmConfig, queries: number): readonly ModelPart<PromptRows>[] {
-  return [
-    {
-      cost: () => 0,
-      run(k, _, rows) {
-        const x = embeddings(k, w, rows.cursors); //                                (items * tokens, width)
-        embedPrompt(k, x, rows.prompt, null, queries, 0); //                        same, image slots filled
-        return x;
-      },
-    },
-    ...blocks(w, config),
-    {
-      cost: (_, items) => 2 * items * w.head.inputs * w.head.columns,
-      run: (k, x, rows) => logits(k, w, selectRows(k, given(x), rows.lastRows)), // (items, vocabulary)
-    },
-  ];
-}
-
-/** One token per row -> logits after it: (rows, vocabulary) */
-function readingTokens(w: GlmWeights, config: GlmConfig): readonly ModelPart<SequenceRows>[] {
-  return [
-    { cost: () => 0, run: (k, _, rows) => embeddings(k, w, rows.cursors) },
-    ...blocks(w, config),
-    { cost: (rows) => 2 * rows * w.head.inputs * w.head.columns, run: (k, x) => logits(k, w, given(x)) },
-  ];
 }
 
 /** cursors (rows, 4) -> token embeddings (rows, width); image slots are left open */
@@ -123,11 +97,6 @@ function blocks(w: GlmWeights, config: GlmConfig): readonly ModelPart<SequenceRo
     cost: (rows) => 2 * rows * width * (4 * width + 2 * mlpWidth),
     run: (k, x, rows) => block(k, layer, w.turns, config, given(x), rows, rows.cache[i] as LayerCache),
   }));
-}
-
-function given(x: Tensor | null): Tensor {
-  if (x === null) throw new ShapeError("glm: expected a tensor from the part before, got none");
-  return x;
 }
 
 /**

@@ -1,7 +1,6 @@
 // What the stages of all kinds of BLIP-2 share: the ViT in parts, and what goes into a stage and comes out of it.
 
 import { ShapeError } from "../gpu/errors.ts";
-import type { Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
@@ -9,6 +8,7 @@ import { takeOver } from "../kernels/take-over.ts";
 import type { Activation, CheckpointCard, Pixels } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
+import { given } from "./given.ts";
 import { type QFormerLayer, type QFormerWeights, qFormerBlock, queryEmbeddings, textEmbeddings } from "./q-former.ts";
 import type { Part, StagePlan } from "./staged-program.ts";
 import { imageEmbeddings, type VitWeights, vitBlock } from "./vit.ts";
@@ -159,12 +159,6 @@ export function qFormerCost(
 ): number {
   const image = layer.crossAttention ? 2 * width * (queries * 2 * width + 2 * tokens * imageWidth) : 0;
   return 2 * width * (queries + textRows) * (4 * width + 2 * mlpWidth) + image;
-}
-
-/** A tensor that the part before should have left. */
-export function given(tensor: Tensor | null | undefined): Tensor {
-  if (!tensor) throw new ShapeError("blip-2: expected a tensor from the part before, got none");
-  return tensor;
 }
 
 /** The bytes of pixels that are of the model's size. */

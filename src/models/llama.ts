@@ -1,7 +1,6 @@
 // Llama, the language model of InstructBLIP with Vicuna. Touvron et al., "LLaMA: Open and Efficient Foundation Language Models"
 // (2023). Upstream: transformers 4.57.6, models/llama/modeling_llama.py.
 
-import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
@@ -11,9 +10,10 @@ import { embedTokens } from "../kernels/embed-tokens.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { rmsNorm } from "../kernels/rms-norm.ts";
 import { rotary } from "../kernels/rotary.ts";
-import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, RmsNorm } from "../kernels/weights.ts";
-import { type LanguageModel, type ModelPart, type PromptRows, runParts, type SequenceRows } from "./language-model.ts";
+import { decoderParts } from "./decoder-parts.ts";
+import { given } from "./given.ts";
+import type { LanguageModel, ModelPart, SequenceRows } from "./language-model.ts";
 import type { LlamaConfig } from "./llama-config.ts";
 
 /** One pre-norm block. Linears are width -> width, but gate and up width -> ffnWidth and down back; no biases. */
@@ -54,31 +54,7 @@ export function llamaLanguageModel(
   { queries, imageId, cacheType }: { queries: number; imageId: number; cacheType: "f32" | "f16" },
 ): LanguageModel {
   const { width, ffnWidth, maxPositions, stopIds } = config;
-  const promptParts: readonly ModelPart<PromptRows>[] = [
-    {
-      cost: () => 0,
-      run(k, _, rows) {
-        const x = embeddings(k, w, rows.cursors); //                                (items * tokens, width)
-        embedPrompt(k, x, rows.prompt, null, queries, 0); //                        same, image slots filled
-        return x;
-      },
-    },
-    ...blocks(w, config),
-    head<PromptRows>(
-      w,
-      (_, items) => items,
-      (k, x, { lastRows }) => selectRows(k, x, lastRows),
-    ),
-  ];
-  const tokenParts: readonly ModelPart<SequenceRows>[] = [
-    { cost: () => 0, run: (k, _, rows) => embeddings(k, w, rows.cursors) },
-    ...blocks(w, config),
-    head<SequenceRows>(
-      w,
-      (rows) => rows,
-      (_, x) => x,
-    ),
-  ];
+  const head = w.head ?? w.embeddings;
   return {
     vocabulary: w.embeddings.columns,
     width,
@@ -89,10 +65,13 @@ export function llamaLanguageModel(
     imageId,
     stopIds,
     cache: { layers: w.layers.length, width, type: cacheType },
-    promptParts,
-    tokenParts,
-    readPrompts: (k, rows) => runParts(k, promptParts, rows),
-    readTokens: (k, rows) => runParts(k, tokenParts, rows),
+    ...decoderParts({
+      embeddings: (k, cursors) => embeddings(k, w, cursors),
+      fillPrompt: (k, x, prompt) => embedPrompt(k, x, prompt, null, queries, 0),
+      blocks: blocks(w, config),
+      head,
+      logits: (k, hidden) => matmul(k, rmsNorm(k, hidden, w.norm), head),
+    }),
   };
 }
 
@@ -143,22 +122,4 @@ function selfAttention(
   const query = turned(w.query);
   appendCache(k, turned(w.key), matmul(k, x, w.value), rows.cursors, cache);
   return cachedAttention(k, query, cache, rows.table, rows.cursors, heads, (w.query.columns / heads) ** -0.5);
-}
-
-/** x -> logits (rows of interest, vocabulary). @param count how many rows those are, of so many rows of so many items */
-function head<Rows>(
-  w: LlamaWeights,
-  count: (rows: number, items: number) => number,
-  rowsOf: (k: Recorder, x: Tensor, rows: Rows) => Tensor,
-): ModelPart<Rows> {
-  const linear = w.head ?? w.embeddings;
-  return {
-    cost: (rows, items) => 2 * count(rows, items) * linear.inputs * linear.columns,
-    run: (k, x, rows) => matmul(k, rmsNorm(k, rowsOf(k, given(x), rows), w.norm), linear),
-  };
-}
-
-function given(x: Tensor | null): Tensor {
-  if (x === null) throw new ShapeError("llama: expected a tensor from the part before, got none");
-  return x;
 }

@@ -1,7 +1,6 @@
 // OPT, the language model of BLIP-2. Zhang et al., "OPT: Open Pre-trained Transformer Language Models" (2022).
 // Upstream: transformers 4.57.6, models/opt/modeling_opt.py.
 
-import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
@@ -10,9 +9,10 @@ import { embedPrompt } from "../kernels/embed-prompt.ts";
 import { embedTokens } from "../kernels/embed-tokens.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { matmul } from "../kernels/matmul.ts";
-import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import { type LanguageModel, type ModelPart, type PromptRows, runParts, type SequenceRows } from "./language-model.ts";
+import { decoderParts } from "./decoder-parts.ts";
+import { given } from "./given.ts";
+import type { LanguageModel, ModelPart, SequenceRows } from "./language-model.ts";
 import type { OptConfig } from "./opt-config.ts";
 
 /** One pre-norm block. Linears are width -> width, but fc1 width -> ffnWidth and fc2 back; all have biases. */
@@ -50,8 +50,6 @@ export function optLanguageModel(
   { queries, imageId, cacheType }: { queries: number; imageId: number; cacheType: "f32" | "f16" },
 ): LanguageModel {
   const { width, ffnWidth, maxPositions, stopIds } = config;
-  const promptParts = readingPrompts(weights, config, queries);
-  const tokenParts = readingTokens(weights, config);
   return {
     vocabulary: weights.head.columns,
     width,
@@ -62,39 +60,14 @@ export function optLanguageModel(
     imageId,
     stopIds,
     cache: { layers: weights.layers.length, width, type: cacheType },
-    promptParts,
-    tokenParts,
-    readPrompts: (k, rows) => runParts(k, promptParts, rows),
-    readTokens: (k, rows) => runParts(k, tokenParts, rows),
+    ...decoderParts({
+      embeddings: (k, cursors) => embeddings(k, weights, cursors),
+      fillPrompt: (k, x, prompt) => embedPrompt(k, x, prompt, weights.positions, queries, positionOffset),
+      blocks: blocks(weights, config),
+      head: weights.head,
+      logits: (k, hidden) => logits(k, weights, hidden),
+    }),
   };
-}
-
-/** Image slots, then text -> logits after the last row of each item: (items, vocabulary) */
-function readingPrompts(w: OptWeights, config: OptConfig, queries: number): readonly ModelPart<PromptRows>[] {
-  return [
-    {
-      cost: () => 0,
-      run(k, _, rows) {
-        const x = embeddings(k, w, rows.cursors); //                                (items * tokens, width)
-        embedPrompt(k, x, rows.prompt, w.positions, queries, positionOffset); //    same, image slots filled
-        return x;
-      },
-    },
-    ...blocks(w, config),
-    {
-      cost: (_, items) => 2 * items * w.head.inputs * w.head.columns,
-      run: (k, x, rows) => logits(k, w, selectRows(k, given(x), rows.lastRows)), // (items, vocabulary)
-    },
-  ];
-}
-
-/** One token per row -> logits after it: (rows, vocabulary) */
-function readingTokens(w: OptWeights, config: OptConfig): readonly ModelPart<SequenceRows>[] {
-  return [
-    { cost: () => 0, run: (k, _, rows) => embeddings(k, w, rows.cursors) },
-    ...blocks(w, config),
-    { cost: (rows) => 2 * rows * w.head.inputs * w.head.columns, run: (k, x) => logits(k, w, given(x)) },
-  ];
 }
 
 /** cursors (rows, 4) -> token + position embeddings (rows, width); image slots are left open */
@@ -110,11 +83,6 @@ function blocks(w: OptWeights, { heads, width, ffnWidth }: OptConfig): readonly 
     cost: (rows) => 2 * rows * width * (4 * width + 2 * ffnWidth),
     run: (k, x, rows) => block(k, layer, heads, given(x), rows, rows.cache[i] as LayerCache),
   }));
-}
-
-function given(x: Tensor | null): Tensor {
-  if (x === null) throw new ShapeError("opt: expected a tensor from the part before, got none");
-  return x;
 }
 
 /** x + out(attention(norm(x))), then + fc2(relu(fc1(norm(x)))).  x: (rows, width) -> same */

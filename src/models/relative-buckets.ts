@@ -22,6 +22,11 @@ export function relativeBuckets({ buckets, maxDistance }: RelativePositions, bid
   });
 }
 
+/** Of an encoder, which sees both sides, and of a decoder. */
+export function bucketsOfBoth(positions: RelativePositions) {
+  return { encoder: relativeBuckets(positions, true), decoder: relativeBuckets(positions, false) };
+}
+
 /** A bucket for each of the nearest tokens, then buckets that grow by a constant factor; in f32, as upstream. */
 function bucketOf(distance: number, buckets: number, maxDistance: number): number {
   const exact = Math.floor(buckets / 2);

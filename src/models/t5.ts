@@ -19,6 +19,7 @@ import { rmsNorm } from "../kernels/rms-norm.ts";
 import { selectRows } from "../kernels/select-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear, RmsNorm } from "../kernels/weights.ts";
+import { given } from "./given.ts";
 import {
   type LanguageModel,
   type MemoryMaking,
@@ -243,11 +244,6 @@ function head<Rows>(
 function embeddings(k: Recorder, w: T5Weights, cursors: Tensor): Tensor {
   const x = k.scratch("embeddings", [cursors.shape[0] ?? 0, w.embeddings.inputs]);
   embedTokens(k, x, w.embeddings, null, cursors, 0);
-  return x;
-}
-
-function given(x: Tensor | null): Tensor {
-  if (x === null) throw new ShapeError("t5: expected a tensor from the part before, got none");
   return x;
 }
 

@@ -12,7 +12,8 @@ import { type ClipVisionWeights, visionBlocks, widestOfVision } from "./clip.ts"
 import type { ClipVisionConfig } from "./clip-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
 import { UnsupportedModelError } from "./errors.ts";
-import { encodePlan, encodeStage, given } from "./image-stage.ts";
+import { given } from "./given.ts";
+import { encodePlan, encodeStage } from "./image-stage.ts";
 import type { Part, StagePlan } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
