@@ -213,3 +213,21 @@ async function idsAlone(stages: Stages): Promise<(answer: string) => Promise<num
 export class RankError extends Error {
   override name = "RankError";
 }
+
+/** Ids to texts, told in the order in which the ids came. */
+export class TextsInOrder {
+  /** Resolves when all are told. */
+  all: Promise<void> = Promise.resolve();
+  readonly #stages: Stages;
+  readonly #onText: (text: string) => void;
+
+  constructor(stages: Stages, onText: (text: string) => void = () => {}) {
+    this.#stages = stages;
+    this.#onText = onText;
+  }
+
+  add(ids: readonly number[]): void {
+    this.all = this.all.then(async () => this.#onText(await this.#stages.detokenize(ids)));
+    this.all.catch(() => {}); // whoever awaits them all gets it
+  }
+}

@@ -1,6 +1,6 @@
 // A conversation about one image: the image is encoded once, every question is answered with what was said before it.
 
-import { type Answer, answerFrom, promptOf } from "./answer.ts";
+import { type Answer, answerFrom, promptOf, TextsInOrder } from "./answer.ts";
 import { sha256 } from "./jobs/store.ts";
 import type { Activation, Generation, ModelCard, RowOptions, Stages, TextOptions } from "./stages.ts";
 import { glmReply, type PromptLanguage, questionText, type Turn } from "./text/prompts.ts";
@@ -57,10 +57,10 @@ export async function openChat(stages: Stages, image: Uint8Array, options: ChatO
   return {
     async ask(question, { onText, ...asked } = {}) {
       const { text, leftOut } = await fitting(stages, question, turns, options);
-      const texts = onText && inOrder(stages, onText);
+      const texts = onText && new TextsInOrder(stages, onText);
       const given = { ...row, ...asked, image: digest, ...(texts && { onIds: texts.add }) };
       const answer = await said(stages, prompt, text, generation, given);
-      await texts?.all();
+      await texts?.all;
       turns = [...turns.slice(leftOut?.turns ?? 0), { question, answer: answer.text }];
       count += 1;
       return { ...answer, turn: count, leftOut };
@@ -120,16 +120,4 @@ function positionsNeeded({ family, prompt, handsOver }: ModelCard, textIds: numb
   // One of VisualGLM's ids stands for the image.
   const ids = family === "visualglm" ? textIds - 1 : textIds;
   return prompt[0] + ids + generation.maxNewTokens;
-}
-
-/** Ids to texts, told in the order in which the ids came. */
-function inOrder(stages: Stages, onText: (text: string) => void) {
-  let all: Promise<void> = Promise.resolve();
-  return {
-    add(ids: readonly number[]) {
-      all = all.then(async () => onText(await stages.detokenize(ids)));
-      all.catch(() => {}); // whoever awaits them all gets it
-    },
-    all: () => all,
-  };
 }

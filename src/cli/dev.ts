@@ -13,6 +13,7 @@ import {
   settingsFrom,
 } from "./model-options.ts";
 import { fromHere, tell, writeLine } from "./output.ts";
+import { repeated } from "./repeated.ts";
 
 interface Flags extends SettingsFlags {
   readonly data: string;
@@ -26,11 +27,11 @@ export function addDevCommand(program: Command): void {
     .command("dev")
     .description("Start Temporal, NATS and one worker here; `job` commands in other terminals find them.")
     .option("--data <folder>", "databases, logs and jobs; kept, so that jobs go on after a restart", "blipfleet-data")
-    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", collect)
+    .option("--root <folder>", "jobs may read images below it; may be repeated (default: this folder)", repeated)
     .option(
       "--model <ref>",
       "Hugging Face id, or a directory in Hugging Face layout; may be repeated (default: the demo models)",
-      collect,
+      repeated,
     )
     .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
   addSettingsOptions(command)
@@ -43,10 +44,6 @@ Examples:
 `,
     )
     .action(dev);
-}
-
-function collect(value: string, previous: readonly string[] = []): string[] {
-  return [...previous, value];
 }
 
 async function dev(flags: Flags): Promise<void> {

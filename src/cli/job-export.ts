@@ -74,7 +74,7 @@ Examples:
           throw endedEarly(progress, error);
         });
         if (flags.output !== undefined)
-          tell(`${done + failed} results in ${flags.output}${failed > 0 ? `, ${failed} failed` : ""}`);
+          tell(`results of ${done + failed} items in ${flags.output}${failed > 0 ? `, ${failed} failed` : ""}`);
         if (failed > 0) process.exitCode = 1;
       }),
     );

@@ -35,6 +35,7 @@ import {
   settingsFrom,
 } from "./model-options.ts";
 import { tell, writeJson, writeLine } from "./output.ts";
+import { repeated } from "./repeated.ts";
 import { addTemplateOption, type TemplateFlag } from "./template-option.ts";
 import { expectTextsGiven } from "./texts-given.ts";
 
@@ -91,8 +92,8 @@ export function addSubmitCommand(job: Command): void {
       "--prompt <text>",
       "caption, capfilt: text that captions continue; ask: the question; for items without their own",
     )
-    .option("--text <text>", "match: for items without texts of their own (may be repeated)", oneMore)
-    .option("--label <text...>", "classify: for items without labels of their own (may be repeated)", oneMore)
+    .option("--text <text>", "match: for items without texts of their own (may be repeated)", repeated)
+    .option("--label <text...>", "classify: for items without labels of their own (may be repeated)", repeated)
     .option("--index <file>", "index: an index whose images need not be encoded again; need not be there yet")
     .addOption(
       new Option(
@@ -144,10 +145,6 @@ Examples:
     const answers = answersOf(flags, givenGenerationFlags(command));
     await withJobs((jobs, dev) => submit(jobs, dev, source, flags, answers));
   });
-}
-
-function oneMore(text: string, before: readonly string[] = []): readonly string[] {
-  return [...before, text];
 }
 
 /** @throws UsageError for a flag of other tasks */

@@ -10,6 +10,7 @@ import {
   promptsOfFrames,
   type RankedAnswer,
   rankAnswers,
+  TextsInOrder,
 } from "../answer.ts";
 import { sha256 } from "../jobs/store.ts";
 import type { Activation, Generation, Stages } from "../stages.ts";
@@ -239,24 +240,6 @@ async function looks(
 
 function best([first]: readonly RankedAnswer[]): Answer {
   return { text: first?.text ?? "", tokenIds: first?.tokenIds ?? [] };
-}
-
-/** Ids to texts, told in the order in which the ids came. */
-class TextsInOrder {
-  /** Resolves when all are told. */
-  all: Promise<void> = Promise.resolve();
-  readonly #stages: Stages;
-  readonly #onText: (text: string) => void;
-
-  constructor(stages: Stages, onText: (text: string) => void = () => {}) {
-    this.#stages = stages;
-    this.#onText = onText;
-  }
-
-  add(ids: readonly number[]): void {
-    this.all = this.all.then(async () => this.#onText(await this.#stages.detokenize(ids)));
-    this.all.catch(() => {}); // whoever awaits them all gets it
-  }
 }
 
 function failed({ image, asked }: LocalItem, cause: unknown): LocalResult[] {

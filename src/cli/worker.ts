@@ -14,6 +14,7 @@ import {
   settingsFrom,
 } from "./model-options.ts";
 import { fromHere, tell } from "./output.ts";
+import { repeated } from "./repeated.ts";
 
 interface Flags extends SettingsFlags {
   readonly model?: readonly string[];
@@ -32,7 +33,7 @@ export function addWorkerCommand(program: Command): void {
   const command = program
     .command("worker")
     .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
-    .option("--model <ref>", "Hugging Face id or directory; may be repeated (default: the demo model)", collect)
+    .option("--model <ref>", "Hugging Face id or directory; may be repeated (default: the demo model)", repeated)
     .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
   addSettingsOptions(command)
     .option(
@@ -78,10 +79,6 @@ Examples:
 `,
     )
     .action(worker);
-}
-
-function collect(value: string, previous: readonly string[] = []): string[] {
-  return [...previous, value];
 }
 
 function parseStages(text: string): Stage[] {

@@ -1,18 +1,12 @@
 // The kinds of BLIP-2: a checkpoint of each, checked.
 
 import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
-import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
+import type { Checkpoint } from "../weights/checkpoint.ts";
 import { blip2OptNames, optNames, projectionNames, qFormerNames, visionNames } from "../weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
 import { blip2T5Names, t5Names } from "../weights/names/blip-2-t5.ts";
 import { type Blip2Programs, blip2Programs } from "./blip-2.ts";
-import {
-  type Blip2ImageConfig,
-  blip2Config,
-  blip2ImageSettings,
-  blip2RetrievalConfig,
-  blip2T5Config,
-} from "./blip-2-config.ts";
+import { type Blip2ImageConfig, blip2Config, blip2RetrievalConfig, blip2T5Config } from "./blip-2-config.ts";
 import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
 import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
@@ -20,15 +14,9 @@ import { featuresOf } from "./image-stage.ts";
 import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
 import { optLanguageModel } from "./opt.ts";
 import { bucketsOfBoth } from "./relative-buckets.ts";
-import {
-  type CheckOptions,
-  isResized,
-  type LavisVision,
-  lavisBlip2,
-  lavisBlip2Clip,
-  withSettings,
-} from "./run-settings.ts";
+import { type CheckOptions, type LavisVision, lavisBlip2, lavisBlip2Clip, withSettings } from "./run-settings.ts";
 import { mostIds, t5LanguageModel } from "./t5.ts";
+import { visionFacts } from "./vision-facts.ts";
 
 /** Blip2ForConditionalGeneration with OPT. @param json config.json. @throws as checkModel */
 export async function checkBlip2Opt(
@@ -140,19 +128,4 @@ export async function checkBlip2Retrieval(
 
 function lavisOf({ vision }: Blip2ImageConfig): LavisVision {
   return "activation" in vision ? lavisBlip2Clip : lavisBlip2;
-}
-
-async function visionFacts(
-  checkpoint: Checkpoint,
-  { vision }: Blip2ImageConfig,
-  written: Blip2ImageConfig,
-  { settings }: CheckOptions,
-) {
-  const json = await readSettings(checkpoint, "preprocessor_config.json");
-  const isChosen = isResized(vision, settings);
-  return {
-    vision,
-    written: written.vision,
-    image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize, isChosen),
-  };
 }

@@ -1,7 +1,7 @@
 // The kinds of BLIP: a checkpoint of each, checked.
 
 import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
-import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
+import type { Checkpoint } from "../weights/checkpoint.ts";
 import {
   blipCaptionNames,
   blipDecoderNames,
@@ -13,13 +13,13 @@ import {
 import { vitNames } from "../weights/names/blip-2-opt.ts";
 import type { NameTable } from "../weights/names/tensor-names.ts";
 import { type BlipPrograms, blipPrograms } from "./blip.ts";
-import { blip2ImageSettings } from "./blip-2-config.ts";
 import type { RetrievalPrograms } from "./blip-2-retrieval.ts";
 import { type BlipConfig, blipConfig, blipVqaConfig } from "./blip-config.ts";
 import { blipRetrievalPrograms } from "./blip-retrieval.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import { type LavisTexts, lavisTextLengths, readingQuestions, readingTexts } from "./lavis-texts.ts";
-import { type CheckOptions, isResized, lavisBlip, lavisBlipVqa, tokenId, withSettings } from "./run-settings.ts";
+import { type CheckOptions, lavisBlip, lavisBlipVqa, tokenId, withSettings } from "./run-settings.ts";
+import { visionFacts } from "./vision-facts.ts";
 
 /** BlipForConditionalGeneration. @param json config.json. @throws as checkModel */
 export async function checkBlipCaption(
@@ -123,18 +123,3 @@ async function textCard(
 
 /** Given answers that rank_answer of the original compares whole, by default. */
 const answersKept = 128;
-
-async function visionFacts(
-  checkpoint: Checkpoint,
-  { vision }: BlipConfig,
-  written: BlipConfig,
-  { settings }: CheckOptions,
-) {
-  const json = await readSettings(checkpoint, "preprocessor_config.json");
-  const isChosen = isResized(vision, settings);
-  return {
-    vision,
-    written: written.vision,
-    image: blip2ImageSettings(checkpoint.ref, json, vision.imageSize, isChosen),
-  };
-}
