@@ -1,5 +1,6 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
+import { inOrder } from "./in-order.ts";
 import { sha256 } from "./jobs/store.ts";
 import type { Activation, AttentionMaps, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
 
@@ -51,7 +52,7 @@ export function promptsOfFrames(
   frames: readonly Frame[],
   options: RowOptions = {},
 ): Promise<Activation[]> {
-  return Promise.all(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
+  return inOrder(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
 }
 
 /**
@@ -66,7 +67,7 @@ export async function promptOfVideo(
   text: string | null,
   options: RowOptions = {},
 ): Promise<Activation> {
-  const prompts = await Promise.all(made.map((each) => promptFor(stages, each, text, options)));
+  const prompts = await inOrder(made.map((each) => promptFor(stages, each, text, options)));
   const [first] = prompts;
   if (first === undefined) throw new RangeError("video: expected at least one frame, got none");
   const [, width] = first.shape;
@@ -166,7 +167,7 @@ export async function rankAnswers(
   const prompt = await promptFor(stages, made, text, options); //                  (queries, llmWidth)
   const textIds = await stages.tokenize(text); //                                  specials included
   const idsOf = await idsOfAnswers(stages, text, textIds);
-  const ids = await Promise.all(answers.map(idsOf));
+  const ids = await inOrder(answers.map(idsOf));
   const keep = options.keep ?? answersKept;
   const scores = await stages.rank(prompt, textIds, ids, { ...options, ...(keep !== undefined && { keep }) });
   const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? null }));

@@ -5,6 +5,7 @@
 //     text -> ids ──────────── vector ──────────────┘
 //     features and ids ─────── logits ────────────── probability (itm)
 
+import { inOrder } from "./in-order.ts";
 import { cosines, vectorValues } from "./search/similarity.ts";
 import type {
   Activation,
@@ -118,7 +119,7 @@ export async function rerank<C extends Candidate>(
   textIds: readonly number[],
   options: RowOptions = {},
 ): Promise<Reranked<C>[]> {
-  const matched = await Promise.all(
+  const matched = await inOrder(
     candidates.map(async (candidate): Promise<Reranked<C>> => {
       let features: Activation;
       try {

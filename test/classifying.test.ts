@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as after } from "node:timers/promises";
 import { imageVector, labelScores, labelVector, scoresOfRead } from "../src/classifying.ts";
 import type { LabelStages, Vectors } from "../src/stages.ts";
 
@@ -70,4 +71,15 @@ test("a label that could not be read keeps its mistake, and has no part in the o
   const [first, second] = labelScores(image, [one, other], 10);
   assert.deepEqual(scoresOfRead(image, [mistake, one, mistake, other], 10), [mistake, first, mistake, second]);
   assert.deepEqual(scoresOfRead(image, [mistake], 10), [mistake]);
+});
+
+test("of several templates that cannot be read the first one is told of, whichever failed first", async () => {
+  const stages: LabelStages = {
+    ...stagesOf([]),
+    tokenize: async (text) => {
+      await after(text === "cat" ? 20 : 1);
+      throw new RangeError(text);
+    },
+  };
+  await assert.rejects(labelVector(stages, "cat", ["{}", "a {}"]), { message: "cat" });
 });

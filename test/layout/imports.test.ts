@@ -10,6 +10,7 @@ const order = [
   "gpu",
   "kernels",
   "models",
+  "in-order",
   "answer",
   "chatting",
   "matching",
