@@ -11,6 +11,8 @@ export type Variant = Readonly<Record<string, number | string>>;
 /** What a variant may ask of an adapter beyond what every adapter has. */
 export interface Needs {
   readonly features?: readonly string[];
+  /** The least invocations of a subgroup. */
+  readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
 }
@@ -161,9 +163,11 @@ export class Variants {
   }
 
   /** What of `needs` this adapter does not have. */
-  #missing({ features = [], limits = {} }: Needs): string | undefined {
+  #missing({ features = [], subgroup = 1, limits = {} }: Needs): string | undefined {
     const absent = features.filter((feature) => !this.report.features.includes(feature));
     if (absent.length > 0) return `needs ${absent.join(", ")}`;
+    const { subgroupMinSize } = this.report;
+    if (subgroupMinSize < subgroup) return `needs subgroups of ${subgroup}, got ${subgroupMinSize}`;
     for (const [name, least] of Object.entries(limits)) {
       const got = this.report.limits[name] ?? 0;
       if (got < least) return `needs ${name} of ${least}, got ${got}`;
