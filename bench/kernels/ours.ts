@@ -9,7 +9,7 @@ import { layerNorm } from "../../src/kernels/layer-norm.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
 import type { Linear, Norm } from "../../src/kernels/weights.ts";
 import type { LanguageModel, SequenceRows } from "../../src/models/language-model.ts";
-import { optLanguageModel } from "../../src/models/opt.ts";
+import { type OptLayer, optLanguageModel } from "../../src/models/opt.ts";
 import { vitBlock } from "../../src/models/vit.ts";
 import { sampleSize } from "./onnx-model.ts";
 import { type RandomValues, randomBytesOf } from "./random-values.ts";
@@ -61,24 +61,43 @@ export class Weights {
   }
 
   /** A matrix in as few segments as the device's bindings allow. Its columns are a multiple of 4. */
-  async linear({ inputs, columns, seed }: LinearShape, type: Type): Promise<Linear> {
+  linear(shape: LinearShape, type: Type): Promise<Linear> {
+    return this.stacked([shape], type);
+  }
+
+  /** Matrices of the same inputs side by side. */
+  async stacked(parts: readonly LinearShape[], type: Type): Promise<Linear> {
+    const inputs = parts[0]?.inputs ?? 0;
+    const columns = parts.reduce((sum, part) => sum + part.columns, 0);
     const width = type === "f16" ? 2 : 4;
     const most = Math.floor(this.#gpu.bindingLimit / (inputs * width) / 4) * 4;
     const count = Math.ceil(columns / most);
     const each = Math.ceil(columns / count / 4) * 4;
     const segments: Linear["segments"][number][] = [];
-    const values = { seed, scale: seeds.weightScale(inputs) };
+    const scale = seeds.weightScale(inputs);
     for (let from = 0; from < columns; from += each) {
       const own = Math.min(each, columns - from);
       const weight = this.#alloc("weight", [inputs, own], type);
       const bytes = new Uint8Array(inputs * own * width);
-      for (let row = 0; row < inputs; row++) {
-        bytes.set(randomBytesOf(type, own, values, row * columns + from), row * own * width);
+      let before = 0;
+      for (const part of parts) {
+        const [start, end] = [Math.max(from - before, 0), Math.min(from + own - before, part.columns)];
+        for (let row = 0; row < inputs && start < end; row++) {
+          const values = randomBytesOf(type, end - start, { seed: part.seed, scale }, row * part.columns + start);
+          bytes.set(values, (row * own + before + start - from) * width);
+        }
+        before += part.columns;
       }
       await this.#gpu.upload(weight, bytes);
       segments.push({ weight, from, width: own });
     }
-    const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
+    const bias = this.#alloc("bias", [columns], "f32");
+    let first = 0;
+    for (const part of parts) {
+      const values = randomBytesOf("f32", part.columns, { seed: part.seed + 1, scale: seeds.biasScale });
+      await this.#gpu.upload(bias, values, 4 * first);
+      first += part.columns;
+    }
     return { segments, bias, inputs, columns };
   }
 
@@ -224,12 +243,10 @@ export function optStepForward(shape: OptShape, layers: number) {
 async function optModel(weights: Weights, shape: OptShape, layers: number): Promise<LanguageModel> {
   const { width, heads, ffnWidth, linears, cached } = shape;
   const linear = (name: keyof OptShape["linears"]) => weights.linear(linears[name], "f16");
-  const layer = {
+  const layer: OptLayer = {
     attentionNorm: await weights.norm(width, seeds.norm),
     mlpNorm: await weights.norm(width, seeds.norm + 10),
-    query: await linear("query"),
-    key: await linear("key"),
-    value: await linear("value"),
+    qkv: await weights.stacked([linears.query, linears.key, linears.value], "f16"),
     out: await linear("out"),
     fc1: await linear("fc1"),
     fc2: await linear("fc2"),

@@ -269,7 +269,7 @@ function askRotary(k: Recorder, given: Given): Question {
   const positions = { rows: given([1, 3], [7, 1, 0], "u32"), column: 1 };
   return {
     kernel: "rotary",
-    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, 1),
+    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, { heads: 1, headWidth: 4 }),
     expected: [-2, 1, 3, 4],
   };
 }

@@ -1,7 +1,7 @@
 // Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
 
 import type { Gpu } from "../gpu/device.ts";
-import { KernelError } from "../gpu/errors.ts";
+import { KernelError, ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
@@ -25,13 +25,14 @@ import {
   type RmsNormNames,
   type RowPart,
   rowRuns,
+  type StackedNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
 import { interpolatePositions } from "./interpolate-positions.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
-export type Loaded<T> = T extends LinearNames
+export type Loaded<T> = T extends LinearNames | StackedNames
   ? Linear
   : T extends NormNames
     ? Norm
@@ -158,39 +159,69 @@ export class WeightLoader {
     return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree)]));
   }
 
-  #leaf(leaf: NameLeaf): Linear | Norm | RmsNorm | Tensor {
+  #leaf(leaf: NameLeaf | StackedNames): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
-    const { weight, bias, inputs, columns, keepsF32, part } = leaf;
-    return {
-      segments: this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
-      bias: bias && this.#table(bias, [columns], part),
-      inputs,
-      columns,
-    };
+    return this.#linear(leaf.kind === "stacked" ? leaf.parts : [leaf]);
   }
 
-  /** A tensor of one binding, as f32. @param part of a vector, which of its values */
-  #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Tensor {
-    const tensor = this.#alloc(named.name, shape, "f32");
-    this.#reads.push(() => this.#values(named, tensor, part));
+  /** Matrices whose widths do not let them share a tensor get segments of their own. */
+  #linear(parts: readonly LinearNames[]): Linear {
+    const { inputs, bias } = onlyForm(parts);
+    const columns = columnsOf(parts);
+    const together = parts.length === 1 || parts.every((part) => part.columns % 4 === 0);
+    const groups = together ? [parts] : parts.map((part) => [part]);
+    let before = 0;
+    const segments = groups.flatMap((group) => {
+      const first = before;
+      before += columnsOf(group);
+      return this.#matrix(group).map((segment) => ({ ...segment, from: first + segment.from }));
+    });
+    return { segments, bias: bias && this.#biases(parts), inputs, columns };
+  }
+
+  #biases(parts: readonly LinearNames[]): Tensor {
+    const name = parts.map(({ bias }) => bias?.name).join(" ");
+    const tensor = this.#alloc(name, [columnsOf(parts)], "f32");
+    let before = 0;
+    for (const { bias, columns, part } of parts) {
+      const first = before;
+      before += columns;
+      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first, count: columns, part }));
+    }
     return tensor;
   }
 
-  async #values({ name }: NamedTensor, tensor: Tensor, part?: RowPart): Promise<void> {
+  /** A tensor of one binding, as f32. */
+  #table(named: NamedTensor, shape: readonly number[] = named.shape): Tensor {
+    const tensor = this.#alloc(named.name, shape, "f32");
+    this.#reads.push(() => this.#values(named, tensor));
+    return tensor;
+  }
+
+  /** Into `count` values from `first` on. @param part of a vector, which of its values */
+  async #values(
+    { name }: NamedTensor,
+    tensor: Tensor,
+    { first, count, part }: { first: number; count: number; part: RowPart | undefined } = {
+      first: 0,
+      count: elementCount(tensor.shape),
+      part: undefined,
+    },
+  ): Promise<void> {
     const stored = this.#stored(name);
     const type = sourceType(stored);
     const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count } of rowRuns(part, 0, elementCount(tensor.shape))) {
-      const run = someRows(stored, row, count, elementBytes);
+    for (const { column, row, count: length } of rowRuns(part, 0, count)) {
+      const run = someRows(stored, row, length, elementBytes);
       for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
         const values = { type, count: bytes.length / elementBytes };
-        const first = column + at / elementBytes;
-        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
+        const place = first + column + at / elementBytes;
+        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, place));
       }
     }
   }
@@ -236,22 +267,31 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
-  #matrix(
-    { name }: NamedTensor,
-    { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
-    type: "f32" | "f16",
-  ): Segment[] {
-    const stored = this.#stored(name);
+  /**
+   * PyTorch's (columns, inputs), several side by side, as segments of (inputs, padded width): transposed and converted by a
+   * kernel.
+   */
+  #matrix(parts: readonly LinearNames[]): Segment[] {
+    const { inputs, keepsF32 } = onlyForm(parts);
+    const type = keepsF32 ? "f32" : this.#type;
+    const columns = columnsOf(parts);
+    const name = parts.map(({ weight }) => weight.name).join(" ");
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      for (const { column, row, count } of rowRuns(part, from, width)) {
-        this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from));
+      let before = 0;
+      for (const { weight: named, columns: own, part } of parts) {
+        const stored = this.#stored(named.name);
+        const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
+        const first = before - from;
+        const [start, end] = [Math.max(-first, 0), Math.min(width - first, own)];
+        for (const { column, row, count } of start < end ? rowRuns(part, start, end - start) : []) {
+          this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, first + column));
+        }
+        before += own;
       }
     }
     return segments;
@@ -340,6 +380,24 @@ export class WeightLoader {
     this.#tensors.push(tensor);
     return tensor;
   }
+}
+
+function columnsOf(parts: readonly LinearNames[]): number {
+  return parts.reduce((sum, { columns }) => sum + columns, 0);
+}
+
+/** What Linears side by side have in common. @throws ShapeError where they do not */
+function onlyForm(parts: readonly LinearNames[]): Pick<LinearNames, "inputs" | "keepsF32" | "bias"> {
+  const [first] = parts;
+  const same = ({ inputs, keepsF32, bias }: LinearNames) =>
+    inputs === first?.inputs && keepsF32 === first.keepsF32 && (bias === null) === (first.bias === null);
+  if (first && parts.every(same)) return first;
+  const got = parts.map(
+    ({ weight, bias }) => `${weight.name} (${weight.shape.join(", ")})${bias ? " with a bias" : ""}`,
+  );
+  throw new ShapeError(
+    `load: expected matrices of the same inputs and type, all or none with a bias, got ${got.join("; ")}`,
+  );
 }
 
 /** `count` rows of a stored tensor, from `row` on. */

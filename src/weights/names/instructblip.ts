@@ -3,7 +3,7 @@
 
 import { type Blip2OptSizes, feedForwardNames, projectionNames, qFormerLayerNames, visionNames } from "./blip-2-opt.ts";
 import { type T5Sizes, t5Names } from "./blip-2-t5.ts";
-import { computed, layers, linear, type NameTable, norm, rmsNorm, table, tensorsOf } from "./tensor-names.ts";
+import { computed, layers, linear, type NameTable, norm, rmsNorm, stacked, table, tensorsOf } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/llama-config.ts. */
 export interface LlamaSizes {
@@ -55,9 +55,11 @@ export function llamaNames({ text }: { readonly text: LlamaSizes }, turns: () =>
       const key = `${model}.layers.${i}`;
       return {
         attentionNorm: rmsNorm(`${key}.input_layernorm`, width, normEps),
-        query: linear(`${key}.self_attn.q_proj`, width, width, plain),
-        key: linear(`${key}.self_attn.k_proj`, width, width, plain),
-        value: linear(`${key}.self_attn.v_proj`, width, width, plain),
+        qkv: stacked(
+          linear(`${key}.self_attn.q_proj`, width, width, plain),
+          linear(`${key}.self_attn.k_proj`, width, width, plain),
+          linear(`${key}.self_attn.v_proj`, width, width, plain),
+        ),
         out: linear(`${key}.self_attn.o_proj`, width, width, plain),
         mlpNorm: rmsNorm(`${key}.post_attention_layernorm`, width, normEps),
         gate: linear(`${key}.mlp.gate_proj`, width, ffnWidth, plain),
