@@ -7,8 +7,16 @@ import { bucket, type Lease, RecordingCache, recordingKey } from "../gpu/recordi
 import type { Batch, RowProgram, RowResult } from "../gpu/row-program.ts";
 import { endedHead } from "../kernels/decode-state.ts";
 import { type DecodeMachine, makeDecodeMachine } from "./decode-machine.ts";
+import { defaultBuckets, defaultRowBytes } from "./default-row.ts";
 import { GenerationError } from "./errors.ts";
-import { bucketsOf, checkGenerateRow, type GenerateRow, generateKey, maxGenerateRows } from "./generate-row.ts";
+import {
+  bucketsOf,
+  checkGenerateRow,
+  type GenerateRow,
+  generateKey,
+  keyOfBuckets,
+  maxGenerateRows,
+} from "./generate-row.ts";
 import type { LanguageModel } from "./language-model.ts";
 
 /** Milliseconds that a submit of several steps should take: well under the 250 that others may have to wait. */
@@ -47,6 +55,13 @@ export function generateProgram(
     maxRows: (key) => maxGenerateRows(gpu, model, key),
     key: generateKey,
     start: (rows) => startGenerate(gpu, model, rows, machines, options),
+    working: () => defaultRowBytes(model),
+    async prepare() {
+      const buckets = defaultBuckets(model);
+      const key = recordingKey(keyOfBuckets(buckets), { rows: 1 });
+      const made = await machines.acquire(key, () => makeDecodeMachine(gpu, model, 1, buckets, options.mostOperations));
+      made.release();
+    },
     close: () => machines.destroy(),
   };
 }

@@ -3,8 +3,8 @@
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
 import type { Stage } from "../messages/job.ts";
-import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
+import type { MemoryPlan } from "../models/memory-plan.ts";
 import type { Cards, Programs } from "../models/model-card.ts";
 import type { Dtype, RunSettings } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
