@@ -102,6 +102,7 @@ export class Gpu {
     this.softwareAdapter = options.softwareAdapter ?? report.softwareAdapter;
     this.bindingLimit = Math.min(
       device.limits.maxStorageBufferBindingSize,
+      device.limits.maxBufferSize,
       options.bindingLimit ?? Number.MAX_SAFE_INTEGER,
     );
     this.pipelines = new Pipelines(device);
