@@ -76,6 +76,7 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
   if (!adapter) throw new AdapterError(`adapter: expected a Vulkan, Metal or D3D12 driver, found none; ${nextStep}`);
   const { info } = adapter;
   expectComputing(info);
+  expectSubgroups(info, adapter.features);
   const limits: Record<string, number> = {};
   for (const name of wantedLimits) limits[name] = adapter.limits[name];
   const report: AdapterReport = {
@@ -84,8 +85,8 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
     device: info.device,
     description: info.description,
     softwareAdapter: info.isFallbackAdapter,
-    subgroupMinSize: info.subgroupMinSize ?? 0,
-    subgroupMaxSize: info.subgroupMaxSize ?? 0,
+    subgroupMinSize: info.subgroupMinSize ?? 1,
+    subgroupMaxSize: info.subgroupMaxSize ?? 1,
     features: wantedFeatures.filter((name) => adapter.features.has(name)),
     matrices: matricesOf(info),
     limits,
@@ -118,6 +119,15 @@ export function expectComputing(info: GPUAdapterInfo): void {
   if (info.vendor !== "") return;
   throw new AdapterError(
     `adapter: expected one that computes, found only ${JSON.stringify(info.device)}, which runs nothing; ${nextStep}`,
+  );
+}
+
+/** Products let the invocations of a subgroup share what they load. @throws AdapterError */
+export function expectSubgroups(info: GPUAdapterInfo, features: { has(name: string): boolean }): void {
+  if (features.has("subgroups")) return;
+  throw new AdapterError(
+    `adapter: expected one with subgroups, got ${info.vendor} ${info.device} (${info.description}) without; ` +
+      "a newer driver may have them, or `npm run setup` for a software driver",
   );
 }
 
