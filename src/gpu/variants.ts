@@ -15,6 +15,8 @@ export interface Needs {
   readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
+  /** What no list says: why it does not fit an adapter, or null. */
+  readonly unfit?: (report: AdapterReport) => string | null;
 }
 
 /** A kernel that comes in variants. All compute the same; which is fastest depends on the adapter and the shapes. */
@@ -163,7 +165,7 @@ export class Variants {
   }
 
   /** What of `needs` this adapter does not have. */
-  #missing({ features = [], subgroup = 1, limits = {} }: Needs): string | undefined {
+  #missing({ features = [], subgroup = 1, limits = {}, unfit = () => null }: Needs): string | undefined {
     const absent = features.filter((feature) => !this.report.features.includes(feature));
     if (absent.length > 0) return `needs ${absent.join(", ")}`;
     const { subgroupMinSize } = this.report;
@@ -172,7 +174,7 @@ export class Variants {
       const got = this.report.limits[name] ?? 0;
       if (got < least) return `needs ${name} of ${least}, got ${got}`;
     }
-    return undefined;
+    return unfit(this.report) ?? undefined;
   }
 }
 
