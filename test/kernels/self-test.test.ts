@@ -151,7 +151,7 @@ const faults = [
   ["beam-candidates", "value > otherValue", "value < otherValue", "log-sum-exp, beam-scores and beam-step"],
   ["beam-step", "open[k] > open[pick]", "open[k] < open[pick]", "log-sum-exp, beam-scores and beam-step"],
   ["given-step", "- high) - log(sum)", "- high) + log(sum)", "given-step"],
-  ["advance", "let slot = params.slotBase + row", "let slot = row", "advance of two"],
+  ["advance", "let slot = (item + 1u) * params.promptSlots + row", "let slot = row", "advance of two"],
 ] as const;
 
 for (const [shader, right, wrong, kernel] of faults) {
