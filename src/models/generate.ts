@@ -75,15 +75,18 @@ export function startGenerate(
   const [head] = rows;
   if (head === undefined) throw new GenerationError("generate: expected rows of one key, got none");
   const key = generateKey(head);
-  const items = bucket(rows.length);
   const check = (row: GenerateRow) => {
     checkGenerateRow(model, row);
     if (generateKey(row) === key) return;
     throw new GenerationError(`generate: expected rows of one key, ${key}, got ${generateKey(row)}`);
   };
-  const machine = () =>
-    machines.acquire(recordingKey(key, { rows: items }), () =>
+  const machine = (count: number) => {
+    const items = bucket(count);
+    return machines.acquire(recordingKey(key, { rows: items }), () =>
       makeDecodeMachine(gpu, model, items, bucketsOf(head), mostOperations),
     );
-  return generateBatch(gpu, { vocabulary: model.vocabulary, items, steps, inFlight, machine, check }, rows);
+  };
+  const { vocabulary } = model;
+  const mostRows = Math.max(bucket(rows.length), maxGenerateRows(gpu, model, key));
+  return generateBatch(gpu, { vocabulary, mostRows, steps, inFlight, machine, check }, rows);
 }
