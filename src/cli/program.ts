@@ -36,6 +36,13 @@ export function createProgram(): Command {
     .showSuggestionAfterError()
     .exitOverride()
     .configureOutput({ outputError: () => {} }) // told once, below, in our words
+    .addHelpText("beforeAll", ({ command }) => {
+      const [asked] = command.args.filter((arg) => arg !== "help");
+      if (command.commands.length > 0 && asked !== undefined && !asked.startsWith("-")) {
+        program.error(`unknown command '${asked}'`, { code: "commander.unknownCommand" });
+      }
+      return "";
+    })
     .addHelpText(
       "after",
       `

@@ -10,7 +10,7 @@ const order = [
   "gpu",
   "kernels",
   "models",
-  "in-order",
+  "together",
   "answer",
   "chatting",
   "matching",
