@@ -23,6 +23,7 @@ const report: AdapterReport = {
   subgroupMinSize: 8,
   subgroupMaxSize: 8,
   features: ["subgroups"],
+  matrices: [],
   limits: { maxComputeWorkgroupStorageSize: 32768 },
   toggles: [],
   matrices: [],
