@@ -106,6 +106,7 @@ export class Gpu {
     this.softwareAdapter = options.softwareAdapter ?? report.softwareAdapter;
     this.bindingLimit = Math.min(
       device.limits.maxStorageBufferBindingSize,
+      device.limits.maxBufferSize,
       options.bindingLimit ?? Number.MAX_SAFE_INTEGER,
     );
     this.pipelines = new Pipelines(device);
@@ -195,6 +196,26 @@ export class Gpu {
       queue.writeBuffer(tensor.storage, start + whole, tail);
     }
     this.#check();
+  }
+
+  /**
+   * Copy whole tensors into the beginnings of others, behind what was submitted before.
+   * @throws ShapeError if one does not fit
+   */
+  copy(pairs: readonly (readonly [from: Tensor, to: Tensor])[]): void {
+    this.#check();
+    const encoder = this.device.createCommandEncoder();
+    for (const [from, to] of pairs) {
+      const bytes = byteLength(from.shape, from.type);
+      if (!from.storage || !to.storage || from.type !== to.type || bytes > byteLength(to.shape, to.type)) {
+        throw new ShapeError(
+          `copy: expected ${from.name} (${from.shape.join(", ")}) of ${from.type} to fit into ${to.name} ` +
+            `(${to.shape.join(", ")}) of ${to.type}`,
+        );
+      }
+      encoder.copyBufferToBuffer(from.storage, from.byteOffset, to.storage, to.byteOffset, bytes);
+    }
+    this.device.queue.submit([encoder.finish()]);
   }
 
   /** Bytes of one tensor. */

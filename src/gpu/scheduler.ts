@@ -225,9 +225,9 @@ export class RowScheduler {
   /** Waiting rows of a batch's key take part in it, as many as it has room for and the others allow. */
   #join(running: Running): void {
     const { program, key, priority, batch } = running;
-    const room = batch.joining?.room() ?? 0;
-    if (room <= 0) return;
     const most = program.maxRows(key);
+    const room = Math.min(most - running.rows.size, batch.joining?.room() ?? 0);
+    if (room <= 0) return;
     const rows: Row[] = [];
     let overtakes = false;
     for (const row of this.#waiting) {

@@ -11,6 +11,8 @@ export type Variant = Readonly<Record<string, number | string>>;
 /** What a variant may ask of an adapter beyond what every adapter has. */
 export interface Needs {
   readonly features?: readonly string[];
+  /** The least invocations of a subgroup. */
+  readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
 }
@@ -88,12 +90,14 @@ export class Variants {
     const reasons: string[] = [];
     for (const { file, table } of this.tables) {
       for (const { variant: given } of table.operations[operation.name]?.[shapeClass]?.variants ?? []) {
-        const refusal = this.#refused.get(refusalKey(operation.name, given));
+        const read = operation.variant.safeParse(given);
+        // As the operation reads it, so that what a table leaves out has a value.
+        const variant = read.success ? read.data : given;
+        const refusal = this.#refused.get(refusalKey(operation.name, variant));
         if (refusal) {
-          reasons.push(`${variantName(given)}: ${refusal.reason}`);
+          reasons.push(`${variantName(variant)}: ${refusal.reason}`);
           continue;
         }
-        const read = operation.variant.safeParse(given);
         if (!read.success) {
           const problem = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("; ");
           this.#refuse(operation.name, given, `${file}: ${problem}`);
@@ -102,7 +106,7 @@ export class Variants {
         }
         const missing = missingOf(this.report, operation.needs?.(read.data) ?? {});
         if (missing !== null) {
-          reasons.push(`${variantName(given)}: ${missing}`);
+          reasons.push(`${variantName(variant)}: ${missing}`);
           continue;
         }
         const choice: Choice<V> = Object.freeze({
@@ -110,7 +114,7 @@ export class Variants {
           shapeClass,
           variant: read.data,
           table: file,
-          refuse: (reason: string) => this.#refuse(operation.name, given, reason),
+          refuse: (reason: string) => this.#refuse(operation.name, variant, reason),
         });
         this.#chosen.set(key, choice);
         return choice;
@@ -180,9 +184,11 @@ export class Variants {
 }
 
 /** What of these needs an adapter does not have, or null. */
-export function missingOf(report: AdapterReport, { features = [], limits = {} }: Needs): string | null {
+export function missingOf(report: AdapterReport, { features = [], subgroup = 1, limits = {} }: Needs): string | null {
   const absent = features.filter((feature) => !report.features.includes(feature));
   if (absent.length > 0) return `needs ${absent.join(", ")}`;
+  const { subgroupMinSize } = report;
+  if (subgroupMinSize < subgroup) return `needs subgroups of ${subgroup}, got ${subgroupMinSize}`;
   for (const [name, least] of Object.entries(limits)) {
     const got = report.limits[name] ?? 0;
     if (got < least) return `needs ${name} of ${least}, got ${got}`;

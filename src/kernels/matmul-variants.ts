@@ -5,8 +5,20 @@ import type { Operation } from "../gpu/variants.ts";
 
 const size = z.number().int().min(1);
 
-/** Constants of shaders/matmul.wgsl: invocations of a workgroup, rows and groups of four columns per invocation. */
-const registerTile = z.strictObject({ shader: z.literal("matmul"), WORKGROUP: size, ROWS: size, VECS: size });
+const powerOfTwo = size.refine((value) => (value & (value - 1)) === 0, "expected a power of two");
+
+/**
+ * Constants of shaders/matmul.wgsl: invocations of a workgroup, rows and groups of four columns per invocation; with LANES how
+ * many of them load inputs for each other, and how many inputs they take in one step: both at most, inputs permitting.
+ */
+const registerTile = z.strictObject({
+  shader: z.literal("matmul"),
+  WORKGROUP: size,
+  ROWS: size,
+  VECS: size,
+  LANES: powerOfTwo.default(1),
+  STEPS: powerOfTwo.default(1),
+});
 
 export type MatmulVariant = z.infer<typeof registerTile>;
 
@@ -27,7 +39,8 @@ export const matmulOperation: Operation<MatmulVariant> = {
   name: "matmul",
   classes: matmulTypes.flatMap((type) => rowClasses.map(({ name }) => `${type}, ${name}`)),
   variant: registerTile,
-  needs: ({ WORKGROUP }) => ({
+  needs: ({ WORKGROUP, LANES }) => ({
+    subgroup: LANES,
     limits: { maxComputeInvocationsPerWorkgroup: WORKGROUP, maxComputeWorkgroupSizeX: WORKGROUP },
   }),
 };

@@ -40,7 +40,9 @@ export function matmul(
   for (const { weight, from, width } of segments) {
     const half = weight.type === "f16";
     const choice = k.variants.choose(matmulOperation, matmulClass(half ? "f16" : "f32", rows));
-    const { WORKGROUP, ROWS, VECS } = choice.variant;
+    const { WORKGROUP, ROWS, VECS, ...most } = choice.variant;
+    const LANES = Math.min(most.LANES, powerOfTwoIn(inputs));
+    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
@@ -50,17 +52,24 @@ export function matmul(
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
         F16: half ? "true" : "false",
+        LANES,
+        STEPS: Math.min(most.STEPS, LANES),
         // One row gains nothing by it, and compiles longer.
-        FOURS: ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
+        FOURS: LANES === 1 && ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",
         HAS_RESIDUAL: residual ? "true" : "false",
         ...{ WORKGROUP, ROWS, VECS },
       },
-      workgroups: [Math.ceil(stride / (4 * WORKGROUP * VECS)), ...overTwo(Math.ceil(rows / ROWS))],
+      workgroups: [tilesOfRows, Math.ceil(stride / (4 * WORKGROUP * VECS)), layers],
       choice,
     });
   }
   return y;
+}
+
+/** The largest that divides a whole number. */
+function powerOfTwoIn(size: number): number {
+  return size & -size;
 }

@@ -2,7 +2,7 @@
 // LAVIS' InstructBLIP and transformers' InstructBlipVideo have it. A language model for so many image slots differs in
 // nothing but their number, so that each number has a program of its own over the same weights, made when it is first asked for.
 
-import type { RowProgram } from "../gpu/row-program.ts";
+import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Activation } from "../stages.ts";
 import { GenerationError } from "./errors.ts";
 import type { LanguageModel } from "./language-model.ts";
@@ -47,6 +47,8 @@ export function programByFrames<In extends { readonly prompt: Activation }, Out>
       const [head] = batch;
       return of(head === undefined ? 1 : framesOf(head)).start(batch);
     },
+    ...(one.working && { working: () => one.working?.() as WorkingBytes }),
+    ...(one.prepare && { prepare: async () => one.prepare?.() }),
     close() {
       for (const program of programs.values()) program.close();
     },

@@ -39,16 +39,26 @@ function parts(shapeClass: string): { type: (typeof matmulTypes)[number]; rows: 
   return { type, rows: shapeClass.slice(type.length + 2) };
 }
 
+/** Ways to load inputs: in steps of one and, where they are lent, of two. */
+function lending(LANES: number, quick: boolean): { readonly LANES: number; readonly STEPS: number }[] {
+  const steps = LANES === 1 ? [1] : quick ? [2] : [2, 1];
+  return steps.map((STEPS) => ({ LANES, STEPS }));
+}
+
 export const tunedMatmul: TunedOperation<MatmulVariant> = {
   ...matmulOperation,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
     const { rows } = parts(shapeClass);
-    const groups = softwareAdapter ? (rows === "1 row" ? [1, 2] : [1]) : [1, 2, 4];
+    const groups = softwareAdapter ? [1] : [1, 2, 4];
     const workgroups = (quick ? groups.slice(0, 1) : groups).map((count) => count * lanes);
-    const vecs = softwareAdapter && rows !== "1 row" ? [4, 2] : [4, 2, 1];
+    const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
+    // Lending pays where a load costs as much when all invocations want the same.
+    const loads = softwareAdapter ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
     return workgroups.flatMap((WORKGROUP) =>
-      tiles.flatMap((ROWS) => vecs.map((VECS) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS }))),
+      tiles.flatMap((ROWS) =>
+        vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
+      ),
     );
   },
   trial(shapeClass, { quick }: Adapter) {

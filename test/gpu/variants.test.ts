@@ -25,6 +25,7 @@ const report: AdapterReport = {
   features: ["subgroups"],
   limits: { maxComputeWorkgroupStorageSize: 32768 },
   toggles: [],
+  matrices: [],
 };
 
 const variant = z.strictObject({ size: z.number().int().min(1), kind: z.string().optional() });
