@@ -35,12 +35,6 @@ const unit = 2 ** -24;
 
 const seeds = { x: 1, weight: 2 };
 
-/** How the invocations of a subgroup of `lanes` load inputs for each other, and that they do not. */
-function lending(lanes: number): { LANES: number; STEPS: number }[] {
-  const steps = [1, 2].filter((STEPS) => STEPS <= lanes && lanes > 1);
-  return [{ LANES: 1, STEPS: 1 }, ...steps.map((STEPS) => ({ LANES: lanes, STEPS }))];
-}
-
 function parts(shapeClass: string): { type: (typeof matmulTypes)[number]; rows: string } {
   const type = matmulTypes.find((each) => shapeClass.startsWith(`${each}, `)) ?? "f32";
   return { type, rows: shapeClass.slice(type.length + 2) };
@@ -128,18 +122,25 @@ function gpuForms(rows: string): readonly MatmulForm[] {
   }
 }
 
+/** Ways to load inputs: in steps of one and, where they are lent, of two. */
+function lending(LANES: number, quick: boolean): { readonly LANES: number; readonly STEPS: number }[] {
+  const steps = LANES === 1 ? [1] : quick ? [2] : [2, 1];
+  return steps.map((STEPS) => ({ LANES, STEPS }));
+}
+
 export const tunedMatmul: TunedOperation<MatmulVariant> = {
   ...matmulOperation,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
     const { rows } = parts(shapeClass);
-    const groups = softwareAdapter ? (rows === "1 row" ? [1, 2] : [1]) : [1, 2, 4];
+    const groups = softwareAdapter ? [1] : [1, 2, 4];
     const workgroups = (quick ? groups.slice(0, 1) : groups).map((count) => count * lanes);
-    const vecs = softwareAdapter ? (rows === "1 row" ? [8, 4, 2] : [4, 2]) : [4, 2, 1];
+    const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
-    const lent = quick ? [{ LANES: lanes, STEPS: 1 }] : lending(lanes);
+    // Lending pays where a load costs as much when all invocations want the same.
+    const loads = softwareAdapter ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
-        vecs.flatMap((VECS) => lent.map((how) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...how }))),
+        vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
       ),
     );
     const forms = softwareAdapter ? [] : gpuForms(rows);

@@ -26,7 +26,6 @@ const report: AdapterReport = {
   matrices: [],
   limits: { maxComputeWorkgroupStorageSize: 32768 },
   toggles: [],
-  matrices: [],
 };
 
 const variant = z.strictObject({ size: z.number().int().min(1), kind: z.string().optional() });
