@@ -93,6 +93,29 @@ function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
   return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
 }
 
+/**
+ * Refuse what loading would stop at.
+ * @throws KernelError for a tensor that cannot be split below the binding limit
+ */
+export function expectBindable(gpu: Gpu, tree: NameTree, type: "f32" | "f16"): void {
+  for (const leaf of leavesOf(tree)) {
+    if (leaf.kind === "linear") {
+      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, leaf.keepsF32 ? "f32" : type);
+      continue;
+    }
+    const [name, bytes] = [nameOf(leaf), leafBytes(leaf, type)];
+    if (bytes <= gpu.bindingLimit) continue;
+    throw new KernelError(
+      `${name}: expected at most ${gpu.bindingLimit} bytes, which this adapter binds of one buffer, got ${bytes}`,
+    );
+  }
+}
+
+function nameOf(leaf: Exclude<NameLeaf, LinearNames>): string {
+  if (leaf.kind === "computed") return leaf.name;
+  return leaf.kind === "norm" || leaf.kind === "rms-norm" ? leaf.gain.name : leaf.stored.name;
+}
+
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
 export class WeightLoader {
   readonly #gpu: Gpu;
