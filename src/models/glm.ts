@@ -63,7 +63,7 @@ export function glmLanguageModel(
   return {
     vocabulary: weights.head.columns,
     width,
-    widest: Math.max(width, mlpWidth),
+    widest: Math.max(3 * width, mlpWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,

@@ -57,7 +57,7 @@ export function llamaLanguageModel(
   return {
     vocabulary: w.embeddings.columns,
     width,
-    widest: Math.max(width, ffnWidth),
+    widest: Math.max(3 * width, ffnWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,

@@ -10,7 +10,7 @@ import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard } from "../stages.ts";
-import { isLeaf, type NameLeaf, type NameTree } from "../weights/names/tensor-names.ts";
+import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
 import type { Loaded } from "./load.ts";
 
@@ -39,13 +39,20 @@ function unloaded(tree: NameTree): unknown {
   return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, unloaded(part as NameTree)]));
 }
 
-function unloadedLeaf(leaf: NameLeaf): unknown {
+function unloadedLeaf(leaf: NameLeaf | StackedNames): unknown {
   const tensor = (name: string, shape: readonly number[]): Tensor => {
     return { name, shape, type: "f32", storage: undefined, byteOffset: 0 };
   };
-  if (leaf.kind === "linear") {
-    const { bias, inputs, columns } = leaf;
-    return { segments: [], bias: bias && tensor(bias.name, [columns]), inputs, columns };
+  if (leaf.kind === "linear" || leaf.kind === "stacked") {
+    const parts = leaf.kind === "stacked" ? leaf.parts : [leaf];
+    const [first] = parts;
+    const columns = parts.reduce((sum, part) => sum + part.columns, 0);
+    return {
+      segments: [],
+      bias: first?.bias ? tensor(first.bias.name, [columns]) : null,
+      inputs: first?.inputs,
+      columns,
+    };
   }
   if (leaf.kind === "norm") {
     return {

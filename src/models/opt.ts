@@ -52,7 +52,7 @@ export function optLanguageModel(
   return {
     vocabulary: weights.head.columns,
     width,
-    widest: Math.max(width, ffnWidth),
+    widest: Math.max(3 * width, ffnWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,
