@@ -1,7 +1,7 @@
 // Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
 
 import type { Gpu } from "../gpu/device.ts";
-import { KernelError, ShapeError } from "../gpu/errors.ts";
+import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
@@ -11,6 +11,7 @@ import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
+import { columnsOf, formOf, stackedRuns } from "../weights/names/stacked-rows.ts";
 import {
   type ComputedNames,
   type GridNames,
@@ -23,8 +24,6 @@ import {
   type NormNames,
   type PickedNames,
   type RmsNormNames,
-  type RowPart,
-  rowRuns,
   type StackedNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
@@ -194,7 +193,7 @@ export class WeightLoader {
 
   /** Matrices whose widths do not let them share a tensor get segments of their own. */
   #linear(parts: readonly LinearNames[]): Linear {
-    const { inputs, bias } = onlyForm(parts);
+    const { inputs, bias } = formOf(parts);
     const columns = columnsOf(parts);
     const together = parts.length === 1 || parts.every((part) => part.columns % 4 === 0);
     const groups = together ? [parts] : parts.map((part) => [part]);
@@ -208,13 +207,10 @@ export class WeightLoader {
   }
 
   #biases(parts: readonly LinearNames[]): Tensor {
-    const name = parts.map(({ bias }) => bias?.name).join(" ");
-    const tensor = this.#alloc(name, [columnsOf(parts)], "f32");
-    let before = 0;
-    for (const { bias, columns, part } of parts) {
-      const first = before;
-      before += columns;
-      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first, count: columns, part }));
+    const tensor = this.#alloc(parts.map(({ bias }) => bias?.name).join(" "), [columnsOf(parts)], "f32");
+    for (const { linear, column, row, count } of stackedRuns(parts, 0, columnsOf(parts))) {
+      const { bias } = linear;
+      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first: column, row, count }));
     }
     return tensor;
   }
@@ -226,26 +222,18 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** Into `count` values from `first` on. @param part of a vector, which of its values */
+  /** `count` values of a file from its `row`-th on, from `first` on in the tensor. */
   async #values(
     { name }: NamedTensor,
     tensor: Tensor,
-    { first, count, part }: { first: number; count: number; part: RowPart | undefined } = {
-      first: 0,
-      count: elementCount(tensor.shape),
-      part: undefined,
-    },
+    { first, row, count } = { first: 0, row: 0, count: elementCount(tensor.shape) },
   ): Promise<void> {
     const stored = this.#stored(name);
     const type = sourceType(stored);
     const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count: length } of rowRuns(part, 0, count)) {
-      const run = someRows(stored, row, length, elementBytes);
-      for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
-        const values = { type, count: bytes.length / elementBytes };
-        const place = first + column + at / elementBytes;
-        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, place));
-      }
+    for await (const { at, bytes } of this.#pieces(someRows(stored, row, count, elementBytes), elementBytes)) {
+      const values = { type, count: bytes.length / elementBytes };
+      this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first + at / elementBytes));
     }
   }
 
@@ -295,7 +283,7 @@ export class WeightLoader {
    * kernel.
    */
   #matrix(parts: readonly LinearNames[]): Segment[] {
-    const { inputs, keepsF32 } = onlyForm(parts);
+    const { inputs, keepsF32 } = formOf(parts);
     const type = keepsF32 ? "f32" : this.#type;
     const columns = columnsOf(parts);
     const name = parts.map(({ weight }) => weight.name).join(" ");
@@ -305,16 +293,10 @@ export class WeightLoader {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      let before = 0;
-      for (const { weight: named, columns: own, part } of parts) {
-        const stored = this.#stored(named.name);
+      for (const { linear, column, row, count } of stackedRuns(parts, from, width)) {
+        const stored = this.#stored(linear.weight.name);
         const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
-        const first = before - from;
-        const [start, end] = [Math.max(-first, 0), Math.min(width - first, own)];
-        for (const { column, row, count } of start < end ? rowRuns(part, start, end - start) : []) {
-          this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, first + column));
-        }
-        before += own;
+        this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from));
       }
     }
     return segments;
@@ -403,24 +385,6 @@ export class WeightLoader {
     this.#tensors.push(tensor);
     return tensor;
   }
-}
-
-function columnsOf(parts: readonly LinearNames[]): number {
-  return parts.reduce((sum, { columns }) => sum + columns, 0);
-}
-
-/** What Linears side by side have in common. @throws ShapeError where they do not */
-function onlyForm(parts: readonly LinearNames[]): Pick<LinearNames, "inputs" | "keepsF32" | "bias"> {
-  const [first] = parts;
-  const same = ({ inputs, keepsF32, bias }: LinearNames) =>
-    inputs === first?.inputs && keepsF32 === first.keepsF32 && (bias === null) === (first.bias === null);
-  if (first && parts.every(same)) return first;
-  const got = parts.map(
-    ({ weight, bias }) => `${weight.name} (${weight.shape.join(", ")})${bias ? " with a bias" : ""}`,
-  );
-  throw new ShapeError(
-    `load: expected matrices of the same inputs and type, all or none with a bias, got ${got.join("; ")}`,
-  );
 }
 
 /** `count` rows of a stored tensor, from `row` on. */

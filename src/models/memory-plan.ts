@@ -10,6 +10,7 @@ import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard } from "../stages.ts";
+import { columnsOf, formOf } from "../weights/names/stacked-rows.ts";
 import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
 import type { Loaded } from "./load.ts";
@@ -45,14 +46,9 @@ function unloadedLeaf(leaf: NameLeaf | StackedNames): unknown {
   };
   if (leaf.kind === "linear" || leaf.kind === "stacked") {
     const parts = leaf.kind === "stacked" ? leaf.parts : [leaf];
-    const [first] = parts;
-    const columns = parts.reduce((sum, part) => sum + part.columns, 0);
-    return {
-      segments: [],
-      bias: first?.bias ? tensor(first.bias.name, [columns]) : null,
-      inputs: first?.inputs,
-      columns,
-    };
+    const { inputs, bias } = formOf(parts);
+    const columns = columnsOf(parts);
+    return { segments: [], bias: bias && tensor(bias.name, [columns]), inputs, columns };
   }
   if (leaf.kind === "norm") {
     return {

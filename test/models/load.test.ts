@@ -268,7 +268,7 @@ test("matrices of different inputs, or only one with a bias, are not put side by
   for (const each of names) {
     await assert.rejects(
       new WeightLoader(gpu, checkpoint, "f32").load(each),
-      /ShapeError: load: expected matrices of the same inputs and type, all or none with a bias, got a\.weight \(8, 4\) with a bias; /,
+      /WeightsError: stacked matrices.*expected the same inputs and type, all or none with a bias, got a\.weight \(8, 4\) with a bias; /s,
     );
   }
 });
