@@ -4,7 +4,7 @@ import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import { matmulTile } from "./matmul-tiles.ts";
-import type { Linear } from "./weights.ts";
+import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
 /**
@@ -13,11 +13,26 @@ import { overTwo } from "./workgroups.ts";
  */
 export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
 
+/** As the shader numbers them. */
+const weightTypes = { f32: 0, f16: 1, int8: 2, int4: 3 } as const;
+
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
+
+/** A word of int4 takes two fours. One row of f32 or f16 gains nothing by it, and compiles longer. */
+function readsFours(type: WeightType, inputs: number, rows: number): boolean {
+  if (type === "int4") return inputs % 8 === 0;
+  return inputs % 4 === 0 && (type === "int8" || rows > 1);
+}
+
+/** @throws ShapeError */
+function weightTypeOf({ name, type }: Tensor): WeightType {
+  if (Object.hasOwn(weightTypes, type)) return type as WeightType;
+  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightTypes).join(", ")}, got ${type}`);
+}
 
 /**
  * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
- * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
  * @throws ShapeError
  */
 export function matmul(
@@ -38,8 +53,8 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
-    const half = weight.type === "f16";
-    const tile = matmulTile(k.softwareAdapter, rows, half ? "f16" : "f32");
+    const type = weightTypeOf(weight);
+    const tile = matmulTile(k.softwareAdapter, rows, type);
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
@@ -48,9 +63,8 @@ export function matmul(
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
-        F16: half ? "true" : "false",
-        // One row gains nothing by it, and compiles longer.
-        FOURS: tile.ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
+        WEIGHT: weightTypes[type],
+        FOURS: readsFours(type, inputs, tile.ROWS) ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",

@@ -14,6 +14,7 @@ import { layerNorm } from "./layer-norm.ts";
 import { type Activation, matmul } from "./matmul.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
+import { quantizeWeight } from "./quantize-weight.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rotary } from "./rotary.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
@@ -27,7 +28,7 @@ export interface Question {
   readonly expected: readonly number[];
 }
 
-/** A tensor of these values; f16 takes whole u32 words, two halves each. */
+/** A tensor of these values; f16 takes whole u32 words, two halves each, and so do int8 and int4. */
 export type Given = (shape: readonly number[], values: readonly number[], type?: ElementType) => Tensor;
 
 /** Relative: a few last places of f32, for exp and division; everything else comes out exactly. */
@@ -121,6 +122,8 @@ function questions(k: Recorder, given: Given): Question[] {
       expected: [1, 3],
     },
     askConvertWeight(k, given),
+    askQuantizeWeight(k, given, "int8", [5, 3 - 2 * 0.4921875]),
+    askQuantizeWeight(k, given, "int4", [5, 3 - 2 * 0.375]),
     askConvertPlain(k, given),
     ...decodingQuestions(k, given),
   ];
@@ -278,6 +281,17 @@ function askConvertWeight(k: Recorder, given: Given): Question {
   const destination = given([2, 4], new Array(8).fill(9));
   convertWeight(k, { bytes, type: "bf16", rows: 2, inputs: 2 }, destination, 0);
   return { kernel: "convert-weight", answer: destination, expected: [1, 3, 0, 0, 2, -0.5, 0, 0] };
+}
+
+/** bf16 1, 2, and 3, -0.5, two rows of eight inputs, the rest zeros; then 1 and 2 times that. */
+function askQuantizeWeight(k: Recorder, given: Given, type: "int8" | "int4", expected: readonly number[]): Question {
+  const bytes = given([8], [0x40003f80, 0, 0, 0, 0xbf004040, 0, 0, 0], "u32");
+  const weight = given([8, 4], [], type);
+  const notice = { refused: given([1], [0], "u32"), number: 1 };
+  quantizeWeight(k, { bytes, type: "bf16", rows: 2, inputs: 8 }, weight, 0, notice);
+  const linear = { segments: [{ weight, from: 0, width: 2 }], bias: null, inputs: 8, columns: 2 };
+  const answer = matmul(k, given([1, 8], [1, 2, 0, 0, 0, 0, 0, 0]), linear);
+  return { kernel: `quantize-weight and matmul of ${type}`, answer, expected };
 }
 
 /** f16 1, 2^-24 and -inf. */
