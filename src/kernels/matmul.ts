@@ -3,7 +3,7 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
-import { matmulTile } from "./matmul-tiles.ts";
+import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
@@ -54,7 +54,8 @@ export function matmul(
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
     const type = weightTypeOf(weight);
-    const tile = matmulTile(k.softwareAdapter, rows, type);
+    const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
+    const { WORKGROUP, ROWS, VECS } = choice.variant;
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
@@ -64,14 +65,15 @@ export function matmul(
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
         WEIGHT: weightTypes[type],
-        FOURS: readsFours(type, inputs, tile.ROWS) ? "true" : "false",
+        FOURS: readsFours(type, inputs, ROWS) ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",
         HAS_RESIDUAL: residual ? "true" : "false",
-        ...tile,
+        ...{ WORKGROUP, ROWS, VECS },
       },
-      workgroups: [Math.ceil(stride / (4 * tile.WORKGROUP * tile.VECS)), ...overTwo(Math.ceil(rows / tile.ROWS))],
+      workgroups: [Math.ceil(stride / (4 * WORKGROUP * VECS)), ...overTwo(Math.ceil(rows / ROWS))],
+      choice,
     });
   }
   return y;

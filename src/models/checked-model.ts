@@ -51,8 +51,15 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
       Object.fromEntries(wanted(stages).map(([stage, tree]) => [stage, weightBytes(tree, card.dtype)])),
     async load(gpu, loader, stages) {
       const weights = {};
-      for (const [, tree] of wanted(stages)) Object.assign(weights, await loader.load(tree));
-      return programsOf(gpu, weights as WeightsOf<P>);
+      for (const [, tree] of wanted(stages)) Object.assign(weights, loader.allocate(tree));
+      const opened = programsOf(gpu, weights as WeightsOf<P>);
+      try {
+        await loader.fill();
+        return opened;
+      } catch (error) {
+        opened.close();
+        throw error;
+      }
     },
   };
 }
@@ -95,7 +102,7 @@ export async function checkCheckpoint(
   }
   expectTensors(checkpoint, names);
   const tokens = Math.floor(vision.imageSize / vision.patchSize) ** 2 + 1;
-  const digest = await checkpointDigest(checkpoint, options);
+  const digest = options.digest ?? (await checkpointDigest(checkpoint, options));
   return {
     ref,
     digest,

@@ -8,8 +8,9 @@ import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard, Dtype, RunSettings } from "../stages.ts";
 import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
+import { checkpointDigest } from "../weights/digest.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
-import type { MemoryPlan } from "./checked-model.ts";
+import type { MemoryPlan, OpenedPrograms } from "./checked-model.ts";
 import type { Purpose } from "./families.ts";
 import { WeightLoader } from "./load.ts";
 import { type Cards, checkModel, type Programs, type PurposeOption } from "./model-card.ts";
@@ -50,29 +51,37 @@ export async function loadModel<P extends Purpose = "texts">(
 ): Promise<LoadedModel<P>> {
   const { dtype, stages, onProgress } = options;
   const checkpoint = typeof model === "string" ? await openCheckpoint(model, options) : model;
-  const checked = await checkModel(checkpoint, dtype, options);
-  const { card } = checked;
+  // Hashing begins once it is known that the checkpoint can be loaded, and goes on beside that.
+  const checked = await checkModel(checkpoint, dtype, { ...options, digest: "" });
   const memory = checked.memory(stages);
-  const total = expectRoom(gpu, card, memory);
+  const total = expectRoom(gpu, checked.card, memory);
   let done = 0;
+  let isLoading = true;
   const loader = new WeightLoader(gpu, checkpoint, dtype, (bytes) => {
     done += bytes;
     onProgress?.({ phase: "upload", what: checkpoint.ref, done: Math.min(done, total), total });
   });
-  try {
-    const { programs, close } = await checked.load(gpu, loader, stages);
-    loader.finish();
-    return {
-      card,
-      programs,
-      memory,
-      release() {
-        close();
-        loader.release();
-      },
-    };
-  } catch (error) {
+  const failed = new AbortController();
+  const digest = checkpointDigest(checkpoint, {
+    ...options,
+    signal: failed.signal,
+    // One phase at a time: what is left of the hashing is told when the weights are there.
+    onProgress: (progress) => isLoading || onProgress?.(progress),
+  });
+  digest.catch(() => {});
+  let opened: OpenedPrograms<Programs[P]> | undefined;
+  const release = () => {
+    opened?.close();
     loader.release();
+  };
+  try {
+    opened = await checked.load(gpu, loader, stages);
+    loader.finish();
+    isLoading = false;
+    return { card: { ...checked.card, digest: await digest }, programs: opened.programs, memory, release };
+  } catch (error) {
+    failed.abort(error);
+    release();
     throw error;
   }
 }

@@ -121,7 +121,7 @@ function startBatch<In, Out>(
   key: string,
   rows: readonly In[],
   passes: RecordingCache<StagedPass>,
-): Batch<Out> {
+): Batch<Out, In> {
   const given = rows.map((row) => plan.bytesOf(row));
   const open = new Set(rows.keys());
   let lease: Lease<StagedPass> | undefined;
