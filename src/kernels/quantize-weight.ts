@@ -8,9 +8,14 @@ import { type SourceType, sourceTypes } from "./convert-weight.ts";
 /** Rows and groups of a workgroup. */
 const tile = { rows: 16, groups: 8 };
 
+/** Where it is told that one of the values is inf or NaN: refused, (1) u32, becomes at least `number`, which is not 0. */
+export interface QuantizeNotice {
+  readonly refused: Tensor;
+  readonly number: number;
+}
+
 /**
  * As convertWeight, into a destination of int8 or int4.
- * refused: (1) u32, becomes at least `number` where one of the values is inf or NaN.
  * @throws ShapeError
  */
 export function quantizeWeight(
@@ -18,7 +23,7 @@ export function quantizeWeight(
   { bytes, type, rows, inputs }: { bytes: Tensor; type: SourceType; rows: number; inputs: number },
   destination: Tensor,
   column: number,
-  { refused, number }: { readonly refused: Tensor; readonly number: number },
+  { refused, number }: QuantizeNotice,
 ): void {
   const [stride = 0] = expectShape("quantizeWeight", destination, [inputs, "stride"]);
   const filled = Math.ceil(rows / 4) * 4;

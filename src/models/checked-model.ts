@@ -1,8 +1,9 @@
 // A checkpoint that was checked whole, and how its weights become programs.
 
 import type { Gpu } from "../gpu/device.ts";
+import type { WeightType } from "../kernels/weights.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
+import { activationType, type CheckpointCard, type Dtype, type ImageSettings } from "../stages.ts";
 import { type Checkpoint, expectTensors, hasFile, readSettings } from "../weights/checkpoint.ts";
 import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
@@ -37,6 +38,15 @@ export type WeightsOf<P extends PartsByStage> = Partial<
   LoadedPart<P, "encode"> & LoadedPart<P, "query"> & LoadedPart<P, "generate">
 >;
 
+/**
+ * The type of a stage's matrices, unless their names say what they keep. VisualGLM, as its own code has it, is quantized in its
+ * language model only.
+ */
+function weightTypeOf({ family, dtype }: Pick<CheckpointCard, "family" | "dtype">, stage: Stage): WeightType {
+  if (family === "visualglm" && stage !== "generate") return activationType(dtype);
+  return dtype;
+}
+
 /** @param programsOf what weights can serve; see PartsByStage */
 export function checkedModel<Card extends CheckpointCard, P extends PartsByStage, Programs>(
   card: Card,
@@ -48,10 +58,11 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
   return {
     card,
     memory: (stages) =>
-      Object.fromEntries(wanted(stages).map(([stage, tree]) => [stage, weightBytes(tree, card.dtype)])),
+      Object.fromEntries(wanted(stages).map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))])),
     async load(gpu, loader, stages) {
       const weights = {};
-      for (const [, tree] of wanted(stages)) Object.assign(weights, loader.allocate(tree));
+      for (const [stage, tree] of wanted(stages))
+        Object.assign(weights, loader.allocate(tree, weightTypeOf(card, stage)));
       const opened = programsOf(gpu, weights as WeightsOf<P>);
       try {
         await loader.fill();
@@ -95,9 +106,9 @@ export async function checkCheckpoint(
     throw new CheckpointError(`${ref}: expected ${tokenizer}, got no such file; save the model's ${kind} there`);
   }
   for (const [key, width] of Object.entries({ "vision_config.hidden_size": vision.width, ...widths })) {
-    if (dtype !== "f16" || width % 2 === 0) continue;
+    if (activationType(dtype) !== "f16" || width % 2 === 0) continue;
     throw new UnsupportedModelError(
-      `${ref}: ${key}: expected an even number under --dtype f16, got ${width}; use --dtype f32`,
+      `${ref}: ${key}: expected an even number under --dtype ${dtype}, got ${width}; use --dtype f32`,
     );
   }
   expectTensors(checkpoint, names);

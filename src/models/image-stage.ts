@@ -5,7 +5,7 @@ import { view } from "../gpu/view.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { takeOver } from "../kernels/take-over.ts";
-import type { Activation, CheckpointCard, Pixels } from "../stages.ts";
+import { type Activation, activationType, type CheckpointCard, type Pixels } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
 import { given } from "./given.ts";
@@ -22,7 +22,7 @@ export function activationOf(form: ActivationForm): Pick<StagePlan<never, Activa
 
 /** The features of a model, as they are handed over. */
 export function featuresOf({ dtype, features }: Pick<CheckpointCard, "dtype" | "features">) {
-  return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
+  return { kind: "features", type: activationType(dtype), shape: features } as const;
 }
 
 /** The stage encode of BLIP-2: pixels -> features. */
@@ -75,7 +75,7 @@ export function vitParts(
       run: (k, [x], batch) => [vitBlock(k, layer, given(x), sizes(batch))],
     }),
   );
-  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), dtype)] };
+  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), activationType(dtype))] };
   return [embed, ...blocks, end];
 }
 
