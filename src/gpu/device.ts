@@ -52,9 +52,16 @@ export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   }
 }
 
+/** 0 where subgroups may differ in size. */
+function uniformSubgroupSize({ subgroupMinSize, subgroupMaxSize }: AdapterReport): number {
+  return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+}
+
 export class Gpu {
   readonly report: AdapterReport;
   readonly softwareAdapter: boolean;
+  /** See Recorder. */
+  readonly subgroupSize: number;
   /** Most bytes of a tensor that a kernel binds. */
   readonly bindingLimit: number;
   /**
@@ -79,6 +86,7 @@ export class Gpu {
     this.device = device;
     this.report = report;
     this.softwareAdapter = options.softwareAdapter ?? report.softwareAdapter;
+    this.subgroupSize = device.features.has("subgroups") ? uniformSubgroupSize(report) : 0;
     this.bindingLimit = Math.min(
       device.limits.maxStorageBufferBindingSize,
       options.bindingLimit ?? Number.MAX_SAFE_INTEGER,

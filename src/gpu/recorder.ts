@@ -22,6 +22,8 @@ export interface Launch {
 export interface Recorder {
   /** True when the adapter is a software (CPU) Vulkan driver: another kernel variant may be the fast one. */
   readonly softwareAdapter: boolean;
+  /** Invocations of a subgroup, where kernels may use subgroups and all of them are this large; otherwise 0. */
+  readonly subgroupSize: number;
   /**
    * A tensor that lives inside this recording. Its buffer is chosen when the recording is finished, and is
    * shared with other scratch whose life does not overlap. Contents are undefined until a kernel writes them.

@@ -46,6 +46,8 @@ import { originOf } from "./view.ts";
 export interface RecordingDevice {
   readonly device: GPUDevice;
   readonly softwareAdapter: boolean;
+  /** See Recorder. */
+  readonly subgroupSize: number;
   readonly pipelines: Pipelines;
   readonly pool: ScratchPool;
   readonly bindingLimit: number;
@@ -103,6 +105,7 @@ interface RecordedLaunch {
 
 class ListRecorder implements Recorder {
   readonly softwareAdapter: boolean;
+  readonly subgroupSize: number;
   readonly launches: RecordedLaunch[] = [];
   readonly #host: RecordingDevice;
   readonly #name: string;
@@ -112,6 +115,7 @@ class ListRecorder implements Recorder {
     this.#host = host;
     this.#name = name;
     this.softwareAdapter = host.softwareAdapter;
+    this.subgroupSize = host.subgroupSize;
   }
 
   scratch(name: string, shape: readonly number[], type: ElementType = "f32"): Tensor {

@@ -9,5 +9,6 @@ export const families = [
 
 /** The same recorder, asking for the other or the same family. */
 export function asFamily(k: Recorder, softwareAdapter: boolean): Recorder {
-  return { softwareAdapter, scratch: k.scratch.bind(k), launch: k.launch.bind(k) };
+  const { subgroupSize } = k;
+  return { softwareAdapter, subgroupSize, scratch: k.scratch.bind(k), launch: k.launch.bind(k) };
 }

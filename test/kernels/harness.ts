@@ -114,6 +114,7 @@ export async function openRig(options: OpenOptions = {}): Promise<Rig> {
       const list = await gpu.record("test", (k) =>
         forward({
           softwareAdapter: k.softwareAdapter,
+          subgroupSize: k.subgroupSize,
           scratch(name, shape, type = "f32") {
             const made = make(name, shape, type);
             uploads.push(made);

@@ -31,16 +31,20 @@ const faults = [
   ["matmul", "gated(value, 1.0)", "gated(value, 1.001)", "matmul with silu"],
   ["rotary", "b * turn.x + a * turn.y", "b * turn.x - a * turn.y", "rotary"],
   ["layer-norm", "variance + params.eps", "variance", "layer-norm"],
-  ["attention-weights", "sums[i] += ", "sums[i] -= ", "attention"],
-  ["attention-mix", "sums[i][j] / total", "sums[i][j] * total", "attention"],
-  ["attention-weights", "min(lengths[item], params.keyTokens)", "params.keyTokens", "attention with padding"],
-  ["attention-mix", "min(lengths[item], params.keyTokens)", "params.keyTokens", "attention with padding"],
-  ["attention-weights", "i32(key) - i32(firstQuery + i)", "0", "attention with position bias"],
+  ["attention-lanes", "sums[i][c] / totals[i]", "sums[i][c] * totals[i]", "attention"],
+  ["attention-lanes", "min(lengths[item], params.keyTokens)", "params.keyTokens", "attention with padding"],
+  ["attention-lanes", "i32(first + t) - i32(token)", "0", "attention with position bias"],
+  [
+    "attention-lanes",
+    "let unseen = CAUSAL && first + t >",
+    "let unseen = CAUSAL && first + t > 1u +",
+    "causal attention",
+  ],
+  ["attention-tiled", "sums[r][c] / total", "sums[r][c] * total", "attention"],
+  ["attention-weights", "weights[at] - largest[i]", "weights[at]", "attention-weights"],
   ["cached-attention", "params.reach - distance", "params.reach", "cached-attention with position bias"],
   ["cached-attention", "max(visible, contexts[sequence])", "visible", "cached-attention with a context"],
   ["block-positions", "contexts[cursors[row].w] - 1u", "contexts[cursors[row].w]", "block-positions"],
-  ["attention-weights", "key <= query", "key < query", "causal attention"],
-  ["attention-mix", "t > firstQuery + i", "t > firstQuery + i + 1u", "causal attention"],
   ["unit-rows", "sqrt(total)", "total", "unit-rows"],
   ["mean-rows", "sum / f32(params.count)", "sum", "mean-rows"],
   ["place-rows", "item * params.itemStride + t", "item + t", "place-rows"],
@@ -90,7 +94,7 @@ for (const [shader, right, wrong, kernel] of faults) {
       writeFileSync(join(folder, file), broken);
     }
     process.env.BLIPFLEET_SHADERS = folder;
-    const gpu = await openGpu({ nap: true });
+    const gpu = await openGpu({ nap: true, ...(shader === "attention-tiled" && { softwareAdapter: false }) });
     try {
       await assert.rejects(selfTest(gpu), {
         name: "KernelError",

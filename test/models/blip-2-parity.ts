@@ -206,6 +206,7 @@ export function residuals(k: Recorder, prefix: string): { recorder: Recorder; bl
   let embeddings: Tensor | undefined;
   const recorder: Recorder = {
     softwareAdapter: k.softwareAdapter,
+    subgroupSize: k.subgroupSize,
     scratch: (...given) => k.scratch(...given),
     launch(shader, launch) {
       k.launch(shader, launch);

@@ -247,6 +247,7 @@ function observe(k: Recorder): { recorder: Recorder; states(): Record<string, Te
   return {
     recorder: {
       softwareAdapter: k.softwareAdapter,
+      subgroupSize: k.subgroupSize,
       scratch: (...given) => k.scratch(...given),
       launch(shader, launch) {
         k.launch(shader, launch);

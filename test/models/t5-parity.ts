@@ -233,6 +233,7 @@ function observe(k: Recorder, weights: T5Weights): { recorder: Recorder; states(
   let states: Tensor | undefined;
   const recorder: Recorder = {
     softwareAdapter: k.softwareAdapter,
+    subgroupSize: k.subgroupSize,
     scratch: (...given) => k.scratch(...given),
     launch(shader, launch) {
       k.launch(shader, launch);
