@@ -5,22 +5,24 @@
 //   history[b] = history[parent[b]] with history[b, t] = token[b]
 //   cursors[b] = (token[b], promptLength + t, slot of (b, t), b)         t = ids generated before this one
 //
-// A row r is (item r / beams, beam r % beams). slot of (b, t) = slotBase + r * newRows + t: a place of the cache that no
-// other row or step uses, so beams that part need no copies.
+// A row r is (item r / beams, beam r % beams). slot of (b, t) = (item + 1) * promptSlots + r * newRows + t: an item's slots are
+// those of its prompt, then newRows of each beam. No other row or step uses it, so beams that part need no copies.
 // seen: (rows, seenWords) bits. table: (rows, positions). history: (rows, newRows). cursors: (rows).
 // choice: (rows) of (token, parent beam). settings: (items, settingsWidth), promptLength in column 3.
-// progress: (items, 2 + beams) of (generated, this one included, done, …). An item that is done stays as it is.
+// progress: (items, 2 + beams) of (generated, this one included, done, …). An item that is done stays as it is,
+// but for its cursors: they become nothing, so that what follows reads and writes no cache for it.
 // One invocation per (column, item): it reads that column of all beams before it writes any, so no copy is needed. `mostBeams` is room
 // for beams; loops run to the true number, so that one compiled shader serves many and no driver unrolls them.
 const lanes = 64u;
 const mostBeams = 4u;
+const none = 0xffffffffu;
 
 struct Params {
   seenWords: u32,
   positions: u32,
   newRows: u32,
   settingsWidth: u32,
-  slotBase: u32,
+  promptSlots: u32,
   beams: u32,
 }
 
@@ -40,6 +42,9 @@ fn advance(@builtin(global_invocation_id) at: vec3<u32>) {
   let item = at.y;
   let state = item * (2u + beams);
   if (progress[state + 1u] != 0u) {
+    if (column < beams) {
+      cursors[item * beams + column] = vec4(none);
+    }
     return;
   }
   let t = progress[state] - 1u;
@@ -68,7 +73,7 @@ fn advance(@builtin(global_invocation_id) at: vec3<u32>) {
     }
     for (var b = 0u; b < beams; b++) {
       let row = item * beams + b;
-      let slot = params.slotBase + row * params.newRows + t;
+      let slot = (item + 1u) * params.promptSlots + row * params.newRows + t;
       table[row * params.positions + column] = select(old[parents[b]], slot, column == position);
     }
   }
@@ -83,7 +88,7 @@ fn advance(@builtin(global_invocation_id) at: vec3<u32>) {
   if (column == 0u) {
     for (var b = 0u; b < beams; b++) {
       let row = item * beams + b;
-      cursors[row] = vec4(tokens[b], position, params.slotBase + row * params.newRows + t, row);
+      cursors[row] = vec4(tokens[b], position, (item + 1u) * params.promptSlots + row * params.newRows + t, row);
     }
   }
 }

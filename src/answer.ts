@@ -1,8 +1,8 @@
 // The whole data flow. Everything that makes a text about an image does these steps; jobs keep what lies between them.
 
-import { inOrder } from "./in-order.ts";
 import { sha256 } from "./jobs/store.ts";
 import type { Activation, AttentionMaps, Generation, RankOptions, RowOptions, Stages, TextOptions } from "./stages.ts";
+import { together } from "./together.ts";
 
 /** What is said about an image. */
 export interface Answer {
@@ -52,7 +52,7 @@ export function promptsOfFrames(
   frames: readonly Frame[],
   options: RowOptions = {},
 ): Promise<Activation[]> {
-  return inOrder(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
+  return together(frames.map(({ image, frame }) => promptOf(stages, image, options, frame)));
 }
 
 /**
@@ -67,7 +67,7 @@ export async function promptOfVideo(
   text: string | null,
   options: RowOptions = {},
 ): Promise<Activation> {
-  const prompts = await inOrder(made.map((each) => promptFor(stages, each, text, options)));
+  const prompts = await together(made.map((each) => promptFor(stages, each, text, options)));
   const [first] = prompts;
   if (first === undefined) throw new RangeError("video: expected at least one frame, got none");
   const [, width] = first.shape;
@@ -167,7 +167,7 @@ export async function rankAnswers(
   const prompt = await promptFor(stages, made, text, options); //                  (queries, llmWidth)
   const textIds = await stages.tokenize(text); //                                  specials included
   const idsOf = await idsOfAnswers(stages, text, textIds);
-  const ids = await inOrder(answers.map(idsOf));
+  const ids = await together(answers.map(idsOf));
   const keep = options.keep ?? answersKept;
   const scores = await stages.rank(prompt, textIds, ids, { ...options, ...(keep !== undefined && { keep }) });
   const ranked = answers.map((answer, i) => ({ text: answer, tokenIds: ids[i] ?? [], score: scores[i] ?? null }));

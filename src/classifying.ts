@@ -3,10 +3,10 @@
 //     image bytes -> pixels -> features -> vector ─┐ cosine · scale (logit) -> softmax over the labels (probability)
 //     label -> text of each template -> ids -> vector ┘
 
-import { inOrder } from "./in-order.ts";
 import { encodeImage } from "./matching.ts";
 import { vectorValues } from "./search/similarity.ts";
 import type { LabelStages, RowOptions } from "./stages.ts";
+import { together } from "./together.ts";
 
 /** What stands in a template for the label. */
 export const labelSlot = "{}";
@@ -42,7 +42,7 @@ export async function labelVector(
   options: RowOptions = {},
 ): Promise<Float32Array> {
   const texts = templates.length === 0 ? [label] : templates.map((template) => template.split(labelSlot).join(label));
-  const vectors = await inOrder(
+  const vectors = await together(
     texts.map(async (text) => vectorValues(await stages.queryText(await stages.tokenize(text), options))),
   );
   const [first = new Float32Array(0)] = vectors;

@@ -8,10 +8,10 @@
 // Paper: Li et al. 2022, BLIP, section 3.3. Its captioner draws (nucleus sampling), so that texts say different things.
 
 import { answer } from "./answer.ts";
-import { inOrder } from "./in-order.ts";
 import { type EncodedImage, encodeImage, matchWith, score } from "./matching.ts";
 import type { Decision } from "./messages/item-result.ts";
 import type { Generation, RetrievalStages, RowOptions, Stages } from "./stages.ts";
+import { together } from "./together.ts";
 
 /** From this matching probability on a text stays, unless the caller says otherwise: where the filter says "match". */
 export const defaultThreshold = 0.5;
@@ -61,7 +61,7 @@ export async function judgeTexts(
     ...web.map((text) => ({ text, source: "web" as const })),
     { text: synthetic, source: "synthetic" as const },
   ];
-  const judged = await inOrder(
+  const judged = await together(
     texts.map(async (each) => ({ ...each, ...(await judge(matcher, image, each.text, options)) })),
   );
   const kept = new Map<string, Decision["source"]>();

@@ -5,7 +5,6 @@
 //     text -> ids ──────────── vector ──────────────┘
 //     features and ids ─────── logits ────────────── probability (itm)
 
-import { inOrder } from "./in-order.ts";
 import { cosines, vectorValues } from "./search/similarity.ts";
 import type {
   Activation,
@@ -16,6 +15,7 @@ import type {
   RowOptions,
   Vectors,
 } from "./stages.ts";
+import { together } from "./together.ts";
 
 /** What depends on the image alone, and serves every text. */
 export interface EncodedImage {
@@ -119,7 +119,7 @@ export async function rerank<C extends Candidate>(
   textIds: readonly number[],
   options: RowOptions = {},
 ): Promise<Reranked<C>[]> {
-  const matched = await inOrder(
+  const matched = await together(
     candidates.map(async (candidate): Promise<Reranked<C>> => {
       let features: Activation;
       try {

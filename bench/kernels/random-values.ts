@@ -48,7 +48,7 @@ function randomBlock(type: "f32" | "f16", { seed, scale, mean = 0 }: RandomValue
 }
 
 /** The bits of the f16 nearest to a value within its range, ties to even. */
-function halfBits(value: number): number {
+export function halfBits(value: number): number {
   const sign = value < 0 ? 0x8000 : 0;
   const size = Math.abs(value);
   const exponent = Math.max(-14, Math.floor(Math.log2(size)));

@@ -31,6 +31,8 @@ export interface BenchOptions {
   readonly images?: number;
   /** Only rows whose names contain it; of `kernels`. */
   readonly rowsWith?: string;
+  /** A checkpoint to measure instead of a generated one; of `full-size`. */
+  readonly checkpoint?: string;
   /** Told what all rows have in common: adapter, versions. It is written beside them. */
   readonly about?: (facts: Readonly<Record<string, unknown>>) => void;
 }
@@ -47,6 +49,8 @@ const benches: Readonly<Record<string, readonly string[]>> = {
   "encode-cost": ["encode-cost"],
   search: ["search"],
   kernels: ["kernels"],
+  "full-size": ["full-size"],
+  batching: ["batching"],
 };
 /** What runs when none is chosen; the rest takes too long or too much disk to come unasked. */
 const unasked = ["pipeline"];
@@ -60,7 +64,7 @@ export function addBenchCommand(program: Command): void {
   program
     .command("bench")
     .description(
-      "Measure this machine: images per second here and through a job, prompt store, cost per dispatch, search, kernels.",
+      "Measure this machine: images per second here and through a job, prompt store, cost per dispatch, search, kernels, a full-size model, batching.",
     )
     .option("--only <name>", `one bench: ${Object.keys(benches).join(", ")}`)
     .option(
@@ -69,6 +73,7 @@ export function addBenchCommand(program: Command): void {
       wholeNumber("--images", 1000, 100_000_000),
     )
     .option("--rows-with <text>", "only rows of `kernels` whose names contain this")
+    .option("--checkpoint <folder>", "a checkpoint for `full-size`, else it writes one and removes it again")
     .option("--json <file>", "also write {command, rows: [{name, ours, peer, unit, ratio}]} to a file")
     .addHelpText(
       "after",
@@ -77,6 +82,8 @@ search generates an index of a million images, or --images, in the temporary fol
 It runs only when it is named.
 kernels compares with onnxruntime-node on the same adapter, which npm installs into the cache folder the first time (290 MB); it
 takes some minutes on a CPU driver, and a free machine, and runs only when it is named.
+full-size loads a checkpoint of 7.5 GB in the shapes of BLIP-2 with OPT-2.7b, and captions an image: it needs as much disk and
+1.25 times as much memory, takes minutes on a CPU driver, and runs only when it is named.
 
 Examples:
   npm run bench -- --only pipeline --json pipeline.json

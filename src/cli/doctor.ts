@@ -1,11 +1,11 @@
 // blipfleet doctor: what is installed, what works, and what to do about what does not.
 
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import { packageRoot } from "../gpu/package-root.ts";
+import { refusalLine, type VariantReport, variantName } from "../gpu/variants.ts";
 import { describeError } from "./errors.ts";
 import {
   addFormatOption,
@@ -107,23 +107,21 @@ function driverChoice(): Finding {
 
 async function* adapter(flags: Flags): AsyncGenerator<Finding> {
   const { openStagesGroup } = await import("../workers/stages.ts");
-  // a folder of its own, so that a self-test that was passed before is not remembered but run
-  const folder = mkdtempSync(join(tmpdir(), "blipfleet-doctor-"));
+  const { cacheFolder } = await import("../jobs/roots.ts");
   try {
     const started = performance.now();
-    const group = await openStagesGroup({ cacheFolder: folder });
+    const group = await openStagesGroup({ cacheFolder: cacheFolder(), testAnyway: true });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     try {
       yield* describeAdapter(group.report);
       yield present("kernels", `self-test ${group.selfTest} in ${seconds} s`);
+      yield* describeVariants(group.variants);
       if (flags.model !== undefined) yield await memory(group, flags.model, flags);
     } finally {
       await group.close();
     }
   } catch (error) {
     yield missing("adapter", error);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -138,6 +136,25 @@ function* describeAdapter(report: AdapterReport): Generator<Finding> {
   const limits = Object.entries(report.limits).map(([name, value]) => `${name} ${readable(name, value)}`);
   yield present("limits", limits.join(", "));
   yield present("toggles", report.toggles.join(", ") || "none");
+}
+
+/** Which tables chose the kernels' variants, what they chose, and what this adapter refused. */
+function* describeVariants(report: VariantReport): Generator<Finding> {
+  const tables = report.tables.map(({ file, measured }) => {
+    const when = measured ? `measured ${measured.date} on ${measured.device}, ${measured.driver}` : "not measured";
+    return `${file} (${when})`;
+  });
+  yield present("tuning tables", tables.join(", then "), report.tables);
+  const classes = new Map<string, string[]>();
+  for (const { operation, shapeClass, variant } of report.choices) {
+    const key = `${operation} ${variantName(variant)}`;
+    classes.set(key, [...(classes.get(key) ?? []), shapeClass]);
+  }
+  const choices = [...classes].map(([variant, names]) => `${variant} for ${names.join(" and ")}`);
+  yield present("variants", choices.join("; "), report.choices);
+  for (const refusal of report.refused) {
+    yield { check: "refused variant", ok: false, needed: false, detail: refusalLine(refusal), data: refusal };
+  }
 }
 
 function readable(name: string, value: number): string {

@@ -1,7 +1,6 @@
 // Texts and images against an index, in this process: the images with the largest scores, and for texts the best few of
 // them read again and matched.
 
-import { inOrder } from "../in-order.ts";
 import { type Candidate, encodeImage, featuresOf, rerank } from "../matching.ts";
 import { purposesOf } from "../models/model-card.ts";
 import { ImageSearch, type SearchAnswer } from "../search/image-search.ts";
@@ -10,6 +9,7 @@ import { type SearchQuery, vectorRows } from "../search/similarity.ts";
 import { expectModel, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
 import type { IndexedImage } from "../search/vector-file-format.ts";
 import type { Activation, ContrastStages } from "../stages.ts";
+import { together } from "../together.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { describeError, UsageError } from "./errors.ts";
 import { insteadOfFolder, namingFile, readImageFile } from "./image-files.ts";
@@ -87,7 +87,7 @@ export async function searchLocally(
     throw new UsageError(`--index: expected a file made by \`blipfleet index\`, got no such file ${search.file}`);
   }
   const { texts, images: examples } = search;
-  const files = await inOrder(examples.map((file) => readImageFile(file, insteadOfFolder.file)));
+  const files = await together(examples.map((file) => readImageFile(file, insteadOfFolder.file)));
   const model = await modelFor(search.model, index);
   const matched = texts.length === 0 ? 0 : await matchedImages(search, model.ref);
   const stages = examples.length > 0 || matched > 0 ? (["encode", "query"] as const) : (["query"] as const);
@@ -130,8 +130,8 @@ async function searchWith(
   const { stages, signal } = run;
   const { files, most, order, emit } = what;
   expectModel(index, indexModel(stages.card.ref, stages.card));
-  const ids = await inOrder(texts.map((text) => stages.tokenize(text)));
-  const queries = await inOrder([
+  const ids = await together(texts.map((text) => stages.tokenize(text)));
+  const queries = await together([
     ...ids.map((textIds) => stages.queryText(textIds, { signal })),
     ...files.map((bytes, i) =>
       namingFile(examples[i] ?? "", async () => (await encodeImage(stages, bytes, { signal })).vectors),

@@ -2,13 +2,15 @@
 
 import { setPriority } from "node:os";
 import { type AdapterReport, adapterLine, findAdapter } from "./adapter.ts";
-import { AdapterError, DeviceLostError, OutOfMemoryError, ShapeError } from "./errors.ts";
+import { AdapterError, DeviceLostError, KernelError, OutOfMemoryError, ShapeError } from "./errors.ts";
 import { awaitGpu, installNappingPoll } from "./napping-poll.ts";
 import { Pipelines } from "./pipelines.ts";
 import type { Recorder } from "./recorder.ts";
 import { encode, type Recording, record } from "./recording.ts";
 import { ScratchPool } from "./scratch-pool.ts";
 import { byteLength, type ElementType, type Tensor } from "./tensor.ts";
+import { fallbackTable, ownTable, type TableFile, tablesFor } from "./tuning-table.ts";
+import { Variants } from "./variants.ts";
 
 export interface OpenOptions {
   /** Most bytes of one tensor that a kernel binds; below the device's own limit so that tiny models exercise splitting. */
@@ -24,6 +26,10 @@ export interface OpenOptions {
   readonly giveWay?: boolean;
   /** Choose the kernel family for CPU drivers or for GPUs whatever the adapter is; tests run both. */
   readonly softwareAdapter?: boolean;
+  /** The cache folder, where `blipfleet tune` leaves a table of this machine. Left out: only the package's tables count. */
+  readonly cacheFolder?: string;
+  /** Told one line about every kernel variant that is refused, and about a table that cannot be read. Default: stderr. */
+  readonly tell?: (line: string) => void;
 }
 
 /** As `nice` counts: at most a tenth of a contended core, all of an idle one. */
@@ -52,16 +58,23 @@ export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   }
 }
 
-/** 0 where subgroups may differ in size. */
-function uniformSubgroupSize({ subgroupMinSize, subgroupMaxSize }: AdapterReport): number {
-  return subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+/** The tables that kernel variants are chosen from, the first asked first. @throws KernelError for one of the package's */
+function chosenTables(report: AdapterReport, options: OpenOptions, tell: (line: string) => void): TableFile[] {
+  const { softwareAdapter = report.softwareAdapter, cacheFolder } = options;
+  if (softwareAdapter !== report.softwareAdapter) return [fallbackTable(softwareAdapter)];
+  try {
+    const own = cacheFolder === undefined ? null : ownTable(cacheFolder, report);
+    return [...(own ? [own] : []), ...tablesFor(report)];
+  } catch (error) {
+    if (!(error instanceof KernelError) || cacheFolder === undefined) throw error;
+    tell(`kernels: ${error.message}; the package's own tables are used, \`blipfleet tune\` writes it anew`);
+    return tablesFor(report);
+  }
 }
 
 export class Gpu {
   readonly report: AdapterReport;
   readonly softwareAdapter: boolean;
-  /** See Recorder. */
-  readonly subgroupSize: number;
   /** Most bytes of a tensor that a kernel binds. */
   readonly bindingLimit: number;
   /**
@@ -71,6 +84,7 @@ export class Gpu {
   readonly lost: Promise<never>;
   readonly device: GPUDevice;
   readonly pipelines: Pipelines;
+  readonly variants: Variants;
   readonly pool: ScratchPool;
 
   readonly #sizes = new Map<GPUBuffer, number>();
@@ -86,12 +100,14 @@ export class Gpu {
     this.device = device;
     this.report = report;
     this.softwareAdapter = options.softwareAdapter ?? report.softwareAdapter;
-    this.subgroupSize = device.features.has("subgroups") ? uniformSubgroupSize(report) : 0;
     this.bindingLimit = Math.min(
       device.limits.maxStorageBufferBindingSize,
+      device.limits.maxBufferSize,
       options.bindingLimit ?? Number.MAX_SAFE_INTEGER,
     );
     this.pipelines = new Pipelines(device);
+    const tell = options.tell ?? ((line: string) => process.stderr.write(`${line}\n`));
+    this.variants = new Variants(chosenTables(report, options, tell), report, tell);
     this.pool = new ScratchPool(
       (name, bytes) =>
         this.createBuffer(name, bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST),
@@ -176,6 +192,26 @@ export class Gpu {
       queue.writeBuffer(tensor.storage, start + whole, tail);
     }
     this.#check();
+  }
+
+  /**
+   * Copy whole tensors into the beginnings of others, behind what was submitted before.
+   * @throws ShapeError if one does not fit
+   */
+  copy(pairs: readonly (readonly [from: Tensor, to: Tensor])[]): void {
+    this.#check();
+    const encoder = this.device.createCommandEncoder();
+    for (const [from, to] of pairs) {
+      const bytes = byteLength(from.shape, from.type);
+      if (!from.storage || !to.storage || from.type !== to.type || bytes > byteLength(to.shape, to.type)) {
+        throw new ShapeError(
+          `copy: expected ${from.name} (${from.shape.join(", ")}) of ${from.type} to fit into ${to.name} ` +
+            `(${to.shape.join(", ")}) of ${to.type}`,
+        );
+      }
+      encoder.copyBufferToBuffer(from.storage, from.byteOffset, to.storage, to.byteOffset, bytes);
+    }
+    this.device.queue.submit([encoder.finish()]);
   }
 
   /** Bytes of one tensor. */

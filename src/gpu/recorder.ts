@@ -1,6 +1,7 @@
 // The one interface between model code and the GPU: kernels launch onto a recorder, never onto a device.
 
 import type { ElementType, Tensor } from "./tensor.ts";
+import type { Choice, Variants } from "./variants.ts";
 
 /** One launch of `shaders/<shader>.wgsl`. Everything in it is frozen when the recording is finished. */
 export interface Launch {
@@ -17,13 +18,15 @@ export interface Launch {
   readonly constants?: Readonly<Record<string, number | string>>;
   /** Workgroup counts; each at most 65535. */
   readonly workgroups: readonly [number, number?, number?];
+  /** The variant, where the kernel comes in several: it is refused if this launch does not compile. */
+  readonly choice?: Choice;
 }
 
 export interface Recorder {
   /** True when the adapter is a software (CPU) Vulkan driver: another kernel variant may be the fast one. */
   readonly softwareAdapter: boolean;
-  /** Invocations of a subgroup, where kernels may use subgroups and all of them are this large; otherwise 0. */
-  readonly subgroupSize: number;
+  /** Where a kernel that comes in variants chooses its own; what was chosen goes into the launch. */
+  readonly variants: Variants;
   /**
    * A tensor that lives inside this recording. Its buffer is chosen when the recording is finished, and is
    * shared with other scratch whose life does not overlap. Contents are undefined until a kernel writes them.

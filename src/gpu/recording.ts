@@ -40,15 +40,15 @@ import type { Launch, Recorder } from "./recorder.ts";
 import type { ScratchPool, ScratchShare } from "./scratch-pool.ts";
 import { checkNames, packParams, specialise } from "./shader.ts";
 import { byteLength, type ElementType, type Tensor } from "./tensor.ts";
+import type { Choice, Variants } from "./variants.ts";
 import { originOf } from "./view.ts";
 
 /** What a recording needs of the device. */
 export interface RecordingDevice {
   readonly device: GPUDevice;
   readonly softwareAdapter: boolean;
-  /** See Recorder. */
-  readonly subgroupSize: number;
   readonly pipelines: Pipelines;
+  readonly variants: Variants;
   readonly pool: ScratchPool;
   readonly bindingLimit: number;
   createBuffer(name: string, bytes: number, usage: GPUBufferUsageFlags): GPUBuffer;
@@ -105,7 +105,7 @@ interface RecordedLaunch {
 
 class ListRecorder implements Recorder {
   readonly softwareAdapter: boolean;
-  readonly subgroupSize: number;
+  readonly variants: Variants;
   readonly launches: RecordedLaunch[] = [];
   readonly #host: RecordingDevice;
   readonly #name: string;
@@ -115,7 +115,7 @@ class ListRecorder implements Recorder {
     this.#host = host;
     this.#name = name;
     this.softwareAdapter = host.softwareAdapter;
-    this.subgroupSize = host.subgroupSize;
+    this.variants = host.variants;
   }
 
   scratch(name: string, shape: readonly number[], type: ElementType = "f32"): Tensor {
@@ -219,21 +219,17 @@ function scratchIn(value: unknown, found = new Set<Scratch>(), seen = new Set<un
 }
 
 /**
- * Run `forward` once and freeze what it launched.
- * @throws KernelError for a bad launch or a shader that does not compile.
+ * Run `forward` once and freeze what it launched. Where a variant does not compile it is refused, and `forward` runs again
+ * with the next one.
+ * @throws KernelError for a bad launch, or a shader that does not compile and is no variant or the last one.
  */
 export async function record<T>(
   host: RecordingDevice,
   name: string,
   forward: (k: Recorder) => T,
 ): Promise<Recording<T>> {
-  const recorder = new ListRecorder(host, name);
-  const result = forward(recorder);
-  recorder.finished = true;
+  const { recorder, result, kernels } = await compiled(host, name, forward);
   const { launches } = recorder;
-  const kernels = await Promise.all(
-    launches.map(({ shader, launch }) => host.pipelines.kernel(shader, launch.constants ?? {})),
-  );
   for (const scratch of scratchIn(result)) {
     if (scratch.recorder === recorder && scratch.first < 0) {
       throw new KernelError(`${name}: expected its result ${scratch.name} to be written by a kernel, got none`);
@@ -271,6 +267,33 @@ export async function record<T>(
     throw new KernelError(`${name}: ${refused.message}`);
   }
   return Object.freeze({ name, result, dispatches: Object.freeze(dispatches), descriptors, destroy });
+}
+
+/** Run `forward` until all that it launches compiles: each turn but the last refuses a variant. */
+async function compiled<T>(
+  host: RecordingDevice,
+  name: string,
+  forward: (k: Recorder) => T,
+): Promise<{ recorder: ListRecorder; result: T; kernels: readonly Kernel[] }> {
+  for (;;) {
+    const recorder = new ListRecorder(host, name);
+    const result = forward(recorder);
+    recorder.finished = true;
+    const kernels: Kernel[] = [];
+    const failed: { readonly choice: Choice; readonly error: KernelError }[] = [];
+    const outcomes = await Promise.allSettled(
+      recorder.launches.map(({ shader, launch }) => host.pipelines.kernel(shader, launch.constants ?? {})),
+    );
+    for (const [i, outcome] of outcomes.entries()) {
+      const choice = recorder.launches[i]?.launch.choice;
+      if (outcome.status === "fulfilled") kernels.push(outcome.value);
+      else if (choice && outcome.reason instanceof KernelError) failed.push({ choice, error: outcome.reason });
+      else throw outcome.reason;
+    }
+    if (failed.length === 0) return { recorder, result, kernels };
+    for (const { choice, error } of failed) choice.refuse(error.message);
+    await host.variants.testNext();
+  }
 }
 
 /** Give each scratch tensor a buffer from its first to its last launch. */

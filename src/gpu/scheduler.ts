@@ -2,9 +2,13 @@
 //
 // At every submit boundary, in this order:
 //   1. rows whose signal was aborted are given up;
-//   2. waiting interactive rows start a batch, then waiting batch-priority rows, as far as there is room;
-//   3. the batch that waited longest takes its next step; batch-priority ones only when no interactive batch is there.
+//   2. waiting rows join batches of their key and priority, as far as those have room;
+//   3. waiting interactive rows start a batch, then waiting batch-priority rows, as far as there is room;
+//   4. the batch that waited longest takes its next step; batch-priority ones only when no interactive batch is there.
 // A row's result never depends on the others of its batch, so who shares with whom is only a question of speed.
+//
+// A batch that rows join may never end. So that rows of other keys do not wait for ever for its place, at most as many rows
+// as it holds may join ahead of one that came before them.
 
 import { DeviceLostError, OutOfMemoryError } from "./errors.ts";
 import type { Batch, RowProgram } from "./row-program.ts";
@@ -38,6 +42,8 @@ export interface ProgramStats {
   readonly rows: number;
   readonly failed: number;
   readonly batches: number;
+  /** Of `rows` and `failed`, how many joined a batch that was under way. */
+  readonly joined: number;
   readonly steps: number;
   /** Time in steps. */
   readonly milliseconds: number;
@@ -58,11 +64,16 @@ interface Row {
 
 interface Running {
   readonly program: RowProgram<unknown, unknown>;
+  readonly key: string;
   readonly priority: Priority;
-  readonly batch: Batch<unknown>;
-  /** By place in the batch; undefined once finished or given up. */
-  readonly rows: (Row | undefined)[];
+  readonly batch: Batch<unknown, unknown>;
+  /** By place in the batch, without those that have finished or were given up. */
+  readonly rows: Map<number, Row>;
+  /** Places given so far. */
+  places: number;
   readonly dropped: Set<number>;
+  /** Rows that joined ahead of one that came before them and waited for this batch's place. */
+  overtook: number;
 }
 
 /** Batches under way for one program: each holds decoding state, and more at once only makes each slower. */
@@ -130,7 +141,7 @@ export class RowScheduler {
 
   /** Rows that wait or are under way. */
   get load(): number {
-    const running = this.#running.reduce((sum, { rows }) => sum + rows.filter((row) => row !== undefined).length, 0);
+    const running = this.#running.reduce((sum, { rows }) => sum + rows.size, 0);
     return this.#waiting.length + running;
   }
 
@@ -148,8 +159,8 @@ export class RowScheduler {
   #giveUp(error: Error): void {
     for (const row of this.#waiting.splice(0)) row.reject(error);
     for (const { rows } of this.#running) {
-      for (const row of rows) {
-        if (row === undefined || row.aborted) continue;
+      for (const row of rows.values()) {
+        if (row.aborted) continue;
         row.aborted = true;
         row.reason = error;
       }
@@ -161,7 +172,8 @@ export class RowScheduler {
       await this.#gather();
       for (;;) {
         this.#dropAborted();
-        this.#startBatches();
+        for (const running of this.#running) this.#join(running);
+        for (const priority of ["interactive", "batch"] as const) this.#startBatches(priority);
         const running = this.#next();
         if (running) await this.#step(running);
         else if (this.#waiting.length === 0) break;
@@ -171,7 +183,7 @@ export class RowScheduler {
     } catch (error) {
       // A program broke its contract outside of a step; what its buffers hold is unknown.
       this.#die(error instanceof Error ? error : new Error(String(error)));
-      for (const { rows } of this.#running.splice(0)) for (const row of rows) row?.reject(row.reason);
+      for (const { rows } of this.#running.splice(0)) for (const row of rows.values()) row.reject(row.reason);
     }
     this.#loop = undefined;
   }
@@ -198,32 +210,72 @@ export class RowScheduler {
 
   #dropAborted(): void {
     for (const running of [...this.#running]) {
-      running.rows.forEach((row, place) => {
-        if (!row?.aborted) return;
-        running.rows[place] = undefined;
+      for (const [place, row] of running.rows) {
+        if (!row.aborted) continue;
+        running.rows.delete(place);
         running.dropped.add(place);
         row.reject(row.reason);
-      });
+      }
       this.#releaseIfDone(running);
     }
   }
 
-  #startBatches(): void {
-    for (const priority of ["interactive", "batch"] as const) {
-      // Oldest first; a row whose program has no room does not hold up rows of other programs.
-      for (let at = 0; at < this.#waiting.length; ) {
-        const row = this.#waiting[at];
-        if (row?.priority !== priority || !this.#hasRoom(row)) {
-          at++;
-          continue;
-        }
-        const rows = this.#company(row).slice(0, Math.max(1, row.program.maxRows(row.key)));
-        const taken = new Set(rows);
-        this.#waiting = this.#waiting.filter((each) => !taken.has(each));
-        this.#start(rows);
-        at = 0;
+  /** Waiting rows of a batch's key take part in it, as many as it has room for and the others allow. */
+  #join(running: Running): void {
+    const { program, key, priority, batch } = running;
+    const most = program.maxRows(key);
+    const room = Math.min(most - running.rows.size, batch.joining?.room() ?? 0);
+    if (room <= 0) return;
+    const rows: Row[] = [];
+    let overtakes = false;
+    for (const row of this.#waiting) {
+      if (row.program !== program || row.priority !== priority) continue;
+      if (row.key !== key) {
+        overtakes ||= !this.#hasRoom(row);
+        continue;
       }
+      if (rows.length === room || (overtakes && running.overtook >= most)) continue;
+      rows.push(row);
+      if (overtakes) running.overtook++;
     }
+    this.#take(rows);
+    this.#joinWith(running, rows);
+  }
+
+  #joinWith(running: Running, rows: readonly Row[]): void {
+    const [first] = rows;
+    if (first === undefined) return;
+    try {
+      running.batch.joining?.join(rows.map((row) => row.input));
+    } catch (error) {
+      // As with rows that start: those of other callers join all the same.
+      if (rows.length > 1) for (const row of rows) this.#joinWith(running, [row]);
+      else this.#fail(running.program, first, error);
+      return;
+    }
+    for (const row of rows) running.rows.set(running.places++, row);
+    this.#count(running.program).joined += rows.length;
+  }
+
+  #startBatches(priority: Priority): void {
+    // Oldest first; a row whose program has no room does not hold up rows of other programs.
+    for (let at = 0; at < this.#waiting.length; ) {
+      const row = this.#waiting[at];
+      if (row?.priority !== priority || !this.#hasRoom(row)) {
+        at++;
+        continue;
+      }
+      const rows = this.#company(row).slice(0, Math.max(1, row.program.maxRows(row.key)));
+      this.#take(rows);
+      this.#start(rows);
+      at = 0;
+    }
+  }
+
+  /** These rows wait no more. */
+  #take(rows: readonly Row[]): void {
+    const taken = new Set(rows);
+    if (taken.size > 0) this.#waiting = this.#waiting.filter((each) => !taken.has(each));
   }
 
   #hasRoom({ program, priority }: Row): boolean {
@@ -234,10 +286,12 @@ export class RowScheduler {
   #start(rows: Row[]): void {
     const [first] = rows;
     if (first === undefined) return;
-    const { program, priority } = first;
+    const { program, key, priority } = first;
     try {
       const batch = program.start(rows.map((row) => row.input));
-      this.#running.push({ program, priority, batch, rows: [...rows], dropped: new Set() });
+      const places = new Map(rows.entries());
+      const dropped = new Set<number>();
+      this.#running.push({ program, key, priority, batch, rows: places, places: rows.length, dropped, overtook: 0 });
       this.#count(program).batches++;
     } catch (error) {
       // One row that cannot start must not fail those of other callers.
@@ -255,14 +309,14 @@ export class RowScheduler {
     const counters = this.#count(program);
     const started = performance.now();
     try {
-      const finished = await batch.step(dropped, (place, value) => rows[place]?.onPartial(value));
+      const finished = await batch.step(dropped, (place, value) => rows.get(place)?.onPartial(value));
       for (const result of finished) {
-        const row = rows[result.row];
+        const row = rows.get(result.row);
         if (row === undefined) {
           if (dropped.has(result.row)) continue;
           throw new Error(`${program.name}: expected each row to finish once, got row ${result.row} again`);
         }
-        rows[result.row] = undefined;
+        rows.delete(result.row);
         if (row.aborted) row.reject(row.reason);
         else if ("error" in result) this.#fail(program, row, result.error);
         else {
@@ -271,10 +325,8 @@ export class RowScheduler {
         }
       }
     } catch (error) {
-      rows.forEach((row, place) => {
-        if (row) this.#fail(program, row, error);
-        rows[place] = undefined;
-      });
+      for (const row of rows.values()) this.#fail(program, row, error);
+      rows.clear();
       if (error instanceof DeviceLostError || error instanceof OutOfMemoryError) this.#die(error);
     } finally {
       counters.steps++;
@@ -287,7 +339,7 @@ export class RowScheduler {
 
   #releaseIfDone(running: Running): void {
     const at = this.#running.indexOf(running);
-    if (at < 0 || running.rows.some((row) => row !== undefined)) return;
+    if (at < 0 || running.rows.size > 0) return;
     this.#running.splice(at, 1);
     running.batch.release();
   }
@@ -308,7 +360,7 @@ export class RowScheduler {
   #count(program: RowProgram<unknown, unknown>): { -readonly [K in keyof ProgramStats]: ProgramStats[K] } {
     let counters = this.#stats.get(program);
     if (counters === undefined) {
-      counters = { rows: 0, failed: 0, batches: 0, steps: 0, milliseconds: 0 };
+      counters = { rows: 0, failed: 0, batches: 0, joined: 0, steps: 0, milliseconds: 0 };
       this.#stats.set(program, counters);
     }
     return counters;

@@ -3,6 +3,7 @@
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type AttentionSizes, attentionForm, type Columns, rowStride } from "./attention-sizes.ts";
+import { subgroupSize } from "./subgroups.ts";
 
 /**
  * See attention. The adapter has subgroups of one size.
@@ -23,6 +24,7 @@ export function attentionLanes(
   const valueStride = rowStride(value, keyTokens, sizes);
   const { queryStride, keyStride } = params;
   const places = [headWidth, queryStride, keyStride, valueStride, q.column, key.column, value.column];
+  const lanes = subgroupSize(k);
   const y = k.scratch("y", [batch * queryTokens, heads * headWidth]);
   k.launch("attention-lanes", {
     inputs: { ...inputs, v: value.rows },
@@ -30,12 +32,12 @@ export function attentionLanes(
     params: { ...params, valueStride, valueColumn: value.column, fours: Math.ceil(headWidth / 4) },
     constants: {
       ...constants,
-      LANES: k.subgroupSize,
+      LANES: lanes,
       QUERIES: queries,
       HEAD_WIDTH: headWidth,
       ALIGNED: `${places.every((place) => place % 4 === 0)}`,
     },
-    workgroups: [Math.ceil(queryTokens / (k.subgroupSize * queries)), heads, batch],
+    workgroups: [Math.ceil(queryTokens / (lanes * queries)), heads, batch],
   });
   return y;
 }

@@ -5,6 +5,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { attentionLanes } from "./attention-lanes.ts";
 import type { AttentionSizes, Columns } from "./attention-sizes.ts";
 import { attentionTiled } from "./attention-tiled.ts";
+import { subgroupSize } from "./subgroups.ts";
 
 /**
  * softmax(scale · q·kᵀ)·v within each item and head, every query seeing every key of its item that counts,
@@ -25,10 +26,8 @@ type AttentionVariant = { readonly kernel: "tiled" } | { readonly kernel: "lanes
  * 20 ms, with one 28; scores and values as two products with the weights in memory between them 66. 32 queries over 257 keys
  * in 12 heads of 64: 1.2, 1.9 and 4.7. On SwiftShader: 111, 158 and 131.
  */
-function attentionVariant(
-  { softwareAdapter, subgroupSize }: Pick<Recorder, "softwareAdapter" | "subgroupSize">,
-  queryTokens: number,
-): AttentionVariant {
-  if (!softwareAdapter || subgroupSize === 0) return { kernel: "tiled" };
-  return { kernel: "lanes", queries: queryTokens > subgroupSize ? 2 : 1 };
+function attentionVariant(k: Pick<Recorder, "softwareAdapter" | "variants">, queryTokens: number): AttentionVariant {
+  const lanes = subgroupSize(k);
+  if (!k.softwareAdapter || lanes === 0) return { kernel: "tiled" };
+  return { kernel: "lanes", queries: queryTokens > lanes ? 2 : 1 };
 }

@@ -40,8 +40,8 @@ export interface DecodeState {
   readonly newRows: number;
   readonly vocabulary: number;
   readonly stopCount: number;
-  /** Cache slot of row 0's first new position; row r, step t has slotBase + r * newRows + t. */
-  readonly slotBase: number;
+  /** Cache slots of an item's prompt. Behind them are newRows of each of its beams, then come those of the next item. */
+  readonly promptSlots: number;
   readonly settings: Tensor;
   readonly stopIds: Tensor;
   readonly progress: Tensor;

@@ -3,7 +3,8 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
-import { matmulTile } from "./matmul-tiles.ts";
+import { launchForm } from "./matmul-forms.ts";
+import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
@@ -38,27 +39,44 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
-    const half = weight.type === "f16";
-    const tile = matmulTile(k.softwareAdapter, rows, half ? "f16" : "f32");
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
+    const half = weight.type === "f16";
+    const choice = k.variants.choose(matmulOperation, matmulClass(half ? "f16" : "f32", rows));
+    const { variant } = choice;
+    if (variant.shader !== "matmul") {
+      const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
+      launchForm(k, { x, weight, y, firstColumn: from, width, choice, ...epilogue }, variant);
+      continue;
+    }
+    const { WORKGROUP, ROWS, VECS, ...most } = variant;
+    const LANES = Math.min(most.LANES, powerOfTwoIn(inputs));
+    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
         F16: half ? "true" : "false",
+        LANES,
+        STEPS: Math.min(most.STEPS, LANES),
         // One row gains nothing by it, and compiles longer.
-        FOURS: tile.ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
+        FOURS: LANES === 1 && ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",
         HAS_RESIDUAL: residual ? "true" : "false",
-        ...tile,
+        ...{ WORKGROUP, ROWS, VECS },
       },
-      workgroups: [Math.ceil(stride / (4 * tile.WORKGROUP * tile.VECS)), ...overTwo(Math.ceil(rows / tile.ROWS))],
+      workgroups: [tilesOfRows, Math.ceil(stride / (4 * WORKGROUP * VECS)), layers],
+      choice,
     });
   }
   return y;
+}
+
+/** The largest that divides a whole number. */
+function powerOfTwoIn(size: number): number {
+  return size & -size;
 }

@@ -134,7 +134,7 @@ function stateOf(given: Given, beams: number, settings: readonly number[], promp
     newRows,
     vocabulary: 4,
     stopCount: 1,
-    slotBase: 10,
+    promptSlots: 10,
     settings: u32(given, [1, settings.length], settings),
     stopIds: u32(given, [1], [3]),
     progress: u32(given, [1, 2 + beams], [0, 0, ...running]),

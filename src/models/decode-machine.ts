@@ -1,15 +1,18 @@
-// The GPU side of one batch under way: state buffers, caches, and the two recorded lists that every step replays.
+// The GPU side of one batch under way: state buffers, caches, and the recorded lists that are replayed. Its items are places
+// that rows take and leave while the others go on.
 
 import type { Gpu } from "../gpu/device.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Recording } from "../gpu/recording.ts";
-import type { ElementType, Tensor } from "../gpu/tensor.ts";
+import { bucket } from "../gpu/recording-cache.ts";
+import { type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
+import { view } from "../gpu/view.ts";
 import { advance } from "../kernels/advance.ts";
 import type { LayerCache } from "../kernels/append-cache.ts";
 import { beamCandidates } from "../kernels/beam-candidates.ts";
 import { beamScores } from "../kernels/beam-scores.ts";
 import { beamStep } from "../kernels/beam-step.ts";
-import { type DecodeState, endedHead, none, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
+import { type DecodeState, endedHead, samplingWidth, settingsHead } from "../kernels/decode-state.ts";
 import { givenStep } from "../kernels/given-step.ts";
 import { greedyScores } from "../kernels/greedy-scores.ts";
 import { greedyStep } from "../kernels/greedy-step.ts";
@@ -18,34 +21,44 @@ import { sampleBest } from "../kernels/sample-best.ts";
 import { sampleLimits } from "../kernels/sample-limits.ts";
 import { sampleScores } from "../kernels/sample-scores.ts";
 import { vocabularyChunks } from "../kernels/vocabulary-chunks.ts";
-import { type MemoryTensors, memoryTensors, memoryWords, wordsFor } from "./decode-memory.ts";
+import { makingOf, makingWords, memoryTensors, type Placed, type Words } from "./decode-memory.ts";
+import { emptyWords, itemWords, promptWords, type Reading, type StateTensors } from "./decode-words.ts";
 import {
   cacheSlots,
   cacheStride,
-  firstIds,
   type GenerateBuckets,
-  type GenerateRow,
   itemRows,
   keptPerBeam,
-  positionOfRow,
-  promptLength,
+  rowsAhead,
+  textAhead,
 } from "./generate-row.ts";
-import type { LanguageModel, ModelPart } from "./language-model.ts";
-import { samplingWords } from "./sampling-words.ts";
+import type { LanguageModel, ModelPart, PromptRows } from "./language-model.ts";
 import { operationsPerSubmit, submits } from "./staged-program.ts";
 
 export interface DecodeMachine {
   readonly items: number;
   readonly buckets: GenerateBuckets;
   readonly state: DecodeState;
-  /** Read all prompts and choose the first id of every row; more than one where one submit would take too long. */
-  readonly first: readonly Recording[];
-  /** Of given ids: the same once more, for the same prompts; the memory, where there is one, stays as it is. */
-  readonly again: readonly Recording[];
-  /** Read the last ids and choose the next one of every row; likewise. */
+  /** Read the last ids and choose the next one of every row; more than one where one submit would take too long. */
   readonly next: readonly Recording[];
-  /** Write the prompts, ids and settings of rows; the items behind them are done from the start. */
-  load(rows: readonly GenerateRow[]): Promise<void>;
+  /** No item has a row. Called before the first load of a batch. */
+  clear(): Promise<void>;
+  /**
+   * Give items rows, whatever they had before. The others' state is not touched, so that they may be under way.
+   * @param keepsMemory where ids are given: the rows' prompts are those that these items had before
+   * @returns what reads their prompts, to be submitted once, in this order, before the next step. Their last ids are left to
+   * that step, which chooses their first new ones; but where ids are given, all rows of the machine are read whole, and the
+   * first step is done with it.
+   */
+  load(placed: readonly Placed[], options?: { readonly keepsMemory?: boolean }): Promise<readonly Recording[]>;
+  /**
+   * The rows of a machine of the same buckets and fewer items go on here, each at the same item; called right after clear().
+   */
+  takeOver(smaller: DecodeMachine): void;
+  /** What there is of each item, as much of one as of another, item by item. */
+  readonly itemTensors: readonly Tensor[];
+  /** The item has no row any more; steps do next to nothing for it. */
+  stop(item: number): Promise<void>;
   destroy(): void;
 }
 
@@ -89,7 +102,7 @@ export async function makeDecodeMachine(
     newRows,
     vocabulary: model.vocabulary,
     stopCount: model.stopIds.length,
-    slotBase: items * tokens,
+    promptSlots: tokens,
     settings: alloc("settings", [items, settingsHead + newRows]),
     stopIds: alloc("stopIds", [Math.max(1, model.stopIds.length)]),
     progress: alloc("progress", [items, 2 + beams]),
@@ -102,31 +115,37 @@ export async function makeDecodeMachine(
   };
   const sampling = buckets.ids === "drawn" ? alloc("sampling", [items, samplingWidth]) : null;
   const givenIds = buckets.ids === "given" ? alloc("given ids", [rows, newRows]) : null;
+  const contexts = model.idsBehindContext === undefined ? null : alloc("contexts", [rows]);
+  const parts: StateTensors = { state, memory, sampling, givenIds, contexts };
   const choose = (k: Recorder, logits: Tensor) => {
     if (sampling) chooseByChance(k, state, sampling, logits);
     else if (givenIds) followGiven(k, state, givenIds, logits);
     else if (beams === 1) chooseGreedily(k, state, logits);
     else chooseByBeams(k, state, logits, keptPerBeam(model) * beams);
   };
-  const contexts = model.idsBehindContext === undefined ? null : alloc("contexts", [rows]);
-  const { table } = state;
   const made: Recording[] = [];
   const destroy = () => {
     for (const list of made) list.destroy();
     for (const tensor of tensors) gpu.free(tensor);
   };
-  const recordAll = async <Rows>(parts: readonly ModelPart<Rows>[], rowCount: number, given: Rows) => {
-    const memoryRows = items * perItem.memory;
-    const sized = parts.map((part) => ({ cost: part.cost(rowCount, items, memoryRows), run: part.run }));
+
+  /** @param count of rows, items and rows of memory @param finish what is done with what the last part returned */
+  const recordAll = async <Rows>(
+    modelParts: readonly ModelPart<Rows>[],
+    count: readonly [rows: number, items: number, memoryRows: number],
+    given: Rows,
+    finish: (k: Recorder, y: Tensor) => void,
+  ) => {
+    const sized = modelParts.map((part) => ({ cost: part.cost(...count), run: part.run }));
     const groups = submits(sized, 1, mostOperations);
     const lists: Recording[] = [];
     let x: Tensor | null = null;
     for (const [i, group] of groups.entries()) {
       const before: Tensor | null = x;
-      const list: Recording<Tensor | null> = await gpu.record(`generate ${items} x ${beams}`, (k) => {
+      const list: Recording<Tensor | null> = await gpu.record(`generate ${count[1]} x ${beams}`, (k) => {
         const y = group.reduce((tensor, part) => part.run(k, tensor, given), before);
         if (i < groups.length - 1 || y === null) return y;
-        choose(k, y);
+        finish(k, y);
         return null;
       });
       made.push(list);
@@ -135,42 +154,91 @@ export async function makeDecodeMachine(
     }
     return lists;
   };
+
+  const recordReading = ({ count, sizes, isWhole, keepsMemory }: Reading): Promise<readonly Recording[]> => {
+    const given: PromptRows = {
+      cursors: view(promptCursors, [count * sizes.sequence, 4]),
+      table: state.table,
+      cache,
+      prompt: view(prompt, [count, itemStride]),
+      lastRows: view(lastRows, [count]),
+      ...(memory && { memory: makingOf(memory, count, sizes) }),
+      ...(contexts && { contexts }),
+    };
+    const of = [count * sizes.sequence, count, count * sizes.memory] as const;
+    const all = model.promptParts;
+    if (isWhole) return recordAll(keepsMemory ? all.slice(model.memory?.parts) : all, of, given, choose);
+    // The last part gives logits, which only a step asks for.
+    return recordAll(all.slice(0, sizes.sequence > 0 ? -1 : (model.memory?.parts ?? 0)), of, given, () => {});
+  };
+  const readings = new Map<string, readonly Recording[]>();
+  const listsFor = async (reading: Reading): Promise<readonly Recording[]> => {
+    const key = JSON.stringify(reading);
+    const lists = readings.get(key) ?? (await recordReading(reading));
+    readings.set(key, lists);
+    return lists;
+  };
+
+  const load: DecodeMachine["load"] = async (placed, { keepsMemory = false } = {}) => {
+    const isWhole = givenIds !== null;
+    const count = isWhole ? items : bucket(placed.length);
+    const text = Math.max(...placed.map(([, row]) => textAhead(model, row)));
+    const sizes = isWhole ? perItem : rowsAhead(model, text);
+    const reading = { count, sizes, isWhole, keepsMemory: keepsMemory && memory !== null };
+    const words = [
+      ...promptWords(model, state, { promptCursors, lastRows }, reading, placed),
+      ...(memory ? makingWords(memory, model, count, sizes, placed) : []),
+    ];
+    // All buffers here begin with what is read: places, one after another.
+    for (const [tensor, values] of words) if (values.length > 0) await gpu.upload(tensor, bytesOf(values));
+    const promptBytes = itemStride * (promptType === "f16" ? 2 : 4);
+    for (const [place, [item, row]] of placed.entries()) {
+      await gpu.upload(prompt, row.prompt.bytes, place * promptBytes);
+      for (const own of itemWords(model, parts, [item, row])) await writeItem(gpu, items, item, own);
+    }
+    return await listsFor(reading);
+  };
+
   try {
     await gpu.upload(state.stopIds, bytesOf(Uint32Array.from(model.stopIds)));
-    const promptRows = {
-      cursors: promptCursors,
-      table,
-      cache,
-      prompt,
-      lastRows,
-      ...(memory && { memory: memory.making }),
-      ...(contexts && { contexts }),
+    if (memory) {
+      const slots = Uint32Array.from({ length: elementCount(memory.making.table.shape) }, (_, i) => i);
+      await gpu.upload(memory.making.table, bytesOf(slots));
+    }
+    const next = await recordAll(
+      model.tokenParts,
+      [rows, items, items * perItem.memory],
+      {
+        cursors: state.cursors,
+        table: state.table,
+        cache,
+        ...(memory && { memory: memory.reading }),
+        ...(contexts && { contexts }),
+      },
+      choose,
+    );
+    const stop = async (item: number) => {
+      for (const own of emptyWords(parts)) await writeItem(gpu, items, item, own);
     };
-    const first = await recordAll(model.promptParts, items * tokens, promptRows);
-    const behindMemory = model.promptParts.slice(model.memory?.parts);
-    const again = givenIds && model.memory ? await recordAll(behindMemory, items * tokens, promptRows) : first;
-    const next = await recordAll(model.tokenParts, rows, {
-      cursors: state.cursors,
-      table,
-      cache,
-      ...(memory && { memory: memory.reading }),
-      ...(contexts && { contexts }),
-    });
-    const prompts = { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds, contexts };
-    return {
-      items,
-      buckets,
-      state,
-      first,
-      again,
-      next,
-      load: (given) => loadRows(gpu, model, state, prompts, given),
-      destroy,
+    const clear = async () => {
+      for (let item = 0; item < items; item++) await stop(item);
     };
+    const { settings, progress, cursors, table, seen, history, ended } = state;
+    const caches = [...cache, ...(memory ? memory.making.cache : [])].flatMap(({ keys, values }) => [keys, values]);
+    const itemTensors = [settings, progress, cursors, table, seen, history, ended, ...caches];
+    for (const tensor of [sampling, givenIds, contexts, memory?.reading.cursors]) if (tensor) itemTensors.push(tensor);
+    const takeOver = (smaller: DecodeMachine) =>
+      gpu.copy(smaller.itemTensors.map((tensor, i) => [tensor, itemTensors[i] as Tensor]));
+    return { items, buckets, state, next, clear, load, takeOver, itemTensors, stop, destroy };
   } catch (error) {
     destroy();
     throw error;
   }
+}
+
+/** The words of one item, of a tensor that has as many of every item. */
+async function writeItem(gpu: Gpu, items: number, item: number, [tensor, words]: Words): Promise<void> {
+  await gpu.upload(tensor, bytesOf(words), (item * elementCount(tensor.shape) * 4) / items);
 }
 
 /** logits (items, vocabulary) -> the highest id of each row, and everything moved on by one */
@@ -201,126 +269,6 @@ function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: nu
   const scores = beamScores(k, logits, logSumExp(k, logits, cut), state, cut);
   beamStep(k, beamCandidates(k, scores, state.beams, keep, cut), state);
   advance(k, state);
-}
-
-interface PromptTensors {
-  readonly prompt: Tensor;
-  readonly promptCursors: Tensor;
-  readonly lastRows: Tensor;
-  readonly tokens: number;
-  readonly itemStride: number;
-  readonly memory: MemoryTensors | null;
-  /** Where ids are drawn. */
-  readonly sampling: Tensor | null;
-  /** Where ids are given. */
-  readonly givenIds: Tensor | null;
-  /** Where sequences have contexts. */
-  readonly contexts: Tensor | null;
-}
-
-/** What a beam that does not exist yet scores, and an end that nobody reached. */
-const hopeless = -1e9;
-
-async function loadRows(
-  gpu: Gpu,
-  model: LanguageModel,
-  state: DecodeState,
-  { prompt, promptCursors, lastRows, tokens, itemStride, memory, sampling, givenIds, contexts }: PromptTensors,
-  given: readonly GenerateRow[],
-): Promise<void> {
-  const { items, beams, newRows } = state;
-  const width = (tensor: Tensor) => tensor.shape[1] ?? 0;
-  const cursors = wordsFor(promptCursors).fill(none);
-  const last = wordsFor(lastRows);
-  const settings = wordsFor(state.settings);
-  const progress = wordsFor(state.progress);
-  const table = wordsFor(state.table);
-  const seen = wordsFor(state.seen);
-  const ended = wordsFor(state.ended);
-  for (let item = 0; item < items; item++) {
-    const row = given[item];
-    const length = row ? promptLength(model, row) : 0;
-    const ids = row ? firstIds(model, row) : [];
-    const positions = Array.from({ length }, (_, t) => (row ? positionOfRow(model, row, t) : t));
-    for (let t = 0; t < tokens; t++) {
-      const at = item * tokens + t;
-      const token = t < model.queries ? none : (ids[t - model.queries] ?? none);
-      // A padding row has no position and no slot, but a sequence inside the table.
-      cursors.set(t < length ? [token, positions[t] ?? none, at, item * beams] : [none, none, none, 0], 4 * at);
-    }
-    last[item] = item * tokens + Math.max(0, length - 1);
-    settings.set(row ? settingsOf(row, length, newRows) : [], item * width(state.settings));
-    progress.set(
-      [0, row ? 0 : 1, ...(givenIds ? new Array(beams).fill(0) : runningAtStart(beams))],
-      item * (2 + beams),
-    );
-    for (let beam = 0; beam < beams; beam++) {
-      const at = item * beams + beam;
-      for (const [t, position] of positions.entries()) table[at * width(state.table) + position] = item * tokens + t;
-      for (const id of row ? seenBefore(model, row) : []) {
-        const word = at * width(state.seen) + (id >> 5);
-        seen[word] = (seen[word] ?? 0) | (1 << (id & 31));
-      }
-      ended.set([0, floatBits(hopeless), 0], at * (endedHead + newRows));
-    }
-    if (row) await gpu.upload(prompt, row.prompt.bytes, item * itemStride * (prompt.type === "f16" ? 2 : 4));
-  }
-  const uploads: [Tensor, Uint32Array][] = [
-    [promptCursors, cursors],
-    [lastRows, last],
-    [state.settings, settings],
-    [state.progress, progress],
-    [state.cursors, wordsFor(state.cursors).fill(none)],
-    [state.table, table],
-    [state.seen, seen],
-    [state.ended, ended],
-    ...(memory ? memoryWords(memory, model, given) : []),
-  ];
-  if (sampling) {
-    const words = wordsFor(sampling);
-    for (const [item, row] of given.entries()) words.set(samplingWords(row), item * samplingWidth);
-    uploads.push([sampling, words]);
-  }
-  if (contexts) {
-    const words = wordsFor(contexts).fill(1);
-    for (const [item, row] of given.entries()) {
-      const context = promptLength(model, row) - (model.idsBehindContext ?? 0);
-      words.fill(context, item * beams, (item + 1) * beams);
-    }
-    uploads.push([contexts, words]);
-  }
-  if (givenIds) {
-    const words = wordsFor(givenIds).fill(none);
-    for (const [item, row] of given.entries()) {
-      for (const [beam, ids] of (row.given ?? []).entries()) words.set(ids, (item * beams + beam) * newRows);
-    }
-    uploads.push([givenIds, words]);
-  }
-  for (const [tensor, words] of uploads) await gpu.upload(tensor, bytesOf(words));
-}
-
-/** The ids that count as seen before the first step. */
-function seenBefore(model: LanguageModel, row: GenerateRow): readonly number[] {
-  if (row.generation.repetitionPenaltyScope === "new") return [];
-  const ids = firstIds(model, row);
-  return model.imageId === null ? ids : [model.imageId, ...ids];
-}
-
-/** A row of `settings`: the divisors are powers in f64, rounded once to f32. */
-function settingsOf({ generation }: GenerateRow, length: number, newRows: number): number[] {
-  const { maxNewTokens, minNewTokens, repetitionPenalty, lengthPenalty } = generation;
-  const divisors = Array.from({ length: newRows }, (_, i) => floatBits((i + 1) ** lengthPenalty));
-  return [maxNewTokens, minNewTokens, floatBits(repetitionPenalty), length, ...divisors];
-}
-
-/** Only beam 0 exists at first. */
-function runningAtStart(beams: number): number[] {
-  return Array.from({ length: beams }, (_, beam) => floatBits(beam === 0 ? 0 : hopeless));
-}
-
-/** The bits of a number as f32. */
-function floatBits(value: number): number {
-  return new Uint32Array(Float32Array.of(value).buffer)[0] ?? 0;
 }
 
 function bytesOf(words: Uint32Array): Uint8Array {

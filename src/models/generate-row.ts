@@ -28,8 +28,19 @@ export interface GenerateBuckets {
   readonly promptType: "f32" | "f16";
 }
 
-const leastTextRows = 4;
-const leastNewRows = 8;
+/** The smallest buckets. */
+export interface LeastBuckets {
+  readonly textRows: number;
+  readonly newRows: number;
+}
+
+/**
+ * Of rows that take each other's places: a step costs what its rows' true lengths cost, so that buckets are wide and most
+ * rows share one; they set no more than how much cache an item has.
+ */
+const sharedLeast: LeastBuckets = { textRows: 32, newRows: 32 };
+/** Of rows that are read whole, padding included. */
+export const closeLeast: LeastBuckets = { textRows: 4, newRows: 8 };
 
 /** Below it a score would not be a number of f32 that means anything; transformers takes every positive one. */
 const leastTemperature = 1e-6;
@@ -73,13 +84,29 @@ export interface ItemRows {
   readonly memory: number;
 }
 
-export function itemRows({ queries, memory }: LanguageModel, { textRows }: GenerateBuckets): ItemRows {
+export function itemRows(
+  { queries, memory }: LanguageModel,
+  { textRows }: Pick<GenerateBuckets, "textRows">,
+): ItemRows {
   const encoder = memory?.encoder;
   return {
     sequence: queries + (encoder ? encoder.start.length : textRows),
     encoder: encoder ? textRows : 0,
     memory: memory ? memory.rows(textRows) : 0,
   };
+}
+
+/** Rows of one item that are read before its first step: everything but the last id, which is the first step's. */
+export function rowsAhead(model: LanguageModel, textRows: number): ItemRows {
+  const encoder = model.memory?.encoder;
+  if (encoder) return { ...itemRows(model, { textRows }), sequence: encoder.start.length - 1 };
+  return { sequence: model.queries + textRows, encoder: 0, memory: model.memory?.rows(textRows + 1) ?? 0 };
+}
+
+/** The `textRows` that rowsAhead needs for this row, a bucket: of what an encoder reads, else of all ids but the last. */
+export function textAhead(model: LanguageModel, row: GenerateRow): number {
+  const count = model.memory?.encoder ? row.textIds.length : firstIds(model, row).length - 1;
+  return count === 0 ? 0 : bucket(count, closeLeast.textRows);
 }
 
 /**
@@ -141,8 +168,8 @@ export function checkGenerateRow(model: LanguageModel, row: GenerateRow): void {
     );
   }
   const encoder = model.memory?.encoder;
+  expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);
   if (encoder) {
-    expect(textIds.length >= 1, "generate", "at least one id of text", textIds.length);
     expect(
       textIds.length <= encoder.maxTextIds,
       "generate",
@@ -186,12 +213,13 @@ function bucket(count: number, least: number): number {
   return Math.max(least, 2 ** Math.ceil(Math.log2(Math.max(1, count))));
 }
 
-export function bucketsOf(row: GenerateRow): GenerateBuckets {
+/** @param least what the buckets begin with; left out: those of rows that take each other's places */
+export function bucketsOf(row: GenerateRow, least = sharedLeast): GenerateBuckets {
   return {
     beams: row.generation.numBeams,
     ids: row.generation.doSample ? "drawn" : "searched",
-    textRows: bucket(row.textIds.length, leastTextRows),
-    newRows: bucket(row.generation.maxNewTokens, leastNewRows),
+    textRows: bucket(row.textIds.length, least.textRows),
+    newRows: bucket(row.generation.maxNewTokens, least.newRows),
     promptType: row.prompt.type,
   };
 }

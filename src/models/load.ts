@@ -46,6 +46,20 @@ export type Loaded<T> = T extends LinearNames
 /** Bytes of a piece on its way; Dawn's upload ring is as large. */
 const pieceBytes = 4 * 1024 * 1024;
 
+/** So many are filled, uploaded and converted at the same time: one is read while others are on the GPU. */
+const slotsUnderWay = 3;
+
+/** Pieces of files on their way together. */
+interface Slot {
+  readonly bytes: Uint8Array;
+  readonly staging: Tensor;
+  /** Bytes that are taken. */
+  filled: number;
+  readonly conversions: ((k: Recorder) => void)[];
+  /** Until the GPU has done with it. */
+  busy: Promise<void>;
+}
+
 /** Bytes of what is uploaded at once; a kernel binds it. */
 function largestPiece(gpu: Gpu): number {
   return Math.min(pieceBytes, Math.floor(gpu.bindingLimit / 256) * 256);
@@ -78,6 +92,29 @@ function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
   return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
 }
 
+/**
+ * Refuse what loading would stop at.
+ * @throws KernelError for a tensor that cannot be split below the binding limit
+ */
+export function expectBindable(gpu: Gpu, tree: NameTree, type: "f32" | "f16"): void {
+  for (const leaf of leavesOf(tree)) {
+    if (leaf.kind === "linear") {
+      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, leaf.keepsF32 ? "f32" : type);
+      continue;
+    }
+    const [name, bytes] = [nameOf(leaf), leafBytes(leaf, type)];
+    if (bytes <= gpu.bindingLimit) continue;
+    throw new KernelError(
+      `${name}: expected at most ${gpu.bindingLimit} bytes, which this adapter binds of one buffer, got ${bytes}`,
+    );
+  }
+}
+
+function nameOf(leaf: Exclude<NameLeaf, LinearNames>): string {
+  if (leaf.kind === "computed") return leaf.name;
+  return leaf.kind === "norm" || leaf.kind === "rms-norm" ? leaf.gain.name : leaf.stored.name;
+}
+
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
 export class WeightLoader {
   readonly #gpu: Gpu;
@@ -85,11 +122,11 @@ export class WeightLoader {
   readonly #type: "f32" | "f16";
   readonly #onBytes: (bytes: number) => void;
   readonly #tensors: Tensor[] = [];
-  readonly #piece: Uint8Array;
-  /** Bytes of the piece that are taken. */
-  #filled = 0;
-  readonly #conversions: ((k: Recorder, staging: Tensor) => void)[] = [];
-  #staging: Tensor | undefined;
+  readonly #slotBytes: number;
+  /** Each reads one tensor into what was allocated for it; in the order of the trees. */
+  readonly #reads: (() => Promise<void>)[] = [];
+  /** The first is being filled; those behind it are on the GPU, the oldest next. */
+  readonly #slots: Slot[] = [];
 
   /**
    * @param type of matrices that do not keep f32; biases, norms and tables are f32 always.
@@ -100,23 +137,36 @@ export class WeightLoader {
     this.#checkpoint = checkpoint;
     this.#type = type;
     this.#onBytes = onBytes;
-    this.#piece = new Uint8Array(largestPiece(gpu));
+    this.#slotBytes = largestPiece(gpu);
   }
 
   /**
-   * @throws KernelError when a matrix cannot be split below the binding limit, OutOfMemoryError, Error when a file
-   * changed while it was read
+   * Buffers for a tree, zeros until fill() is done. Recordings may bind them at once.
+   * @throws KernelError when a matrix cannot be split below the binding limit, OutOfMemoryError
    */
+  allocate<T extends NameTree>(tree: T): Loaded<T> {
+    return this.#tree(tree) as Loaded<T>;
+  }
+
+  /**
+   * Read, upload and convert what was allocated. Once.
+   * @throws OutOfMemoryError, Error when a file changed while it was read
+   */
+  async fill(): Promise<void> {
+    for (const read of this.#reads.splice(0)) await read();
+    await this.#settle();
+  }
+
+  /** Both. */
   async load<T extends NameTree>(tree: T): Promise<Loaded<T>> {
-    const loaded = (await this.#load(tree)) as Loaded<T>;
-    await this.#flush();
+    const loaded = this.allocate(tree);
+    await this.fill();
     return loaded;
   }
 
   /** Free what only loading needs. */
   finish(): void {
-    if (this.#staging) this.#gpu.free(this.#staging);
-    this.#staging = undefined;
+    for (const { staging } of this.#slots.splice(0)) this.#gpu.free(staging);
   }
 
   /** Free everything that was loaded. */
@@ -125,92 +175,96 @@ export class WeightLoader {
     for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
   }
 
-  async #load(tree: NameTree): Promise<unknown> {
+  #tree(tree: NameTree): unknown {
     if (isLeaf(tree)) return this.#leaf(tree);
-    if (Array.isArray(tree)) {
-      const parts: unknown[] = [];
-      for (const part of tree as readonly NameTree[]) parts.push(await this.#load(part));
-      return parts;
-    }
-    const parts: Record<string, unknown> = {};
-    for (const [name, part] of Object.entries(tree)) parts[name] = await this.#load(part as NameTree);
-    return parts;
+    if (Array.isArray(tree)) return (tree as readonly NameTree[]).map((part) => this.#tree(part));
+    return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree)]));
   }
 
-  async #leaf(leaf: NameLeaf): Promise<Linear | Norm | RmsNorm | Tensor> {
+  #leaf(leaf: NameLeaf): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
-    if (leaf.kind === "rms-norm") return { gain: await this.#table(leaf.gain), eps: leaf.eps };
-    if (leaf.kind === "norm") {
-      const gain = await this.#table(leaf.gain);
-      return { gain, bias: await this.#table(leaf.bias), eps: leaf.eps };
-    }
+    if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
+    if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
     const { weight, bias, inputs, columns, keepsF32, part } = leaf;
     return {
-      segments: await this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
-      bias: bias && (await this.#table(bias, [columns], part)),
+      segments: this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
+      bias: bias && this.#table(bias, [columns], part),
       inputs,
       columns,
     };
   }
 
   /** A tensor of one binding, as f32. @param part of a vector, which of its values */
-  async #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Promise<Tensor> {
-    const stored = this.#stored(named.name);
-    const type = sourceType(stored);
+  #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Tensor {
     const tensor = this.#alloc(named.name, shape, "f32");
-    const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count } of rowRuns(part, 0, elementCount(shape))) {
-      const run = someRows(stored, row, count, elementBytes);
-      for await (const { at, bytes } of readPieces(run, elementBytes, this.#piece.length)) {
-        const values = { type, count: bytes.length / elementBytes };
-        const first = column + at / elementBytes;
-        await this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
-      }
-    }
+    this.#reads.push(() => this.#values(named, tensor, part));
     return tensor;
   }
 
+  async #values({ name }: NamedTensor, tensor: Tensor, part?: RowPart): Promise<void> {
+    const stored = this.#stored(name);
+    const type = sourceType(stored);
+    const elementBytes = type === "f32" ? 4 : 2;
+    for (const { column, row, count } of rowRuns(part, 0, elementCount(tensor.shape))) {
+      const run = someRows(stored, row, count, elementBytes);
+      for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
+        const values = { type, count: bytes.length / elementBytes };
+        const first = column + at / elementBytes;
+        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
+      }
+    }
+  }
+
   /** Rows of a small tensor, in the order of the picks. */
-  async #picked({ stored, picks }: PickedNames): Promise<Tensor> {
-    const whole = await this.#table(stored);
-    await this.#flush();
-    const rows = this.#gpu.alloc("picks", [picks.length], "u32");
-    await this.#gpu.upload(rows, new Uint8Array(Uint32Array.from(picks).buffer));
+  #picked({ stored, picks }: PickedNames): Tensor {
     const tensor = this.#alloc(stored.name, [picks.length, stored.shape[1] ?? 0], "f32");
-    const list = await this.#gpu.record("pick", (k) => selectRows(k, whole, rows, tensor));
-    await this.#gpu.submit([list]);
-    list.destroy();
-    this.#tensors.splice(this.#tensors.indexOf(whole), 1);
-    for (const temporary of [rows, whole]) this.#gpu.free(temporary);
+    this.#reads.push(async () => {
+      const whole = this.#gpu.alloc(stored.name, stored.shape, "f32");
+      const rows = this.#gpu.alloc("picks", [picks.length], "u32");
+      try {
+        await this.#values(stored, whole);
+        await this.#settle();
+        await this.#gpu.upload(rows, new Uint8Array(Uint32Array.from(picks).buffer));
+        const list = await this.#gpu.record("pick", (k) => selectRows(k, whole, rows, tensor));
+        await this.#gpu.submit([list]);
+        list.destroy();
+      } finally {
+        for (const temporary of [rows, whole]) this.#gpu.free(temporary);
+      }
+    });
     return tensor;
   }
 
   /** Positions of another grid than the file's; resized here and not on the GPU, for it is done once and is a megabyte or two. */
-  async #grid({ stored, from, to, width }: GridNames): Promise<Tensor> {
-    const trained = await readValues(this.#stored(stored.name));
-    const resized = interpolatePositions(trained, { from, to, width });
+  #grid({ stored, from, to, width }: GridNames): Tensor {
     const tensor = this.#alloc(stored.name, [1 + to * to, width], "f32");
-    await this.#gpu.upload(tensor, new Uint8Array(resized.buffer));
-    this.#onBytes(resized.byteLength);
+    this.#reads.push(async () => {
+      const trained = await readValues(this.#stored(stored.name));
+      const resized = interpolatePositions(trained, { from, to, width });
+      await this.#gpu.upload(tensor, new Uint8Array(resized.buffer));
+      this.#onBytes(resized.byteLength);
+    });
     return tensor;
   }
 
-  async #computed({ name, shape, values }: ComputedNames): Promise<Tensor> {
+  #computed({ name, shape, values }: ComputedNames): Tensor {
     const tensor = this.#alloc(name, shape, "f32");
-    const { buffer, byteOffset, byteLength: bytes } = values();
-    await this.#gpu.upload(tensor, new Uint8Array(buffer, byteOffset, bytes));
+    this.#reads.push(async () => {
+      const { buffer, byteOffset, byteLength: bytes } = values();
+      await this.#gpu.upload(tensor, new Uint8Array(buffer, byteOffset, bytes));
+    });
     return tensor;
   }
 
   /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
-  async #matrix(
+  #matrix(
     { name }: NamedTensor,
     { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
     type: "f32" | "f16",
-  ): Promise<Segment[]> {
+  ): Segment[] {
     const stored = this.#stored(name);
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
     const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
@@ -220,7 +274,7 @@ export class WeightLoader {
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
       for (const { column, row, count } of rowRuns(part, from, width)) {
-        await this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from);
+        this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from));
       }
     }
     return segments;
@@ -231,38 +285,71 @@ export class WeightLoader {
     const type = sourceType(rowsOfFile);
     const rowBytes = inputs * (type === "f32" ? 4 : 2);
     // Every piece but the last is a multiple of 4 columns.
-    for await (const { at, bytes } of readPieces(rowsOfFile, 4 * rowBytes, this.#piece.length)) {
+    for await (const { at, bytes } of this.#pieces(rowsOfFile, 4 * rowBytes)) {
       const rows = bytes.length / rowBytes;
       const column = first + at / rowBytes;
-      await this.#stage(bytes, (k, words) => convertWeight(k, { bytes: words, type, rows, inputs }, weight, column));
+      this.#stage(bytes, (k, words) => convertWeight(k, { bytes: words, type, rows, inputs }, weight, column));
     }
   }
 
-  /** Put a piece beside the others that wait, and remember what is to be made of it. */
-  async #stage(bytes: Uint8Array, convert: (k: Recorder, words: Tensor) => void): Promise<void> {
-    if (this.#filled + bytes.length > this.#piece.length) await this.#flush();
-    const from = this.#filled;
-    this.#piece.set(bytes, from);
-    this.#filled = Math.ceil((from + bytes.length) / 256) * 256;
-    const words = [Math.ceil(bytes.length / 4)];
-    this.#conversions.push((k, staging) => convert(k, view(staging, words, from)));
+  /** Bytes of a tensor, each piece in the memory of the slot that is being filled. */
+  #pieces(tensor: StoredTensor, rowBytes: number) {
+    return readPieces(tensor, rowBytes, this.#slotBytes, (bytes) => this.#room(bytes));
   }
 
-  /** Upload the pieces that wait, and convert them. */
+  /** Room for a piece beside the others of a slot, or in the next one. */
+  async #room(bytes: number): Promise<Uint8Array> {
+    if ((this.#slots[0]?.filled ?? 0) + bytes > this.#slotBytes) await this.#flush();
+    const slot = this.#slots[0] ?? this.#newSlot();
+    return slot.bytes.subarray(slot.filled, slot.filled + bytes);
+  }
+
+  /** Keep the piece that was read into #room(), and remember what is to be made of it. */
+  #stage(bytes: Uint8Array, convert: (k: Recorder, words: Tensor) => void): void {
+    const slot = this.#slots[0] as Slot;
+    const from = slot.filled;
+    slot.filled = Math.ceil((from + bytes.length) / 256) * 256;
+    const words = [Math.ceil(bytes.length / 4)];
+    slot.conversions.push((k) => convert(k, view(slot.staging, words, from)));
+  }
+
+  /** Hand the slot that is being filled to the GPU, and take another one, which may have to be waited for. */
   async #flush(): Promise<void> {
-    const conversions = this.#conversions.splice(0);
-    const filled = Math.min(this.#filled, this.#piece.length);
-    this.#filled = 0;
-    if (conversions.length === 0) return;
-    this.#staging ??= this.#gpu.alloc("weights on their way", [this.#piece.length / 4], "u32");
-    const staging = this.#staging;
-    await this.#gpu.upload(staging, this.#piece.subarray(0, filled));
+    const [full] = this.#slots;
+    if (full === undefined || full.conversions.length === 0) return;
+    full.busy = this.#convert(full);
+    // Whoever waits for the slot learns of a failure.
+    full.busy.catch(() => {});
+    this.#slots.push(...this.#slots.splice(0, 1));
+    if (this.#slots.length < slotsUnderWay) this.#newSlot();
+    await this.#slots[0]?.busy;
+  }
+
+  /** All that was read is on the GPU and converted. */
+  async #settle(): Promise<void> {
+    await this.#flush();
+    for (const { busy } of this.#slots) await busy;
+  }
+
+  async #convert(slot: Slot): Promise<void> {
+    const filled = Math.min(slot.filled, this.#slotBytes);
+    const conversions = slot.conversions.splice(0);
+    await this.#gpu.upload(slot.staging, slot.bytes.subarray(0, filled));
     const list = await this.#gpu.record("load", (k) => {
-      for (const convert of conversions) convert(k, staging);
+      for (const convert of conversions) convert(k);
     });
     await this.#gpu.submit([list]);
     list.destroy();
+    slot.filled = 0;
     this.#onBytes(filled);
+  }
+
+  #newSlot(): Slot {
+    const staging = this.#gpu.alloc("weights on their way", [this.#slotBytes / 4], "u32");
+    const bytes = new Uint8Array(this.#slotBytes);
+    const slot: Slot = { bytes, staging, filled: 0, conversions: [], busy: Promise.resolve() };
+    this.#slots.unshift(slot);
+    return slot;
   }
 
   #stored(name: string): StoredTensor {

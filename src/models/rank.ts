@@ -12,6 +12,7 @@ import { GenerationError } from "./errors.ts";
 import {
   bucketsOf,
   checkGenerateRow,
+  closeLeast,
   type GenerateBuckets,
   type GenerateRow,
   keyOfBuckets,
@@ -68,7 +69,7 @@ function asGenerate({ prompt, textIds, answers }: RankRow): GenerateRow {
 }
 
 function rankBuckets(row: RankRow): GenerateBuckets {
-  return { ...bucketsOf(asGenerate(row)), ids: "given" };
+  return { ...bucketsOf(asGenerate(row), closeLeast), ids: "given" };
 }
 
 /** @throws GenerationError */
@@ -157,7 +158,7 @@ function startRank(
   model: LanguageModel,
   rows: readonly RankRow[],
   machines: RecordingCache<DecodeMachine>,
-): Batch<(number | null)[]> {
+): Batch<(number | null)[], RankRow> {
   for (const row of rows) checkRankRow(model, row);
   const [head] = rows;
   if (head === undefined) throw new GenerationError("rank: expected rows, got none");
@@ -177,10 +178,11 @@ function startRank(
     );
     const machine = lease.value;
     const groups = rankings.map((ranking, row) => (open.has(row) ? (ranking.group ?? []) : []));
-    await machine.load(rows.map((row, i) => ({ ...asGenerate(row), given: groups[i] ?? [] })));
+    if (isFirst) await machine.clear();
+    const asked = rows.map((row, i) => [i, { ...asGenerate(row), given: groups[i] ?? [] }] as const);
+    const reading = await machine.load(asked, { keepsMemory: !isFirst });
     const steps = Math.max(...groups.flat().map((ids) => ids.length));
-    const { first, again, next } = machine;
-    pending = [...(isFirst ? first : again), ...new Array<readonly Recording[]>(steps - 1).fill(next).flat()];
+    pending = [...reading, ...new Array<readonly Recording[]>(steps - 1).fill(machine.next).flat()];
     return machine;
   };
 

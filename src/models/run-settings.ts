@@ -8,6 +8,8 @@ import { UnsupportedModelError } from "./errors.ts";
 
 /** What a check of a checkpoint may be told. */
 export interface CheckOptions extends DigestOptions {
+  /** The checkpoint's digest, where it is known, or is filled in later by who loads. Default: it is computed. */
+  readonly digest?: string;
   /** Default: as the checkpoint is. */
   readonly settings?: RunSettings;
 }

@@ -159,19 +159,22 @@ function isCounts(value: unknown): value is number[] {
 
 /**
  * The bytes of a tensor in pieces of at most `pieceBytes`, each a whole number of rows of `rowBytes`. A row longer than
- * a piece comes in several pieces. The buffer of a piece is reused for the next one.
+ * a piece comes in several pieces.
+ * @param place gives the memory for a piece of so many bytes. Left out: one buffer, reused for the next piece
  */
 export async function* readPieces(
   tensor: StoredTensor,
   rowBytes: number,
   pieceBytes: number,
+  place?: (bytes: number) => Promise<Uint8Array>,
 ): AsyncGenerator<{ readonly at: number; readonly bytes: Uint8Array }> {
   const whole = rowBytes > pieceBytes ? pieceBytes : Math.max(1, Math.floor(pieceBytes / rowBytes)) * rowBytes;
   const handle = await open(tensor.file, "r");
   try {
-    const buffer = Buffer.alloc(Math.min(whole, tensor.bytes));
+    const reused = place ? null : Buffer.alloc(Math.min(whole, tensor.bytes));
     for (let at = 0; at < tensor.bytes; at += whole) {
       const size = Math.min(whole, tensor.bytes - at);
+      const buffer = reused ?? ((await place?.(size)) as Uint8Array);
       let filled = 0;
       while (filled < size) {
         const { bytesRead } = await handle.read(buffer, filled, size - filled, tensor.start + at + filled);

@@ -34,12 +34,13 @@ let open: GpuHost | undefined;
 
 /**
  * Start the GPU thread: open the adapter, pass the self-test.
+ * @param tell told lines for people, as about a kernel's variant that this adapter refuses
  * @throws AdapterError, KernelError (self-test), GpuThreadError if this process has a GPU thread already.
  */
-export async function openGpuHost(options: GpuThreadOptions): Promise<GpuHost> {
+export async function openGpuHost(options: GpuThreadOptions, tell: (line: string) => void): Promise<GpuHost> {
   if (open)
     throw new GpuThreadError("gpu thread: expected one per process, got a second; serve more models through it");
-  const host = new GpuHost(options);
+  const host = new GpuHost(options, tell);
   open = host;
   void host.ended.then(() => {
     open = undefined;
@@ -78,7 +79,7 @@ export class GpuHost {
     Atomics.wait(this.#deviceClosed, 0, 0, exitAfter);
   };
 
-  constructor(options: GpuThreadOptions) {
+  constructor(options: GpuThreadOptions, tell: (line: string) => void) {
     const data: GpuThreadData = { options, closed: this.#deviceClosed };
     this.#worker = new Worker(new URL("./gpu-thread.js", import.meta.url), { workerData: data, name: "gpu" });
     process.on("exit", this.#exit);
@@ -96,8 +97,11 @@ export class GpuHost {
     this.opened = new Promise((resolve, reject) => {
       void this.fatal.then(reject);
       this.#worker.on("message", (message: FromGpuThread) => {
-        if (message.type === "opened") resolve({ report: message.report, selfTest: message.selfTest });
-        else this.#receive(message);
+        if (message.type === "told") tell(message.line);
+        else if (message.type === "opened") {
+          const { report, selfTest, variants } = message;
+          resolve({ report, selfTest, variants });
+        } else this.#receive(message);
       });
     });
     this.ended = new Promise((resolve) => {

@@ -2,9 +2,10 @@
 
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
+import type { VariantReport } from "../gpu/variants.ts";
 import type { Stage } from "../messages/job.ts";
-import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
+import type { MemoryPlan } from "../models/memory-plan.ts";
 import type { Cards, Programs } from "../models/model-card.ts";
 import type { Dtype, RunSettings } from "../stages.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
@@ -27,8 +28,10 @@ export interface GpuThreadOptions {
   readonly bindingLimit?: number;
   /** Dawn's checks of every call; see openGpu. */
   readonly validation?: boolean;
-  /** Where a passed self-test is remembered. */
+  /** Where a passed self-test is remembered, and where `blipfleet tune` leaves its table. */
   readonly cacheFolder: string;
+  /** Run the self-test although a pass is remembered. Default false. */
+  readonly testAnyway?: boolean;
   /** URL of the module that has selfTest and loadModel; tests put their own here. */
   readonly models: string;
 }
@@ -45,6 +48,8 @@ export type ProgramName = { [P in Purpose]: keyof Programs[P] }[Purpose];
 export interface OpenedGpu {
   readonly report: AdapterReport;
   readonly selfTest: "passed" | "remembered";
+  /** The kernels' variants as they are after the self-test. */
+  readonly variants: VariantReport;
 }
 
 export interface ThreadModel {
@@ -87,6 +92,8 @@ export type ToGpuThread =
 
 export type FromGpuThread =
   | ({ readonly type: "opened" } & OpenedGpu)
+  /** One line for people, as about a variant of a kernel that is refused. */
+  | { readonly type: "told"; readonly line: string }
   /** Of a model that is being loaded. */
   | { readonly type: "progress"; readonly id: number; readonly progress: WeightsProgress }
   /** Of a row that asked for it. */

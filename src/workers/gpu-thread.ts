@@ -19,6 +19,8 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
   const opening = openGpu({
     nap: true,
     giveWay: true,
+    cacheFolder: options.cacheFolder,
+    tell: (line) => say({ type: "told", line }),
     ...(options.bindingLimit === undefined ? {} : { bindingLimit: options.bindingLimit }),
     ...(options.validation === undefined ? {} : { validation: options.validation }),
   });
@@ -29,7 +31,8 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
   const gpu = await opening;
   gpu.lost.catch(fatal);
   const { selfTest, loadModel } = (await import(options.models)) as GpuModels;
-  const passed = await selfTestOnce(options.cacheFolder, gpu.report, () => selfTest(gpu)).catch((error: unknown) => {
+  const test = () => selfTest(gpu);
+  const passed = await selfTestOnce(options, gpu.report, gpu.variants, test).catch((error: unknown) => {
     gpu.close();
     throw error;
   });
@@ -95,7 +98,7 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
   port.on("message", (message: ToGpuThread) => {
     receive(message).catch(fatal);
   });
-  say({ type: "opened", report: gpu.report, selfTest: passed });
+  say({ type: "opened", report: gpu.report, selfTest: passed, variants: gpu.variants.describe() });
 }
 
 function programOf(model: OpenedModel | undefined, name: ProgramName): RowProgram<unknown, unknown> {

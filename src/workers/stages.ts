@@ -4,8 +4,9 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
-import type { MemoryPlan } from "../models/checked-model.ts";
+import type { VariantReport } from "../gpu/variants.ts";
 import type { Purpose } from "../models/families.ts";
+import type { MemoryPlan } from "../models/memory-plan.ts";
 import type {
   Activation,
   AttentionMaps,
@@ -40,8 +41,12 @@ export class StageError extends Error {
 }
 
 export interface StagesGroupOptions {
-  /** The cache folder: remembers a passed self-test. */
+  /** The cache folder: remembers a passed self-test, and has the table that `blipfleet tune` made. */
   readonly cacheFolder: string;
+  /** Run the self-test although a pass is remembered. Default false. */
+  readonly testAnyway?: boolean;
+  /** Told lines for people, as about a kernel's variant that this adapter refuses. Default: stderr. */
+  readonly tell?: (line: string) => void;
   readonly bindingLimit?: number;
   readonly validation?: boolean;
   /** Threads for images and text. Default: one fewer than the machine's, at most 8. */
@@ -88,6 +93,8 @@ export interface OpenedFor {
 export interface StagesGroup {
   readonly report: AdapterReport;
   readonly selfTest: "passed" | "remembered";
+  /** The kernels' variants as they were after the self-test. */
+  readonly variants: VariantReport;
   /** Resolves with the error after which nothing works; the process should end with it as its last line. */
   readonly fatal: Promise<Error>;
   /**
@@ -113,13 +120,15 @@ export async function openStagesGroup(options: StagesGroupOptions): Promise<Stag
     models: options.models ?? new URL("./gpu-models.js", import.meta.url).href,
     ...(options.bindingLimit === undefined ? {} : { bindingLimit: options.bindingLimit }),
     ...(options.validation === undefined ? {} : { validation: options.validation }),
+    ...(options.testAnyway === undefined ? {} : { testAnyway: options.testAnyway }),
   };
-  const host = await openGpuHost(threadOptions);
-  const { report, selfTest } = await host.opened;
+  const host = await openGpuHost(threadOptions, options.tell ?? ((line) => process.stderr.write(`${line}\n`)));
+  const { report, selfTest, variants } = await host.opened;
   const io = new IoPool(options.ioThreads ?? Math.min(8, Math.max(1, availableParallelism() - 1)));
   return {
     report,
     selfTest,
+    variants,
     fatal: host.fatal,
     async open<P extends Purpose = "texts">(
       request: ModelRequest<P>,

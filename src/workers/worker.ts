@@ -18,9 +18,9 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { CheckpointCard, ContrastStages, Stages } from "../stages.ts";
+import { type CheckpointCard, type ContrastStages, featuresForm, type Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
-import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-names.ts";
+import { activationBytes, bytesOfForm } from "./activities/prompt-names.ts";
 import { type AnyServing, sharesFeatures, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";
@@ -36,7 +36,9 @@ import { type Logger, workerLog } from "./worker-log.ts";
 export const allStages: readonly Stage[] = ["encode", "query", "generate"];
 
 /** What a worker needs of the models of its process; StagesGroup is one. */
-export interface ServedGroup extends Pick<StagesGroup, "close" | "fatal" | "report"> {
+export interface ServedGroup
+  extends Pick<StagesGroup, "close" | "fatal" | "report">,
+    Partial<Pick<StagesGroup, "variants">> {
   open(request: ModelRequest): Promise<Stages | ContrastStages>;
   stats(): Promise<{ readonly load: number }>;
 }
@@ -104,12 +106,15 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
     const watched = { metrics, problems: () => problems(), ...(sdkMetrics ? { sdkMetrics } : {}) };
     const health = options.metricsPort === null ? null : await openHealth(options.metricsPort, watched, log);
     if (health !== null) closers.push(() => health.close());
-    const openGroup = options.openGroup ?? (() => openStagesGroup({ cacheFolder: cacheFolder(environment) }));
+    const tell = (line: string) => log.warn(line);
+    const openGroup = options.openGroup ?? (() => openStagesGroup({ cacheFolder: cacheFolder(environment), tell }));
     const group = await openGroup(log);
     closers.push(() => group.close("reject"));
     const worker = `${hostname()} pid ${process.pid}`;
     const adapter = adapterName(group.report);
-    log.info({ adapter, worker }, "adapter opened");
+    const { refused = [], tables = [] } = group.variants ?? {};
+    const kernels = { tables: tables.map(({ file }) => file).join(", "), ...(refused.length > 0 ? { refused } : {}) };
+    log.info({ adapter, worker, ...kernels }, "adapter opened");
 
     const nats = await untilAvailable("NATS", log, draining.signal, [NatsUnavailableError], () =>
       connectNats(environment, { name: `blipfleet worker ${worker}` }),

@@ -25,6 +25,9 @@ async function run(...args: string[]): Promise<{ status: number; stdout: string;
 
 const wrong: readonly (readonly [string, RegExp])[] = [
   ["captoin x.jpg", /unknown command 'captoin' \(Did you mean caption\?\); see `blipfleet --help`/],
+  ["nonsense --help", /unknown command 'nonsense'; see `blipfleet --help`/],
+  ["job nonsense --help", /unknown command 'nonsense'; see `blipfleet job --help`/],
+  ["help nonsense", /unknown command 'nonsense'; see `blipfleet --help`/],
   ["caption", /missing required argument 'image'; see `blipfleet caption --help`/],
   ["ask x.jpg", /missing required argument 'question'; see `blipfleet ask --help`/],
   ["caption x.jpg --num-beam 3", /unknown option '--num-beam' \(Did you mean --num-beams\?\)/],
@@ -97,7 +100,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["chat", /missing required argument 'image'; see `blipfleet chat --help`/],
   ["chat x.jpg --language fr", /--language.*Allowed choices are zh, en/],
   ["eval --data x", /eval: .* not available yet/],
-  ["tune", /tune: .* not available yet/],
+  ["tune --clock sun", /--clock.*Allowed choices are wall, processor/],
   ["serve --port 8000", /serve: .* not available yet/],
 ];
 

@@ -333,7 +333,15 @@ describe("Dockerfile", () => {
     for (const source of sources) {
       assert.ok(source.startsWith("dist/") || existsSync(join(packageRoot, source)), `${source} exists`);
     }
-    for (const needed of ["package.json", "node_modules", "bin", "dist/src", "dist/workflow-bundle.js", "shaders"]) {
+    for (const needed of [
+      "package.json",
+      "node_modules",
+      "bin",
+      "dist/src",
+      "dist/workflow-bundle.js",
+      "shaders",
+      "tuning",
+    ]) {
       assert.ok(sources.includes(needed), `${needed} is in the image`);
     }
     const [first = []] = of("COPY");

@@ -80,7 +80,7 @@ test("rows of different callers share batches up to maxRows, keys apart, each ge
   assert.equal(state.released, 3);
   assert.deepEqual(
     { ...scheduler.stats(program), milliseconds: 0 },
-    { rows: 5, failed: 0, batches: 3, steps: 3, milliseconds: 0 },
+    { rows: 5, failed: 0, batches: 3, joined: 0, steps: 3, milliseconds: 0 },
   );
 });
 

@@ -3,20 +3,23 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
+import { Variants } from "../../src/gpu/variants.ts";
 import { attention } from "../../src/kernels/attention.ts";
 import { attentionReference } from "../reference/attention.ts";
 import { attended, attentionCase, tolerance } from "./attention-rig.ts";
+import { refuseNothing } from "./families.ts";
 import { expectClose, openRig } from "./harness.ts";
 
 const rig = await openRig();
 
 /** What is launched for so many queries, with its constants. */
-async function launched(adapter: Pick<Recorder, "softwareAdapter" | "subgroupSize">, queryTokens: number) {
+async function launched(softwareAdapter: boolean, queryTokens: number, subgroup: object) {
   const shape = [queryTokens, 8];
   const q = { rows: await rig.tensor("q", shape, new Float32Array(queryTokens * 8)), column: 0 };
   const launches: [string, Record<string, number | string>][] = [];
   const note: Recorder = {
-    ...adapter,
+    softwareAdapter,
+    variants: new Variants([], { ...rig.gpu.report, features: ["subgroups"], ...subgroup }, refuseNothing),
     scratch: (name) => ({ ...q.rows, name }),
     launch: (shader, { constants = {} }) => void launches.push([shader, constants]),
   };
@@ -28,12 +31,13 @@ async function launched(adapter: Pick<Recorder, "softwareAdapter" | "subgroupSiz
 }
 
 test("a CPU driver with subgroups of one size has lanes, everything else tiles", async () => {
-  const software = (subgroupSize: number) => ({ softwareAdapter: true, subgroupSize });
-  assert.equal(await launched(software(8), 9), "attention-lanes 8 x 2");
-  assert.equal(await launched(software(8), 8), "attention-lanes 8 x 1");
-  assert.equal(await launched(software(4), 8), "attention-lanes 4 x 2");
-  assert.equal(await launched(software(0), 9), "attention-tiled");
-  assert.equal(await launched({ softwareAdapter: false, subgroupSize: 32 }, 9), "attention-tiled");
+  const of = (size: number) => ({ subgroupMinSize: size, subgroupMaxSize: size });
+  assert.equal(await launched(true, 9, of(8)), "attention-lanes 8 x 2");
+  assert.equal(await launched(true, 8, of(8)), "attention-lanes 8 x 1");
+  assert.equal(await launched(true, 8, of(4)), "attention-lanes 4 x 2");
+  assert.equal(await launched(true, 9, { subgroupMinSize: 4, subgroupMaxSize: 8 }), "attention-tiled");
+  assert.equal(await launched(true, 9, { ...of(8), features: [] }), "attention-tiled");
+  assert.equal(await launched(false, 9, of(32)), "attention-tiled");
 });
 
 test("the tokens of larger images: (2, 677, 677, 2, 4)", async () => {

@@ -53,7 +53,7 @@ async function search(
 ): Promise<number> {
   const vocabulary = 45;
   const newRows = 16;
-  const given: DecodeCase = { beams, newRows, vocabulary, stopIds, items, positions: newRows + 4, slotBase: 90 };
+  const given: DecodeCase = { beams, newRows, vocabulary, stopIds, items, positions: newRows + 4, promptSlots: 90 };
   const state = await decodeState(rig, given);
   const keep = Math.max(2, 1 + stopIds.length) * beams;
   const cut = { chunk: 16, chunks: 3 };

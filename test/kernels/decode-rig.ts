@@ -9,7 +9,7 @@ export interface DecodeCase {
   readonly newRows: number;
   readonly vocabulary: number;
   readonly stopIds: readonly number[];
-  readonly slotBase?: number;
+  readonly promptSlots?: number;
   readonly positions?: number;
   readonly items: readonly {
     readonly settings: Settings;
@@ -33,7 +33,7 @@ export function fromFloatBits(bits: number | undefined): number {
 
 /** State as at the start of a sequence, unless the case says otherwise; table and history are poison. */
 export async function decodeState(rig: Rig, given: DecodeCase): Promise<DecodeState> {
-  const { beams, newRows, vocabulary, stopIds, slotBase = 0, positions = 1, items } = given;
+  const { beams, newRows, vocabulary, stopIds, promptSlots = 0, positions = 1, items } = given;
   const rows = items.length * beams;
   const words = Math.ceil(vocabulary / 32);
   const seen = new Uint32Array(rows * words);
@@ -61,7 +61,7 @@ export async function decodeState(rig: Rig, given: DecodeCase): Promise<DecodeSt
     newRows,
     vocabulary,
     stopCount: stopIds.length,
-    slotBase,
+    promptSlots,
     settings: await u32("settings", [items.length, settingsHead + newRows], settings),
     stopIds: await u32("stopIds", [Math.max(1, stopIds.length)], stopIds.length > 0 ? stopIds : [0]),
     progress: await u32("progress", [items.length, 2 + beams], progress),

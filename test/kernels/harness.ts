@@ -16,6 +16,7 @@ import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { BoundBytes } from "../../src/gpu/recording.ts";
 import { byteLength, type ElementType, elementCount, type Tensor } from "../../src/gpu/tensor.ts";
 import { originOf } from "../../src/gpu/view.ts";
+import { refuseNothing } from "./families.ts";
 
 export type Values = Float32Array | Uint32Array | Int32Array;
 
@@ -37,7 +38,7 @@ export interface Rig {
 
 /** Open the device for this test file; fails where there is no adapter. It is closed when the file's tests are done. */
 export async function openRig(options: OpenOptions = {}): Promise<Rig> {
-  const gpu = await openGpu({ nap: true, ...options });
+  const gpu = await openGpu({ nap: true, tell: refuseNothing, ...options });
   process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
   after(() => gpu.close());
   const guarded: Tensor[] = [];
@@ -114,7 +115,7 @@ export async function openRig(options: OpenOptions = {}): Promise<Rig> {
       const list = await gpu.record("test", (k) =>
         forward({
           softwareAdapter: k.softwareAdapter,
-          subgroupSize: k.subgroupSize,
+          variants: k.variants,
           scratch(name, shape, type = "f32") {
             const made = make(name, shape, type);
             uploads.push(made);

@@ -9,8 +9,9 @@ import { projectFiles, readProjectFile } from "./project-files.ts";
 const order = [
   "gpu",
   "kernels",
+  "tuning",
   "models",
-  "in-order",
+  "together",
   "answer",
   "chatting",
   "matching",

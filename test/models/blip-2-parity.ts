@@ -206,7 +206,7 @@ export function residuals(k: Recorder, prefix: string): { recorder: Recorder; bl
   let embeddings: Tensor | undefined;
   const recorder: Recorder = {
     softwareAdapter: k.softwareAdapter,
-    subgroupSize: k.subgroupSize,
+    variants: k.variants,
     scratch: (...given) => k.scratch(...given),
     launch(shader, launch) {
       k.launch(shader, launch);

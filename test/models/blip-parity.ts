@@ -10,8 +10,15 @@ import { type ElementType, elementCount, type Tensor } from "../../src/gpu/tenso
 import { view } from "../../src/gpu/view.ts";
 import { blipConfig } from "../../src/models/blip-config.ts";
 import { blipLanguageModel } from "../../src/models/blip-text.ts";
-import { memoryTensors, memoryWords } from "../../src/models/decode-memory.ts";
-import { bucketsOf, cacheSlots, cacheStride, firstIds, type GenerateRow } from "../../src/models/generate-row.ts";
+import { makingWords, memoryTensors } from "../../src/models/decode-memory.ts";
+import {
+  bucketsOf,
+  cacheSlots,
+  cacheStride,
+  firstIds,
+  type GenerateRow,
+  itemRows,
+} from "../../src/models/generate-row.ts";
 import { vitParts } from "../../src/models/image-stage.ts";
 import type { LanguageModel, PromptRows } from "../../src/models/language-model.ts";
 import { WeightLoader } from "../../src/models/load.ts";
@@ -205,8 +212,9 @@ async function promptRows(gpu: Gpu, model: LanguageModel, row: GenerateRow, feat
   const cursors = alloc("cursors", [ids.length, 4]);
   const table = alloc("table", [1, ids.length]);
   const lastRows = alloc("last rows", [1]);
-  const words: [Tensor, Uint32Array][] = [
-    ...memoryWords(memory, model, [row]),
+  const words: (readonly [Tensor, Uint32Array])[] = [
+    ...makingWords(memory, model, 1, itemRows(model, buckets), [[0, row]]),
+    [memory.making.table, Uint32Array.from({ length: memory.rows }, (_, slot) => slot)],
     [cursors, Uint32Array.from(ids.flatMap((id, t) => [id, t, t, 0]))],
     [table, Uint32Array.from(ids.keys())],
     [lastRows, Uint32Array.of(ids.length - 1)],

@@ -11,9 +11,9 @@ export async function finalBits(
   rows: readonly GenerateRow[],
   perSubmit: number,
 ): Promise<string[]> {
-  await machine.load(rows);
-  await gpu.submit(machine.first);
-  const steps = Math.max(...rows.map(({ generation }) => generation.maxNewTokens)) - 1;
+  await machine.clear();
+  await gpu.submit(await machine.load([...rows.entries()]));
+  const steps = Math.max(...rows.map(({ generation }) => generation.maxNewTokens));
   for (let step = 0; step < steps; step += perSubmit) {
     await gpu.submit(new Array(Math.min(perSubmit, steps - step)).fill(machine.next).flat());
   }

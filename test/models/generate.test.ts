@@ -114,7 +114,7 @@ for (const [name, type] of [
       const wide = await make(16, 8, 32);
       assert.deepEqual(await finalBits(gpu, wide, rows, 7), expected, "wider buckets, seven steps");
       const parts = await makeDecodeMachine(gpu, tiny.model, 8, { ...buckets, textRows: 4, newRows: 16 }, 1);
-      assert.equal(parts.first.length, tiny.config.layers + 2);
+      assert.equal((await parts.load([...rows.entries()])).length, tiny.config.layers + 1, "all but the logits");
       assert.equal(parts.next.length, tiny.config.layers + 2);
       assert.deepEqual(await finalBits(gpu, parts, rows, 3), expected, "every layer recorded by itself");
       for (const machine of [single, batch, wide, parts]) machine.destroy();
@@ -155,7 +155,7 @@ test("rows come back as they end, dropped rows never, and machines are used agai
       }
     }
     batch.release();
-    assert.deepEqual(seen, [[0], [1], [3], [], []], attempt);
+    assert.deepEqual(seen, [[], [0], [1], [3], []], `${attempt}: prompts, then two steps each`);
     held ||= gpu.allocatedBytes;
     assert.equal(gpu.allocatedBytes, held, `${attempt}: nothing more allocated`);
   }
@@ -192,7 +192,8 @@ test("a step of several submits: the same ids, and every submit is one", async (
   const whole = await answers(Number.MAX_SAFE_INTEGER);
   const parts = await answers(1);
   assert.deepEqual(parts.ids, whole.ids);
-  assert.equal(parts.submits, whole.submits * (tiny.config.layers + 2));
+  // The prompts once, without logits, then steps.
+  assert.equal(parts.submits, whole.submits * (tiny.config.layers + 2) - 1);
 });
 
 test("weights that are not numbers: an error per row, not an answer", async () => {
@@ -257,9 +258,9 @@ test("rows of a batch are bounded by what fits a binding", async () => {
     maxGenerateRows({ bindingLimit, softwareAdapter }, tiny.model, key);
   assert.equal(rows(2 ** 27, true), 8);
   assert.equal(rows(2 ** 27, false), 16);
-  // 5 beams x 32 new + 7 prompt rows, 27 wide, in f32: 18,036 bytes of cache per item.
-  assert.equal(rows(18_036 * 4, false), 4);
-  assert.equal(rows(18_036 * 4 - 1, false), 2);
+  // 5 beams x 32 new + 35 prompt rows, 27 wide, in f32: 21,060 bytes of cache per item.
+  assert.equal(rows(21_060 * 4, false), 4);
+  assert.equal(rows(21_060 * 4 - 1, false), 2);
   assert.equal(rows(100, false), 1);
   assert.throws(() => maxGenerateRows(gpu, tiny.model, "beams 5"), GenerationError);
 });

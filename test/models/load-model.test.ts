@@ -6,13 +6,15 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { heavy, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import { KernelError, OutOfMemoryError, ShapeError } from "../../src/gpu/errors.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import { KernelError, ShapeError } from "../../src/gpu/errors.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { UnsupportedModelError } from "../../src/models/errors.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { submits } from "../../src/models/staged-program.ts";
 import { type Activation, type Dtype, defaultGeneration, type Pixels } from "../../src/stages.ts";
+import { openCheckpoint } from "../../src/weights/checkpoint.ts";
+import { checkpointDigest } from "../../src/weights/digest.ts";
 import { CheckpointError, WeightsError } from "../../src/weights/errors.ts";
 import type { WeightsProgress } from "../../src/weights/repository.ts";
 import { temporaryFolder } from "../weights/checkpoint-files.ts";
@@ -123,7 +125,9 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   ]);
   const sum = Object.values(whole.memory).reduce((total, bytes) => total + bytes, 0);
   const allocated = gpu.allocatedBytes - before;
-  assert.ok(allocated >= sum && allocated < sum * 1.02, `planned ${sum}, allocated ${allocated}`);
+  // Beside the weights, what the first row will replay.
+  const most = sum * 1.02 + 3 * (whole.row.caches + whole.row.scratch);
+  assert.ok(allocated >= sum && allocated < most, `planned ${sum}, allocated ${allocated}`);
   await everything(whole);
   for (const [stage, programs] of [
     ["encode", ["encode"]],
@@ -135,7 +139,8 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
     assert.deepEqual(Object.keys(part.programs), programs);
     assert.deepEqual(part.card, whole.card);
     assert.deepEqual(part.memory, { [stage]: whole.memory[stage] });
-    assert.ok(gpu.allocatedBytes - at < (whole.memory[stage] ?? 0) * 1.05, `${stage} alone`);
+    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.row.caches + part.row.scratch);
+    assert.ok(gpu.allocatedBytes - at < atMost, `${stage} alone`);
     part.release();
     assert.equal(gpu.allocatedBytes, at, `${stage} is gone`);
   }
@@ -144,16 +149,18 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   assert.ok(gpu.allocatedBytes - before < sum / 4, `${gpu.allocatedBytes - before} bytes are left`);
 });
 
-test("progress ends at the plan's total", async () => {
+test("progress ends at the plan's total; files are hashed beside that, and told of afterwards if at all", async () => {
   const told: WeightsProgress[] = [];
-  const model = await loadModel(gpu, modelFolder("blip2-opt-sharded"), {
+  const checkpoint = await openCheckpoint(modelFolder("blip2-opt-sharded"));
+  const model = await loadModel(gpu, checkpoint, {
     dtype: "f16",
     onProgress: (progress) => told.push(progress),
   });
   const total = Object.values(model.memory).reduce((sum, bytes) => sum + bytes, 0);
   const uploads = told.filter(({ phase }) => phase === "upload");
   assert.deepEqual(uploads.at(-1), { phase: "upload", what: model.card.ref, done: total, total });
-  assert.ok(told.some(({ phase, done, total: all }) => phase === "hash" && done === all));
+  assert.match(told.map(({ phase }) => phase[0]).join(""), /^u+h*$/);
+  assert.equal(model.card.digest, await checkpointDigest(checkpoint));
   model.release();
 });
 
@@ -276,17 +283,4 @@ test("bad checkpoints are refused before anything is uploaded", async () => {
     });
   }
   assert.equal(gpu.allocatedBytes, before);
-});
-
-test("more weights than the machine has memory are refused with the plan's numbers", async () => {
-  const full: Gpu = Object.create(gpu, {
-    allocatedBytes: { value: Number.MAX_SAFE_INTEGER / 2 },
-    report: { value: { ...gpu.report, softwareAdapter: true } },
-  });
-  await assert.rejects(loadModel(full, modelFolder("blip2-opt-tiny"), { dtype: "f32" }), (error: Error) => {
-    assert.ok(error instanceof OutOfMemoryError, String(error));
-    return /bytes on .*subgroup \d+ \(the machine has \d+\), got \d+ under --dtype f32 \(encode \d+, query \d+, generate \d+\); use fewer stages/.test(
-      error.message,
-    );
-  });
 });

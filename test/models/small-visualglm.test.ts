@@ -247,7 +247,7 @@ function observe(k: Recorder): { recorder: Recorder; states(): Record<string, Te
   return {
     recorder: {
       softwareAdapter: k.softwareAdapter,
-      subgroupSize: k.subgroupSize,
+      variants: k.variants,
       scratch: (...given) => k.scratch(...given),
       launch(shader, launch) {
         k.launch(shader, launch);

@@ -233,7 +233,7 @@ function observe(k: Recorder, weights: T5Weights): { recorder: Recorder; states(
   let states: Tensor | undefined;
   const recorder: Recorder = {
     softwareAdapter: k.softwareAdapter,
-    subgroupSize: k.subgroupSize,
+    variants: k.variants,
     scratch: (...given) => k.scratch(...given),
     launch(shader, launch) {
       k.launch(shader, launch);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readdir, utimes, writeFile } from "node:fs/promises";
+import { readdir, readFile, truncate, utimes, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { test } from "node:test";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
@@ -82,4 +82,36 @@ test("git's hash of a file", async () => {
   await writeFile(file, "hello\n");
   // git hash-object of "hello\n"
   assert.equal(await fileHash(file, "git-blob"), "ce013625030ba8dba906f756967f9e9ca394464a");
+});
+
+test("a large file is hashed by a thread of its own, to the same hash; an abort ends it", async () => {
+  const model = await writeFolder(folder, "large", {
+    ...files,
+    "model.safetensors": safetensors({ a: { shape: [5] } }),
+  });
+  const checkpoint = await openCheckpoint(model);
+  const file = path.join(model, "model.safetensors");
+  const bytes = 70 * 1024 * 1024 + 3;
+  await truncate(file, bytes);
+  const told: WeightsProgress[] = [];
+  const digest = await checkpointDigest(checkpoint, { onProgress: (progress) => told.push(progress) });
+  const content = { ...files, "model.safetensors": await readFile(file) };
+  const lines = Object.entries(content)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, each]) => `${each.length} ${sha256(each)} ${name}\n`);
+  assert.equal(digest, sha256(`blipfleet checkpoint 1\n${lines.join("")}`));
+  const total = Object.values(content).reduce((sum, each) => sum + each.length, 0);
+  assert.deepEqual(told.at(-1), { phase: "hash", what: model, done: total, total });
+  const counts = told.map(({ done }) => done);
+  assert.deepEqual(
+    counts,
+    [...counts].sort((a, b) => a - b),
+    "what is told only grows",
+  );
+
+  const stop = new AbortController();
+  // Not before the thread is at work.
+  const onProgress = ({ done }: WeightsProgress) => done > 1e6 && stop.abort(new Error("enough"));
+  const stopped = checkpointDigest(checkpoint, { signal: stop.signal, onProgress });
+  await assert.rejects(stopped, /enough/);
 });
