@@ -115,7 +115,6 @@ const faults = [
     "let unseen = CAUSAL && first + t > 1u +",
     "causal attention",
   ],
-  ["attention-tiled", "sums[r][c] / total", "sums[r][c] * total", "attention"],
   ["attention-weights", "weights[at] - largest[i]", "weights[at]", "attention-weights"],
   ["cached-attention", "params.reach - distance", "params.reach", "cached-attention with position bias"],
   ["cached-attention", "max(visible, contexts[sequence])", "visible", "cached-attention with a context"],
@@ -162,8 +161,7 @@ for (const [shader, right, wrong, kernel] of faults) {
   test(`a fault in ${shader} (\`${wrong}\`) is found and named`, async () => {
     const mend = breakShader(shader, right, wrong);
     // Of a kernel in several variants the first one is told, and this ends the test.
-    const family = shader === "attention-tiled" ? { softwareAdapter: false } : {};
-    const gpu = await openGpu({ nap: true, tell: refuseNothing, ...family });
+    const gpu = await openGpu({ nap: true, tell: refuseNothing });
     try {
       await assert.rejects(selfTest(gpu), { message: new RegExp(`self-test of ${kernel}: expected`) });
     } finally {
