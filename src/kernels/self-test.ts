@@ -7,6 +7,7 @@ import type { ElementType, Tensor } from "../gpu/tensor.ts";
 import type { Choice } from "../gpu/variants.ts";
 import { add } from "./add.ts";
 import { attention } from "./attention.ts";
+import { attentionWeights } from "./attention-weights.ts";
 import { convertPlain } from "./convert-plain.ts";
 import { convertWeight } from "./convert-weight.ts";
 import { embedPatches } from "./embed-patches.ts";
@@ -137,6 +138,7 @@ function questions(k: Recorder, given: Given): Question[] {
     askAttention(k, given, false),
     askAttention(k, given, true),
     askPositionBias(k, given),
+    askWeights(k, given),
     askCausal(k, given),
     {
       kernel: "unfold-patches",
@@ -311,6 +313,17 @@ function askAttention(k: Recorder, given: Given, padded: boolean): Question {
       sizes,
     ),
     expected: new Array(9 * headWidth).fill(5),
+  };
+}
+
+/** Scores 0 and ln 2, then twice as much. */
+function askWeights(k: Recorder, given: Given): Question {
+  const part = (values: readonly number[]) => ({ rows: given([2, 1], values), column: 0 });
+  const sizes = { batch: 1, queryTokens: 2, keyTokens: 2, heads: 1, headWidth: 1, scale: 1 };
+  return {
+    kernel: "attention-weights",
+    answer: attentionWeights(k, part([1, 2]), part([0, Math.log(2)]), sizes),
+    expected: [0.5, 1, 0.25, 1],
   };
 }
 
