@@ -15,6 +15,8 @@ export interface Needs {
   readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
+  /** What no list says: why it does not fit an adapter, or null. */
+  readonly unfit?: (report: AdapterReport) => string | null;
 }
 
 /** A kernel that comes in variants. All compute the same; which is fastest depends on the adapter and the shapes. */
@@ -90,12 +92,14 @@ export class Variants {
     const reasons: string[] = [];
     for (const { file, table } of this.tables) {
       for (const { variant: given } of table.operations[operation.name]?.[shapeClass]?.variants ?? []) {
-        const refusal = this.#refused.get(refusalKey(operation.name, given));
+        const read = operation.variant.safeParse(given);
+        // As the operation reads it, so that what a table leaves out has a value.
+        const variant = read.success ? read.data : given;
+        const refusal = this.#refused.get(refusalKey(operation.name, variant));
         if (refusal) {
-          reasons.push(`${variantName(given)}: ${refusal.reason}`);
+          reasons.push(`${variantName(variant)}: ${refusal.reason}`);
           continue;
         }
-        const read = operation.variant.safeParse(given);
         if (!read.success) {
           const problem = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("; ");
           this.#refuse(operation.name, given, `${file}: ${problem}`);
@@ -104,7 +108,7 @@ export class Variants {
         }
         const missing = missingOf(this.report, operation.needs?.(read.data) ?? {});
         if (missing !== null) {
-          reasons.push(`${variantName(given)}: ${missing}`);
+          reasons.push(`${variantName(variant)}: ${missing}`);
           continue;
         }
         const choice: Choice<V> = Object.freeze({
@@ -112,7 +116,7 @@ export class Variants {
           shapeClass,
           variant: read.data,
           table: file,
-          refuse: (reason: string) => this.#refuse(operation.name, given, reason),
+          refuse: (reason: string) => this.#refuse(operation.name, variant, reason),
         });
         this.#chosen.set(key, choice);
         return choice;
@@ -182,7 +186,10 @@ export class Variants {
 }
 
 /** What of these needs an adapter does not have, or null. */
-export function missingOf(report: AdapterReport, { features = [], subgroup = 1, limits = {} }: Needs): string | null {
+export function missingOf(
+  report: AdapterReport,
+  { features = [], subgroup = 1, limits = {}, unfit = () => null }: Needs,
+): string | null {
   const absent = features.filter((feature) => !report.features.includes(feature));
   if (absent.length > 0) return `needs ${absent.join(", ")}`;
   const { subgroupMinSize } = report;
@@ -191,7 +198,7 @@ export function missingOf(report: AdapterReport, { features = [], subgroup = 1, 
     const got = report.limits[name] ?? 0;
     if (got < least) return `needs ${name} of ${least}, got ${got}`;
   }
-  return null;
+  return unfit(report);
 }
 
 function refusalKey(operation: string, variant: Variant): string {
