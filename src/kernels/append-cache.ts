@@ -3,7 +3,7 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
-import type { Columns } from "./attention-weights.ts";
+import type { Columns } from "./attention-sizes.ts";
 
 const lanes = 64;
 

@@ -12,6 +12,7 @@ import {
   stacked,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes of a ViT whose queries, keys and values are one matrix. */
@@ -129,7 +130,7 @@ export function projectionNames({
   qFormer,
   text,
 }: Pick<Blip2OptSizes, "qFormer"> & { readonly text: { readonly width: number } }) {
-  return linear("language_projection", qFormer.width, text.width);
+  return linear("language_projection", qFormer.width, text.width, { keeps: "f16" });
 }
 
 /** `language_model.*` */
@@ -138,7 +139,7 @@ export function optNames({ text }: Pick<Blip2OptSizes, "text">) {
   const decoder = "language_model.model.decoder";
   const rows = text.maxPositions + positionOffset;
   return {
-    head: linear(`${decoder}.embed_tokens`, width, vocabulary, { bias: false }),
+    head: vocabularyLinear(`${decoder}.embed_tokens`, width, vocabulary),
     positions: table(`${decoder}.embed_positions.weight`, [rows, width]),
     layers: layers(text.layers, (i) => {
       const key = `${decoder}.layers.${i}`;

@@ -27,10 +27,10 @@ export function stackedRuns(parts: readonly LinearNames[], from: number, width: 
 }
 
 /** What Linears side by side have in common. @throws WeightsError where they do not */
-export function formOf(parts: readonly LinearNames[]): Pick<LinearNames, "inputs" | "keepsF32" | "bias"> {
+export function formOf(parts: readonly LinearNames[]): Pick<LinearNames, "inputs" | "keeps" | "bias"> {
   const [first] = parts;
-  const same = ({ inputs, keepsF32, bias }: LinearNames) =>
-    inputs === first?.inputs && keepsF32 === first.keepsF32 && (bias === null) === (first.bias === null);
+  const same = ({ inputs, keeps, bias }: LinearNames) =>
+    inputs === first?.inputs && keeps === first.keeps && (bias === null) === (first.bias === null);
   if (first && parts.every(same)) return first;
   const got = parts.map(
     ({ weight, bias }) => `${weight.name} (${weight.shape.join(", ")})${bias ? " with a bias" : ""}`,
