@@ -18,7 +18,8 @@ const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4
 
 /**
  * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
- * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows; on GPUs, where other
+ * variants serve other numbers of rows, only within a class of those.
  * @throws ShapeError
  */
 export function matmul(
