@@ -7,8 +7,9 @@ import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
+import { type QuantizeNotice, quantizeWeight } from "../kernels/quantize-weight.ts";
 import { selectRows } from "../kernels/select-rows.ts";
-import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
+import type { Linear, Norm, RmsNorm, Segment, WeightType } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
 import {
@@ -77,18 +78,23 @@ function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number,
   );
 }
 
-/** Bytes that the weights of a tree take on the GPU. */
-export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
+/** The type of a matrix on the GPU where those of its stage have this one. */
+export function matrixType({ keeps }: Pick<LinearNames, "keeps">, type: WeightType): WeightType {
+  return keeps === undefined || (keeps === "f16" && type === "f32") ? type : keeps;
+}
+
+/** Bytes that the weights of a tree take on the GPU. @param type see WeightLoader */
+export function weightBytes(tree: NameTree, type: WeightType): number {
   return leavesOf(tree).reduce((sum, leaf) => sum + leafBytes(leaf, type), 0);
 }
 
-function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
+function leafBytes(leaf: NameLeaf, type: WeightType): number {
   if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
   if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
   if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
   if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
   if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
-  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], leaf.keepsF32 ? "f32" : type);
+  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], matrixType(leaf, type));
   return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
 }
 
@@ -96,10 +102,10 @@ function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
  * Refuse what loading would stop at.
  * @throws KernelError for a tensor that cannot be split below the binding limit
  */
-export function expectBindable(gpu: Gpu, tree: NameTree, type: "f32" | "f16"): void {
+export function expectBindable(gpu: Gpu, tree: NameTree, type: WeightType): void {
   for (const leaf of leavesOf(tree)) {
     if (leaf.kind === "linear") {
-      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, leaf.keepsF32 ? "f32" : type);
+      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, matrixType(leaf, type));
       continue;
     }
     const [name, bytes] = [nameOf(leaf), leafBytes(leaf, type)];
@@ -119,20 +125,23 @@ function nameOf(leaf: Exclude<NameLeaf, LinearNames>): string {
 export class WeightLoader {
   readonly #gpu: Gpu;
   readonly #checkpoint: Checkpoint;
-  readonly #type: "f32" | "f16";
+  readonly #type: WeightType;
   readonly #onBytes: (bytes: number) => void;
   readonly #tensors: Tensor[] = [];
   readonly #slotBytes: number;
   /** Each reads one tensor into what was allocated for it; in the order of the trees. */
   readonly #reads: (() => Promise<void>)[] = [];
+  /** Names of matrices that are quantized, and where their kernels tell which of them must not be: a number from 1 on. */
+  readonly #quantized: string[] = [];
+  #refused: Tensor | undefined;
   /** The first is being filled; those behind it are on the GPU, the oldest next. */
   readonly #slots: Slot[] = [];
 
   /**
-   * @param type of matrices that do not keep f32; biases, norms and tables are f32 always.
+   * @param type of matrices, unless their names say what they keep; biases, norms and tables are f32 always
    * @param onBytes told the bytes of each piece of a file that is on the GPU.
    */
-  constructor(gpu: Gpu, checkpoint: Checkpoint, type: "f32" | "f16", onBytes: (bytes: number) => void = () => {}) {
+  constructor(gpu: Gpu, checkpoint: Checkpoint, type: WeightType, onBytes: (bytes: number) => void = () => {}) {
     this.#gpu = gpu;
     this.#checkpoint = checkpoint;
     this.#type = type;
@@ -142,19 +151,22 @@ export class WeightLoader {
 
   /**
    * Buffers for a tree, zeros until fill() is done. Recordings may bind them at once.
+   * @param type where it is another one than the loader's
    * @throws KernelError when a matrix cannot be split below the binding limit, OutOfMemoryError
    */
-  allocate<T extends NameTree>(tree: T): Loaded<T> {
-    return this.#tree(tree) as Loaded<T>;
+  allocate<T extends NameTree>(tree: T, type: WeightType = this.#type): Loaded<T> {
+    return this.#tree(tree, type) as Loaded<T>;
   }
 
   /**
    * Read, upload and convert what was allocated. Once.
-   * @throws OutOfMemoryError, Error when a file changed while it was read
+   * @throws OutOfMemoryError, Error when a file changed while it was read, WeightsError when a matrix that becomes whole
+   * numbers holds inf or NaN
    */
   async fill(): Promise<void> {
     for (const read of this.#reads.splice(0)) await read();
     await this.#settle();
+    await this.#expectNoneRefused();
   }
 
   /** Both. */
@@ -167,6 +179,8 @@ export class WeightLoader {
   /** Free what only loading needs. */
   finish(): void {
     for (const { staging } of this.#slots.splice(0)) this.#gpu.free(staging);
+    if (this.#refused) this.#gpu.free(this.#refused);
+    this.#refused = undefined;
   }
 
   /** Free everything that was loaded. */
@@ -175,22 +189,22 @@ export class WeightLoader {
     for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
   }
 
-  #tree(tree: NameTree): unknown {
-    if (isLeaf(tree)) return this.#leaf(tree);
-    if (Array.isArray(tree)) return (tree as readonly NameTree[]).map((part) => this.#tree(part));
-    return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree)]));
+  #tree(tree: NameTree, type: WeightType): unknown {
+    if (isLeaf(tree)) return this.#leaf(tree, type);
+    if (Array.isArray(tree)) return (tree as readonly NameTree[]).map((part) => this.#tree(part, type));
+    return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree, type)]));
   }
 
-  #leaf(leaf: NameLeaf): Linear | Norm | RmsNorm | Tensor {
+  #leaf(leaf: NameLeaf, type: WeightType): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
-    const { weight, bias, inputs, columns, keepsF32, part } = leaf;
+    const { weight, bias, inputs, columns, part } = leaf;
     return {
-      segments: this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
+      segments: this.#matrix(weight, { inputs, columns, part }, matrixType(leaf, type)),
       bias: bias && this.#table(bias, [columns], part),
       inputs,
       columns,
@@ -259,37 +273,66 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
+  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted, or quantized, by a kernel. */
   #matrix(
     { name }: NamedTensor,
     { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
-    type: "f32" | "f16",
+    type: WeightType,
   ): Segment[] {
     const stored = this.#stored(name);
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
     const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
+    const notice = type === "int8" || type === "int4" ? this.#noticeFor(name) : undefined;
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
       for (const { column, row, count } of rowRuns(part, from, width)) {
-        this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from));
+        const rows = someRows(stored, row, count, rowBytes);
+        this.#reads.push(() => this.#columns(rows, inputs, weight, column - from, notice));
       }
     }
     return segments;
   }
 
   /** Rows of a file become the columns of one segment, from `first` on. */
-  async #columns(rowsOfFile: StoredTensor, inputs: number, weight: Tensor, first: number): Promise<void> {
+  async #columns(
+    rowsOfFile: StoredTensor,
+    inputs: number,
+    weight: Tensor,
+    first: number,
+    notice: QuantizeNotice | undefined,
+  ): Promise<void> {
     const type = sourceType(rowsOfFile);
     const rowBytes = inputs * (type === "f32" ? 4 : 2);
     // Every piece but the last is a multiple of 4 columns.
     for await (const { at, bytes } of this.#pieces(rowsOfFile, 4 * rowBytes)) {
       const rows = bytes.length / rowBytes;
       const column = first + at / rowBytes;
-      this.#stage(bytes, (k, words) => convertWeight(k, { bytes: words, type, rows, inputs }, weight, column));
+      this.#stage(bytes, (k, words) => {
+        const piece = { bytes: words, type, rows, inputs };
+        if (notice) quantizeWeight(k, piece, weight, column, notice);
+        else convertWeight(k, piece, weight, column);
+      });
     }
+  }
+
+  /** Where a kernel tells that a matrix holds inf or NaN: whole numbers have neither. */
+  #noticeFor(name: string): QuantizeNotice {
+    this.#refused ??= this.#gpu.alloc("refused", [1], "u32");
+    return { refused: this.#refused, number: this.#quantized.push(name) };
+  }
+
+  /** @throws WeightsError */
+  async #expectNoneRefused(): Promise<void> {
+    if (this.#refused === undefined) return;
+    const [number = 0] = new Uint32Array(await this.#gpu.read(this.#refused));
+    const name = this.#quantized[number - 1];
+    if (name === undefined) return;
+    throw new WeightsError(this.#checkpoint.ref, [
+      `${name}: expected finite numbers under --dtype int8 and int4, got inf or NaN; use --dtype f16 or f32`,
+    ]);
   }
 
   /** Bytes of a tensor, each piece in the memory of the slot that is being filled. */

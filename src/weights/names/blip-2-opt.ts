@@ -11,6 +11,7 @@ import {
   patchLinear,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes of a ViT whose queries, keys and values are one matrix. */
@@ -128,7 +129,7 @@ export function projectionNames({
   qFormer,
   text,
 }: Pick<Blip2OptSizes, "qFormer"> & { readonly text: { readonly width: number } }) {
-  return linear("language_projection", qFormer.width, text.width);
+  return linear("language_projection", qFormer.width, text.width, { keeps: "f16" });
 }
 
 /** `language_model.*` */
@@ -137,7 +138,7 @@ export function optNames({ text }: Pick<Blip2OptSizes, "text">) {
   const decoder = "language_model.model.decoder";
   const rows = text.maxPositions + positionOffset;
   return {
-    head: linear(`${decoder}.embed_tokens`, width, vocabulary, { bias: false }),
+    head: vocabularyLinear(`${decoder}.embed_tokens`, width, vocabulary),
     positions: table(`${decoder}.embed_positions.weight`, [rows, width]),
     layers: layers(text.layers, (i) => {
       const key = `${decoder}.layers.${i}`;

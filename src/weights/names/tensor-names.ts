@@ -23,8 +23,11 @@ export interface LinearNames {
   readonly bias: NamedTensor | null;
   readonly inputs: number;
   readonly columns: number;
-  /** Stays f32 under every --dtype, and so does what is multiplied with it. Left out: as --dtype says. */
-  readonly keepsF32?: true;
+  /**
+   * f32: stays so under every --dtype, and so does what is multiplied with it. f16: has no fewer bits than f16, because
+   * embeddings are looked up in it, or because it is small and errors count much. Left out: as --dtype says.
+   */
+  readonly keeps?: "f32" | "f16";
   /** Where weight and bias hold more than this Linear: which of their rows it is made of, in order. */
   readonly part?: RowPart;
 }
@@ -85,7 +88,7 @@ export function linear(
   key: string,
   inputs: number,
   columns: number,
-  options: { bias?: boolean; keepsF32?: true; part?: RowPart } = {},
+  options: { bias?: boolean; keeps?: "f32" | "f16"; part?: RowPart } = {},
 ): LinearNames {
   const rows = options.part?.rows ?? columns;
   return {
@@ -94,9 +97,14 @@ export function linear(
     bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [rows] } : null,
     inputs,
     columns,
-    ...(options.keepsF32 && { keepsF32: true }),
+    ...(options.keeps && { keeps: options.keeps }),
     ...(options.part && { part: options.part }),
   };
+}
+
+/** A matrix of a row for every id: embeddings that are looked up, or a head. */
+export function vocabularyLinear(key: string, width: number, vocabulary: number): LinearNames {
+  return linear(key, width, vocabulary, { bias: false, keeps: "f16" });
 }
 
 /** Neighbouring columns of a Linear, and the first of the stored rows that they are. */
@@ -129,7 +137,7 @@ export function patchLinear(
   options: { bias?: boolean } = {},
 ): LinearNames {
   const plain = linear(key, channels * patch * patch, columns, options);
-  return { ...plain, weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
+  return { ...plain, keeps: "f16", weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
 }
 
 export function norm(key: string, width: number, eps: number): NormNames {

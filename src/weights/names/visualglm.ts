@@ -16,6 +16,7 @@ import {
   type RowPart,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/glm-config.ts. */
@@ -172,7 +173,7 @@ export function visualGlmProjectionNames(
   { qFormer, text }: Pick<VisualGlmSizes, "qFormer" | "text">,
   { image }: VisualGlmLayout,
 ): LinearNames {
-  return linear(`${image}glm_proj`, qFormer.width, text.width);
+  return linear(`${image}glm_proj`, qFormer.width, text.width, { keeps: "f16" });
 }
 
 /** `transformer.`, and the head. */
@@ -182,7 +183,7 @@ export function glmNames({ text }: Pick<VisualGlmSizes, "text">, layout: VisualG
   const part = (index: number) =>
     layout.fused === "by head" ? nthOfHeads(index, 3, width, heads) : nth(index, 3, width);
   return {
-    embeddings: linear(`${trunk}.word_embeddings`, width, vocabulary, { bias: false }),
+    embeddings: vocabularyLinear(`${trunk}.word_embeddings`, width, vocabulary),
     layers: layers(text.layers, (i) => {
       const key = `${trunk}.layers.${i}`;
       const fused = (index: number) => linear(`${key}.attention.query_key_value`, width, width, { part: part(index) });
@@ -198,7 +199,7 @@ export function glmNames({ text }: Pick<VisualGlmSizes, "text">, layout: VisualG
       };
     }),
     norm: norm(`${trunk}.final_layernorm`, width, normEps),
-    head: linear(layout.head, width, vocabulary, { bias: false }),
+    head: vocabularyLinear(layout.head, width, vocabulary),
   };
 }
 
