@@ -123,7 +123,11 @@ function problemWith({ kernel, expected }: Question, got: Float32Array): string 
 
 function questions(k: Recorder, given: Given): Question[] {
   return [
-    ...matmulTypes.flatMap((type) => [1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, type))),
+    // Three inputs are read one by one, sixteen as the variant at its most reads them.
+    ...matmulTypes.flatMap((type) => [
+      askMatmul(k, given, 1, 3, type),
+      ...[1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, 16, type)),
+    ]),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
     askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
@@ -177,34 +181,47 @@ function questions(k: Recorder, given: Given): Question[] {
   ];
 }
 
-/** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
-function askMatmul(k: Recorder, given: Given, rows: number, type: MatmulType): Question {
-  // Several rows read four inputs at once.
-  const inputs = rows === 1 ? 3 : 4;
-  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1, 4].slice(0, inputs)).flat();
-  const halves = [0x3c00, 0x4000, 0x4200, 0];
-  const weightRows = Array.from({ length: inputs });
-  const weight =
-    type === "f32"
-      ? given(
-          [inputs, 4],
-          weightRows.flatMap(() => [1, 2, 3, 0]),
-        )
-      : given(
-          [inputs, 4],
-          weightRows.flatMap(() => [(halves[0] ?? 0) | ((halves[1] ?? 0) << 16), halves[2] ?? 0]),
-          "f16",
-        );
-  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
+/** The f16 of the whole numbers that weights of askMatmul are. */
+const halves: Readonly<Record<number, number>> = {
+  0: 0,
+  1: 0x3c00,
+  2: 0x4000,
+  3: 0x4200,
+  4: 0x4400,
+  6: 0x4600,
+  9: 0x4880,
+};
+
+/**
+ * x[r, k] = 2049, r, -1 and k, weight[k, c] = (c + 1) times 1, 2 or 3 by k: every sum is exact, and other inputs or weights give
+ * another. f16 makes 2048 of 2049.
+ */
+function askMatmul(k: Recorder, given: Given, rows: number, inputs: number, type: MatmulType): Question {
+  const x = (row: number, i: number) => [2049, row, -1][i] ?? i;
+  const weight = (i: number, column: number) => (column < 3 ? (column + 1) * ((i % 3) + 1) : 0);
+  const weights = Array.from({ length: 4 * inputs }, (_, at) => weight(Math.floor(at / 4), at % 4));
+  const words = () =>
+    Array.from({ length: 2 * inputs }, (_, at) => {
+      const [low = 0, high = 0] = weights.slice(2 * at, 2 * at + 2).map((value) => halves[value]);
+      return low | (high << 16);
+    });
+  const matrix = given([inputs, 4], type === "f32" ? weights : words(), type);
+  const segments = [{ weight: matrix, from: 0, width: 3 }];
+  const linear = { segments, bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
   const residual = given([rows, 3], Array.from({ length: rows }, () => [0, 0, 100]).flat());
-  const large = type === "f32" ? 2049 : 2048;
+  const values = Array.from({ length: rows * inputs }, (_, at) => x(Math.floor(at / inputs), at % inputs));
   return {
     kernel: `matmul of ${rows} rows with ${type} weights`,
-    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
-    expected: Array.from({ length: rows }, (_, r) => {
-      const sum = large + r - 1 + (inputs === 4 ? 4 : 0);
-      return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
-    }).flat(),
+    answer: matmul(k, given([rows, inputs], values), linear, { activation: "relu", residual }),
+    expected: Array.from({ length: 3 * rows }, (_, at) => {
+      const [row, column] = [Math.floor(at / 3), at % 3];
+      let sum = [0.5, 0.25, 100][column] ?? 0;
+      for (let i = 0; i < inputs; i++) {
+        const input = i === 0 && type !== "f32" ? 2048 : x(row, i);
+        sum += input * weight(i, column);
+      }
+      return sum;
+    }),
   };
 }
 
