@@ -180,14 +180,17 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
 
   var sums: array<vec4f, ROWS>;
   let steps = (params.inputs + 4u * STEP_FOURS - 1u) / (4u * STEP_FOURS);
-  var next = weightsOfStep(0u, slice, group);
-  for (var step = 0u; step < steps; step++) {
+  var next: array<vec4<u32>, 4u * TURNS>;
+  for (var ahead = 0u; ahead <= steps; ahead++) {
+    let weights = next;
+    next = weightsOfStep(ahead, slice, group);
+    if (ahead == 0u) {
+      continue;
+    }
     for (var i = lane; i < ROWS * STEP_FOURS; i += LANES) {
-      held[i] = fourInputs(firstRow + i / STEP_FOURS, step * STEP_FOURS + i % STEP_FOURS);
+      held[i] = fourInputs(firstRow + i / STEP_FOURS, (ahead - 1u) * STEP_FOURS + i % STEP_FOURS);
     }
     workgroupBarrier();
-    let weights = next;
-    next = weightsOfStep(step + 1u, slice, group);
     for (var turn = 0u; turn < TURNS; turn++) {
       for (var i = 0u; i < 4u; i++) {
         let four = fourWeights(weights[4u * turn + i]);

@@ -15,6 +15,8 @@ export interface Needs {
   readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
+  /** What no list says: why it does not fit an adapter, or null. */
+  readonly unfit?: (report: AdapterReport) => string | null;
 }
 
 /** A kernel that comes in variants. All compute the same; which is fastest depends on the adapter and the shapes. */
@@ -184,7 +186,10 @@ export class Variants {
 }
 
 /** What of these needs an adapter does not have, or null. */
-export function missingOf(report: AdapterReport, { features = [], subgroup = 1, limits = {} }: Needs): string | null {
+export function missingOf(
+  report: AdapterReport,
+  { features = [], subgroup = 1, limits = {}, unfit = () => null }: Needs,
+): string | null {
   const absent = features.filter((feature) => !report.features.includes(feature));
   if (absent.length > 0) return `needs ${absent.join(", ")}`;
   const { subgroupMinSize } = report;
@@ -193,7 +198,7 @@ export function missingOf(report: AdapterReport, { features = [], subgroup = 1, 
     const got = report.limits[name] ?? 0;
     if (got < least) return `needs ${name} of ${least}, got ${got}`;
   }
-  return null;
+  return unfit(report);
 }
 
 function refusalKey(operation: string, variant: Variant): string {

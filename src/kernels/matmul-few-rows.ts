@@ -15,6 +15,7 @@ export interface FewRowsTile {
 
 export function launchMatmulFewRows(k: Recorder, given: MatmulLaunch, tile: FewRowsTile): void {
   const { rows, inputs, stride } = matmulSizes(given);
+  const { GROUPS, SLICES, TURNS } = tile;
   const { constants, ...bindings } = matmulBindings(given);
   // The next power of two: few shaders to compile, and no row's bits depend on it.
   const ROWS = Math.min(tile.ROWS, 2 ** Math.ceil(Math.log2(rows)));
@@ -22,12 +23,11 @@ export function launchMatmulFewRows(k: Recorder, given: MatmulLaunch, tile: FewR
     ...bindings,
     constants: {
       ...constants,
-      ...tile,
-      ROWS,
+      ...{ ROWS, GROUPS, SLICES, TURNS },
       F16: given.weight.type === "f16" ? "true" : "false",
       FOURS: inputs % 4 === 0 ? "true" : "false",
     },
-    workgroups: [Math.ceil(stride / (4 * tile.GROUPS)), ...overTwo(Math.ceil(rows / ROWS))],
+    workgroups: [Math.ceil(stride / (4 * GROUPS)), ...overTwo(Math.ceil(rows / ROWS))],
   });
 }
 

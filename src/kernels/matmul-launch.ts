@@ -2,6 +2,7 @@
 
 import type { Launch } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { Choice } from "../gpu/variants.ts";
 
 /** One launch fills the columns [firstColumn, firstColumn + width) of y. */
 export interface MatmulLaunch {
@@ -19,6 +20,8 @@ export interface MatmulLaunch {
   readonly residualScale: number;
   /** As the shaders number them. */
   readonly activation: number;
+  /** The variant that this is a launch of; a launch without one cannot be refused. */
+  readonly choice?: Choice;
 }
 
 /** rows, inputs, columns of the whole matrix, stride of the weights. */
@@ -30,7 +33,7 @@ export function matmulSizes({ x, weight, y }: MatmulLaunch) {
 /** Inputs, outputs, params, and the constants of the epilogue. */
 export function matmulBindings(
   given: MatmulLaunch,
-): Pick<Launch, "inputs" | "outputs"> & Required<Pick<Launch, "params" | "constants">> {
+): Pick<Launch, "inputs" | "outputs" | "choice"> & Required<Pick<Launch, "params" | "constants">> {
   const { x, weight, bias, factor, residual, y, firstColumn, width, residualScale, activation } = given;
   return {
     inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
@@ -42,5 +45,6 @@ export function matmulBindings(
       HAS_FACTOR: factor ? "true" : "false",
       HAS_RESIDUAL: residual ? "true" : "false",
     },
+    ...(given.choice && { choice: given.choice }),
   };
 }

@@ -21,6 +21,8 @@ export interface MatrixTile {
 
 type MatrixAdapter = Pick<AdapterReport, "matrices" | "features" | "subgroupMaxSize" | "limits">;
 
+export const matrixFeatures: readonly string[] = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
+
 /** From so many rows on x is rounded once, in a launch of its own, rather than in every tile of columns. */
 const rowsRoundedBefore = 128;
 
@@ -52,12 +54,7 @@ export function launchMatmulMatrix(k: Recorder, given: MatmulLaunch, tile: Matri
 
 /** The shader's constants for the largest of the adapter's matrices that the tile divides into; null where none does. */
 export function fitMatrixTile(tile: MatrixTile, adapter: MatrixAdapter): Readonly<Record<string, number>> | null {
-  if (
-    !["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"].every((each) =>
-      adapter.features.includes(each),
-    )
-  )
-    return null;
+  if (!matrixFeatures.every((each) => adapter.features.includes(each))) return null;
   const size = ({ M, N, K }: MatrixShape) => M * N * K;
   const shapes = adapter.matrices.filter(({ input, result }) => input === "f16" && result === "f32");
   for (const shape of [...shapes].sort((a, b) => size(b) - size(a))) {

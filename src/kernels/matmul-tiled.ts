@@ -14,20 +14,18 @@ export interface TiledTile {
 }
 
 export function launchMatmulTiled(k: Recorder, given: MatmulLaunch, tile: TiledTile): void {
+  const { ROW_LANES, COLUMN_LANES, ROWS, VECS, DEPTH } = tile;
   const { rows, inputs, stride } = matmulSizes(given);
   const { constants, ...bindings } = matmulBindings(given);
   k.launch("matmul-tiled", {
     ...bindings,
     constants: {
       ...constants,
-      ...tile,
+      ...{ ROW_LANES, COLUMN_LANES, ROWS, VECS, DEPTH },
       F16: given.weight.type === "f16" ? "true" : "false",
       FOURS: inputs % 4 === 0 ? "true" : "false",
     },
-    workgroups: [
-      Math.ceil(stride / (4 * tile.COLUMN_LANES * tile.VECS)),
-      ...overTwo(Math.ceil(rows / (tile.ROW_LANES * tile.ROWS))),
-    ],
+    workgroups: [Math.ceil(stride / (4 * COLUMN_LANES * VECS)), ...overTwo(Math.ceil(rows / (ROW_LANES * ROWS)))],
   });
 }
 

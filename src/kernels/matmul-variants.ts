@@ -2,6 +2,7 @@
 
 import { z } from "zod";
 import type { Operation } from "../gpu/variants.ts";
+import { formNeeds, matmulForms } from "./matmul-forms.ts";
 
 const size = z.number().int().min(1);
 
@@ -20,7 +21,9 @@ const registerTile = z.strictObject({
   STEPS: powerOfTwo.default(1),
 });
 
-export type MatmulVariant = z.infer<typeof registerTile>;
+const variant = z.discriminatedUnion("shader", [registerTile, ...matmulForms]);
+
+export type MatmulVariant = z.infer<typeof variant>;
 
 /** Types of weights that have variants of their own. */
 export const matmulTypes = ["f32", "f16"] as const;
@@ -38,11 +41,15 @@ const rowClasses = [
 export const matmulOperation: Operation<MatmulVariant> = {
   name: "matmul",
   classes: matmulTypes.flatMap((type) => rowClasses.map(({ name }) => `${type}, ${name}`)),
-  variant: registerTile,
-  needs: ({ WORKGROUP, LANES }) => ({
-    subgroup: LANES,
-    limits: { maxComputeInvocationsPerWorkgroup: WORKGROUP, maxComputeWorkgroupSizeX: WORKGROUP },
-  }),
+  variant,
+  needs(given) {
+    if (given.shader !== "matmul") return formNeeds(given);
+    const { WORKGROUP, LANES } = given;
+    return {
+      subgroup: LANES,
+      limits: { maxComputeInvocationsPerWorkgroup: WORKGROUP, maxComputeWorkgroupSizeX: WORKGROUP },
+    };
+  },
 };
 
 /** @param type of the weights */

@@ -3,6 +3,7 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import { launchForm } from "./matmul-forms.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
@@ -38,14 +39,20 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
-    const half = weight.type === "f16";
-    const choice = k.variants.choose(matmulOperation, matmulClass(half ? "f16" : "f32", rows));
-    const { WORKGROUP, ROWS, VECS, ...most } = choice.variant;
-    const LANES = Math.min(most.LANES, powerOfTwoIn(inputs));
-    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
+    const half = weight.type === "f16";
+    const choice = k.variants.choose(matmulOperation, matmulClass(half ? "f16" : "f32", rows));
+    const { variant } = choice;
+    if (variant.shader !== "matmul") {
+      const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
+      launchForm(k, { x, weight, y, firstColumn: from, width, choice, ...epilogue }, variant);
+      continue;
+    }
+    const { WORKGROUP, ROWS, VECS, ...most } = variant;
+    const LANES = Math.min(most.LANES, powerOfTwoIn(inputs));
+    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },

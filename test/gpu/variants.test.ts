@@ -23,9 +23,9 @@ const report: AdapterReport = {
   subgroupMinSize: 8,
   subgroupMaxSize: 8,
   features: ["subgroups"],
+  matrices: [],
   limits: { maxComputeWorkgroupStorageSize: 32768 },
   toggles: [],
-  matrices: [],
 };
 
 const variant = z.strictObject({ size: z.number().int().min(1), kind: z.string().optional() });
