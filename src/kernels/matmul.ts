@@ -33,7 +33,8 @@ function weightTypeOf({ name, type }: Tensor): WeightType {
 
 /**
  * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
- * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows; on GPUs, where other
+ * variants serve other numbers of rows, only within a class of those.
  * @throws ShapeError
  */
 export function matmul(

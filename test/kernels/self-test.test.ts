@@ -68,7 +68,7 @@ test("a variant that computes wrongly is refused, and the next one passes", asyn
   // As a driver that gets one tile wrong would seem.
   const mend = breakShader("matmul", "= finish(sums", "= select(0.0, 1.0, VECS == 3u) + finish(sums");
   const folder = mkdtempSync(join(tmpdir(), "self-test-"));
-  const broken = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 3 };
+  const broken = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 3, LANES: 1, STEPS: 1 };
   const table = testTable({ matmul: { "f32, 1 row": [broken], "f16, more rows": [broken] } });
   const told: string[] = [];
   const gpu = await openWithTable(folder, table, (line) => told.push(line));
@@ -96,7 +96,7 @@ test("a variant that computes wrongly is refused, and the next one passes", asyn
 /** One broken line per shader, as a driver that computes wrongly would seem. */
 const faults = [
   ["matmul", "value += bias[column]", "value -= bias[column]", "matmul of 1 rows with f32 weights"],
-  ["matmul", "input(values.z)", "input(values.w)", "matmul of 3 rows with f32 weights"],
+  ["matmul", "unpack2x16float(pairs.y)", "unpack2x16float(pairs.x)", "matmul of 1 rows with f16 weights"],
   ["matmul", "max(v, 0.0) -", "max(v, 0.0) +", "matmul with gelu"],
   ["matmul", "max(v, 0.0) - size", "max(v, 0.0) + size", "matmul with tanh gelu"],
   ["matmul", "value *= factor", "value += factor", "matmul with a factor"],
