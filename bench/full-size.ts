@@ -8,9 +8,9 @@ import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
 import { UsageError } from "../src/cli/errors.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { packageRoot } from "../src/gpu/package-root.ts";
-import { defaultGeneration, type Stages } from "../src/stages.ts";
+import { type Activation, defaultGeneration, type Stages } from "../src/stages.ts";
 import { openCheckpoint } from "../src/weights/checkpoint.ts";
-import { type OpenedStages, openStagesGroup } from "../src/workers/stages.ts";
+import { type OpenedStages, openStagesGroup, type StagesGroup } from "../src/workers/stages.ts";
 import { writeRandomCheckpoint } from "./random-checkpoint.ts";
 import { trueShapes } from "./true-shapes.ts";
 
@@ -27,29 +27,30 @@ export async function rows({ checkpoint, about }: BenchOptions): Promise<readonl
   try {
     const ref = checkpoint ?? (await write(join(folder, "model")));
     const files = await weightFileBytes(ref);
-    // A self-test that was passed is remembered, hashes of files are not: the first load is that of a new checkpoint.
-    const first = await measure(ref, join(folder, "cache"));
-    const again = await measure(ref, join(folder, "cache"));
-    about?.({ adapter: first.adapter, weightFileBytes: files, weightBytes: first.weightBytes, caption: first.caption });
+    // Hashes of files are remembered in this folder, and it is empty: the first load is that of a new checkpoint.
+    const cache = join(folder, "cache");
+    const { first, run, adapter, weightBytes, peakBytes } = await measure(ref, cache);
+    const again = await loadOnly(ref, cache);
+    about?.({ adapter, weightFileBytes: files, weightBytes, caption: run.text });
     return [
-      figure("full-size load, digest not known", first.loadSeconds, "s"),
-      figure("full-size load rate, digest not known", files / first.loadSeconds / 1e9, "GB/s"),
-      figure("full-size processor time of that load", first.loadProcessor, "s"),
-      figure("full-size load, digest remembered", again.loadSeconds, "s"),
-      figure("full-size load rate, digest remembered", files / again.loadSeconds / 1e9, "GB/s"),
-      figure("full-size processor time of that load", again.loadProcessor, "s"),
+      figure("full-size load, digest not known", first.seconds, "s"),
+      figure("full-size load rate, digest not known", files / first.seconds / 1e9, "GB/s"),
+      figure("full-size processor time of that load", first.processor, "s"),
+      figure("full-size load, digest remembered", again.seconds, "s"),
+      figure("full-size load rate, digest remembered", files / again.seconds / 1e9, "GB/s"),
+      figure("full-size processor time of that load", again.processor, "s"),
       {
         name: "full-size most host memory; beside it: weights",
-        ours: first.peakBytes / 1e9,
-        peer: first.weightBytes / 1e9,
+        ours: peakBytes / 1e9,
+        peer: weightBytes / 1e9,
         unit: "GB",
-        ratio: first.peakBytes / first.weightBytes,
+        ratio: peakBytes / weightBytes,
       },
-      figure("full-size from start to first caption, digest remembered", again.firstCaption, "s"),
-      figure("full-size cold start: first caption beyond a warm one", again.firstRun - again.warmRun, "s"),
-      figure("full-size encode", again.encode, "s/image"),
-      figure("full-size query", again.query, "s/image"),
-      figure("full-size decode", again.perToken, "s/token"),
+      figure("full-size from start to first caption, digest not known", run.sinceStart, "s"),
+      figure("full-size cold start: first image beyond a second one", run.cold - run.encode - run.query, "s"),
+      figure("full-size encode", run.encode, "s/image"),
+      figure("full-size query", run.query, "s/image"),
+      figure("full-size decode", run.perToken, "s/token"),
     ];
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -79,61 +80,55 @@ async function weightFileBytes(ref: string): Promise<number> {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
-interface Measured {
-  readonly adapter: string;
-  /** On the adapter. */
-  readonly weightBytes: number;
-  /** Of this process at most, until now. */
-  readonly peakBytes: number;
-  /** Seconds; `loadProcessor` of all cores together. */
-  readonly loadSeconds: number;
-  readonly loadProcessor: number;
-  /** From the start of the threads to the text of the first caption. */
-  readonly firstCaption: number;
-  /** Pixels to ids: the first time, and again. */
-  readonly firstRun: number;
-  readonly warmRun: number;
-  readonly encode: number;
-  readonly query: number;
-  readonly perToken: number;
-  readonly caption: string;
+/** Of a load: seconds, and those of all cores together. */
+interface Load {
+  readonly seconds: number;
+  readonly processor: number;
 }
 
-/** Load a checkpoint, caption an image twice, and close everything. */
-async function measure(ref: string, cacheFolder: string): Promise<Measured> {
-  const started = performance.now();
+async function load(group: StagesGroup, ref: string): Promise<{ readonly stages: OpenedStages; readonly load: Load }> {
+  const before = process.cpuUsage();
+  const clock = stopwatch();
+  const stages = await group.open({ ref, dtype: "f16" });
+  const { user, system } = process.cpuUsage(before);
+  const load = { seconds: clock(), processor: (user + system) / 1e6 };
+  said("loaded", load.seconds);
+  return { stages, load };
+}
+
+async function loadOnly(ref: string, cacheFolder: string): Promise<Load> {
   const group = await openStagesGroup({ cacheFolder });
   try {
-    const processor = process.cpuUsage();
-    const load = stopwatch();
-    const stages = await group.open({ ref, dtype: "f16" });
-    const loadSeconds = load();
-    const { user, system } = process.cpuUsage(processor);
-    process.stderr.write(`bench: full-size: loaded in ${loadSeconds.toFixed(1)} s\n`);
-    const first = await caption(stages);
-    const firstCaption = (performance.now() - started) / 1000;
-    const warm = await caption(stages);
-    return {
-      adapter: adapterLine(group.report),
-      weightBytes: bytesOf(stages),
-      peakBytes: process.resourceUsage().maxRSS * 1024,
-      loadSeconds,
-      loadProcessor: (user + system) / 1e6,
-      firstCaption,
-      firstRun: first.encode + first.query + first.generate,
-      warmRun: warm.encode + warm.query + warm.generate,
-      encode: warm.encode,
-      query: warm.query,
-      perToken: (warm.generate - warm.oneToken) / (newTokens - 1),
-      caption: warm.text,
-    };
+    return (await load(group, ref)).load;
   } finally {
     await group.close();
   }
 }
 
-function bytesOf({ memory }: OpenedStages): number {
-  return Object.values(memory).reduce((sum, bytes) => sum + bytes, 0);
+/** Load a checkpoint, caption an image, encode it again, and close everything. */
+async function measure(ref: string, cacheFolder: string) {
+  const sinceStart = stopwatch();
+  const group = await openStagesGroup({ cacheFolder });
+  try {
+    const { stages, load: first } = await load(group, ref);
+    const cold = await promptOf(stages);
+    const { perToken, text } = await textOf(stages, cold.prompt);
+    const caption = sinceStart();
+    said("captioned", caption);
+    const warm = await promptOf(stages);
+    return {
+      first,
+      run: {
+        ...{ sinceStart: caption, cold: cold.encode + cold.query, text, perToken },
+        ...{ encode: warm.encode, query: warm.query },
+      },
+      adapter: adapterLine(group.report),
+      weightBytes: Object.values(stages.memory).reduce((sum, bytes) => sum + bytes, 0),
+      peakBytes: process.resourceUsage().maxRSS * 1024,
+    };
+  } finally {
+    await group.close();
+  }
 }
 
 /** @returns seconds since it was made */
@@ -142,26 +137,35 @@ function stopwatch(): () => number {
   return () => (performance.now() - started) / 1000;
 }
 
-async function caption(stages: Stages) {
+function said(what: string, seconds: number): void {
+  process.stderr.write(`bench: full-size: ${what}: ${seconds.toFixed(2)} s\n`);
+}
+
+async function promptOf(stages: Stages) {
   const pixels = await stages.toPixels(await readFile(image));
-  const textIds = await stages.tokenize(null);
   const ofEncode = stopwatch();
   const features = await stages.encode(pixels);
   const encode = ofEncode();
+  said("encode", encode);
   const ofQuery = stopwatch();
   const prompt = await stages.query(features);
   const query = ofQuery();
-  const generate = async (count: number) => {
-    const seconds = stopwatch();
-    const ids = await stages.generate(prompt, textIds, {
-      ...defaultGeneration,
-      maxNewTokens: count,
-      minNewTokens: count,
-    });
-    return { seconds: seconds(), ids };
+  said("query", query);
+  return { prompt, encode, query };
+}
+
+/** The time of a token is that of those behind the first ones that are told. */
+async function textOf(stages: Stages, prompt: Activation) {
+  const generation = { ...defaultGeneration, maxNewTokens: newTokens, minNewTokens: newTokens };
+  const clock = stopwatch();
+  let told: { readonly count: number; readonly at: number } | null = null;
+  const onIds = (ids: readonly number[]) => {
+    told ??= { count: ids.length, at: clock() };
   };
-  const all = await generate(newTokens);
-  const one = await generate(1);
-  const text = await stages.detokenize(all.ids);
-  return { encode, query, generate: all.seconds, oneToken: one.seconds, text };
+  const ids = await stages.generate(prompt, await stages.tokenize(null), generation, { onIds });
+  const seconds = clock();
+  const { count, at } = told ?? { count: 0, at: 0 };
+  const perToken = (seconds - at) / Math.max(1, ids.length - count);
+  said("a token", perToken);
+  return { perToken, text: await stages.detokenize(ids) };
 }

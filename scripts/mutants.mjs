@@ -2,7 +2,8 @@
 //
 // test/mutants/<shader>.json lists them as {name, find, replace} on the text of shaders/<shader>.wgsl; `find` occurs
 // there exactly once. Each broken copy must still compile. Its tests are those of the kernel, dist/test/kernels/
-// <shader>.test.js, or the file that "test" names; they pass on the unbroken shaders, which is checked first.
+// <shader>.test.js, or the file that "test" names; they pass on the unbroken shaders, which is checked first. What says
+// "matrices": true runs on a driver with subgroup matrices; where there is none its mutants are told as not run.
 
 import { spawn } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,6 +11,8 @@ import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { cacheFolder, readEnvironment } from "../bin/environment.mjs";
+import { ensureMatrixDriver } from "./setup/adapters.mjs";
 
 const usage = `usage: node scripts/mutants.mjs [OPTIONS]
   --only SHADER   only the mutants of this shader (may be repeated)
@@ -24,7 +27,7 @@ const limitMilliseconds = 300_000;
 /** All mutants of one file, checked: name, find and replace are text, and find occurs once. */
 export function readMutants(shader) {
   const path = join(mutantFolder, `${shader}.json`);
-  const { test = `kernels/${shader}.test.js`, mutants } = JSON.parse(readFileSync(path, "utf8"));
+  const { test = `kernels/${shader}.test.js`, matrices = false, mutants } = JSON.parse(readFileSync(path, "utf8"));
   const source = readFileSync(join(root, "shaders", `${shader}.wgsl`), "utf8");
   return mutants.map(({ name, find, replace }) => {
     for (const text of [name, find, replace]) {
@@ -33,16 +36,24 @@ export function readMutants(shader) {
     const count = source.split(find).length - 1;
     if (count !== 1)
       throw new Error(`${path}: expected \`${find}\` of "${name}" once in the shader, got ${count} times`);
-    return { shader, test, name, text: source.replace(find, () => replace) };
+    return { shader, test, matrices, name, text: source.replace(find, () => replace) };
   });
 }
 
+/** What to start a test with that needs subgroup matrices, or why this machine has none. */
+async function matrixDriver() {
+  const environment = readEnvironment();
+  if (environment?.adapters[environment.adapter]?.matrices) return { program: process.execPath, env: {} };
+  return ensureMatrixDriver(cacheFolder());
+}
+
 /** Run a test file on a folder of shaders until its end or first failure. @returns "passed", or the failure's output */
-function runTest(file, shaders) {
+async function runTest(file, shaders, matrices) {
+  const { program, env } = matrices ? await matrixDriver() : { program: process.execPath, env: {} };
   return new Promise((done, reject) => {
-    const child = spawn(process.execPath, ["--test", "--test-reporter=tap", file], {
+    const child = spawn(program, ["--test", "--test-reporter=tap", file], {
       cwd: root,
-      env: { ...process.env, BLIPFLEET_SHADERS: shaders },
+      env: { ...process.env, ...env, BLIPFLEET_SHADERS: shaders },
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
     });
@@ -79,12 +90,12 @@ function runTest(file, shaders) {
 }
 
 /** @returns undefined if the tests reject the mutant, else what is wrong. */
-async function tryMutant({ shader, test, text }, dist) {
+async function tryMutant({ shader, test, matrices, text }, dist) {
   const folder = mkdtempSync(join(tmpdir(), "mutant-"));
   try {
     cpSync(join(root, "shaders"), folder, { recursive: true });
     writeFileSync(join(folder, `${shader}.wgsl`), text);
-    const outcome = await runTest(join(dist, "test", test), folder);
+    const outcome = await runTest(join(dist, "test", test), folder, matrices);
     if (outcome === "passed") return "its tests pass";
     const compile = new RegExp(`shaders/${shader}\\.wgsl:\\d+.*`).exec(outcome);
     return compile ? `it does not compile: ${compile[0]}` : undefined;
@@ -118,7 +129,12 @@ async function main() {
   const shaders = readdirSync(mutantFolder)
     .map((file) => basename(file, ".json"))
     .filter((shader) => values.only.length === 0 || values.only.includes(shader));
-  const mutants = shaders.flatMap(readMutants);
+  const all = shaders.flatMap(readMutants);
+  const { problem } = all.some(({ matrices }) => matrices) ? await matrixDriver() : {};
+  const mutants = all.filter(({ matrices }) => !matrices || !problem);
+  for (const { shader, name } of all.filter(({ matrices }) => matrices && problem)) {
+    process.stdout.write(`not run: ${shader}: ${name}: ${problem}\n`);
+  }
   if (mutants.length === 0)
     throw new Error(`mutants: expected some for ${values.only.join(", ") || "any shader"}, got none`);
   const started = Date.now();
@@ -127,9 +143,12 @@ async function main() {
     if (problem) problems++;
     process.stdout.write(`${problem ? "FAIL" : "ok  "} ${line}${problem ? `: ${problem}` : ""}\n`);
   };
-  await inPairs([...new Set(mutants.map(({ test }) => test))], async (test) => {
+  const tests = new Map(mutants.map(({ test, matrices }) => [test, matrices]));
+  await inPairs(tests, async ([test, matrices]) => {
     const file = join(dist, "test", test);
-    const outcome = existsSync(file) ? await runTest(file, join(root, "shaders")) : "no such file; build first";
+    const outcome = existsSync(file)
+      ? await runTest(file, join(root, "shaders"), matrices)
+      : "no such file; build first";
     if (outcome !== "passed") report(`${test} on the unbroken shaders`, `expected it to pass, got:\n${outcome}`);
   });
   if (problems > 0) return 1;

@@ -7,15 +7,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { readEnvironment, variablesFor } from "../bin/environment.mjs";
+import { cacheFolder, readEnvironment, variablesFor } from "../bin/environment.mjs";
 import { build } from "./build.mjs";
+import { ensureMatrixDriver } from "./setup/adapters.mjs";
 import { SetupError } from "./setup/steps.mjs";
 
 const usage = `usage: npm test [-- OPTIONS]
   --only PATTERN   only test files whose path contains PATTERN (may be repeated)
   --all            also the long tests (*.long.test.ts), and every model on both drivers
   --mutants        instead: broken copies of the shaders, which the kernel tests must reject (--only SHADER)
-  --driver KIND    only on this adapter: gpu, lavapipe or swiftshader
+  --driver KIND    only on this adapter: gpu, lavapipe, swiftshader or lavapipe-26 (which has subgroup matrices)
 `;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -30,6 +31,10 @@ const longFileLimit = 900;
 /** What runs on the second driver too, by the start of its path below test/. */
 const onBothDrivers = ["gpu/", "kernels/", "models/small", "models/demo-examples.test"];
 const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local"];
+
+/** What needs subgroup matrices, by the start of its path below test/: it runs on an adapter that has them, and nowhere else. */
+const onMatrices = ["kernels/matmul-matrix"];
+const matrixDriverName = "lavapipe-26";
 
 /** Compiled test files, relative to dist/test, sorted. */
 function testFiles({ all, only }) {
@@ -50,9 +55,7 @@ function start(command, args, env) {
 }
 
 /** Run these files on one driver. @returns the reporter's counts and the status of node:test */
-async function runFiles(files, environment, driver, folder, atOnce) {
-  const { variables, problem } = variablesFor(environment, { ...process.env, BLIPFLEET_DRIVER: driver });
-  if (problem) throw new SetupError(problem);
+async function runFiles(files, { program, variables }, driver, folder, atOnce) {
   const countsPath = join(folder, `${driver}-${atOnce}.json`);
   const args = [
     "--test",
@@ -62,11 +65,23 @@ async function runFiles(files, environment, driver, folder, atOnce) {
     "--test-reporter-destination=stdout",
     ...files.map((path) => join("dist", "test", path)),
   ];
-  const status = await start(process.execPath, args, { ...variables, BLIPFLEET_TEST_COUNTS: countsPath });
+  const status = await start(program, args, { ...variables, BLIPFLEET_TEST_COUNTS: countsPath });
   if (!existsSync(countsPath)) {
     throw new SetupError(`test: expected the tests on ${driver} to run to their end, got a run that was cut off`);
   }
   return { driver, status, ...JSON.parse(readFileSync(countsPath, "utf8")) };
+}
+
+/** What to start the tests with, and under which variables. @throws SetupError */
+function driverCalled(environment, matrixDriver, driver) {
+  const matrices = driver === matrixDriverName;
+  if (matrices && matrixDriver.problem)
+    throw new SetupError(`test: expected the driver ${driver}, got: ${matrixDriver.problem}`);
+  const own = { ...process.env, BLIPFLEET_DRIVER: matrices ? "auto" : driver };
+  const { variables, problem } = variablesFor(environment, own);
+  if (problem) throw new SetupError(problem);
+  if (!matrices) return { program: process.execPath, variables };
+  return { program: matrixDriver.program, variables: { ...variables, ...matrixDriver.env } };
 }
 
 async function main() {
@@ -97,34 +112,45 @@ async function main() {
     if ((await start(process.execPath, [biome, "check", "--error-on-warnings"])) !== 0) return 1;
   }
   const files = testFiles(values);
-  const prefixes = values.all ? onBothDriversWithAll : onBothDrivers;
-  const again = files.filter((path) => prefixes.some((prefix) => path.startsWith(prefix)));
-  const primary = environment.adapter;
-  const second = environment.secondAdapter;
-  const runs = values.driver
-    ? [[values.driver, files]]
-    : [
-        [primary, files],
-        [second, again],
-      ];
-  if (!values.driver && !second) {
-    process.stdout.write("test: no second driver on this platform; kernels are tested on one only\n");
-    runs.pop();
-  }
+  const { runs, notRun, matrixDriver } = await planned(files, values, environment);
   const folder = mkdtempSync(join(tmpdir(), "blipfleet-test-"));
   const results = [];
   try {
     for (const [driver, chosen, atOnce] of runs.flatMap(withTimedAlone)) {
       if (chosen.length === 0) continue;
-      process.stdout.write(
-        `\ntest: ${chosen.length} files on ${driver}: ${environment.adapters[driver]?.description}\n`,
-      );
-      results.push(await runFiles(chosen, environment, driver, folder, atOnce));
+      const description = (environment.adapters[driver] ?? matrixDriver)?.description;
+      process.stdout.write(`\ntest: ${chosen.length} files on ${driver}: ${description}\n`);
+      const called = driverCalled(environment, matrixDriver, driver);
+      results.push(await runFiles(chosen, called, driver, folder, atOnce));
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-  return summarise(results, (Date.now() - started) / 1000);
+  return summarise(results, notRun, (Date.now() - started) / 1000);
+}
+
+/** Which files run on which driver, and which on none, with the reason; the driver with matrices is fetched where needed. */
+async function planned(files, { all, driver: only }, environment) {
+  const startsWith = (path, starts) => starts.some((start) => path.startsWith(start));
+  const { adapter: primary, secondAdapter: second, adapters } = environment;
+  const plain = files.filter((path) => !startsWith(path, onMatrices));
+  const withMatrices = files.filter((path) => startsWith(path, onMatrices));
+  const notRun = (reason) => withMatrices.map((path) => [path, reason]);
+  if (only === matrixDriverName) {
+    return { runs: [[only, files]], notRun: [], matrixDriver: await ensureMatrixDriver(cacheFolder()) };
+  }
+  if (only && !adapters[only]?.matrices)
+    return { runs: [[only, plain]], notRun: notRun(`${only} has no subgroup matrices`) };
+  if (only) return { runs: [[only, files]], notRun: [] };
+  const prefixes = all ? onBothDriversWithAll : onBothDrivers;
+  const again = second ? [[second, plain.filter((path) => startsWith(path, prefixes))]] : [];
+  if (!second) process.stdout.write("test: no second driver on this platform; kernels are tested on one only\n");
+  if (adapters[primary]?.matrices) return { runs: [[primary, files], ...again], notRun: [] };
+  const runs = [[primary, plain], ...again];
+  if (withMatrices.length === 0) return { runs, notRun: [] };
+  const matrixDriver = await ensureMatrixDriver(cacheFolder());
+  if (matrixDriver.problem) return { runs, notRun: notRun(matrixDriver.problem) };
+  return { runs: [...runs, [matrixDriverName, withMatrices]], notRun: [], matrixDriver };
 }
 
 /** Two runs: everything that may share the machine, then one by one what may not. */
@@ -136,8 +162,9 @@ function withTimedAlone([driver, files]) {
   ];
 }
 
-function summarise(results, seconds) {
+function summarise(results, notRun, seconds) {
   process.stdout.write("\n");
+  for (const [path, reason] of notRun) process.stdout.write(`test: not run: ${path}: ${reason}\n`);
   let good = results.length > 0;
   for (const { driver, status, files, passed, failed, skipped, empty, adapters } of results) {
     process.stdout.write(`test: ${driver}: ${files} files, ${passed} passed, ${failed} failed, ${skipped} skipped\n`);

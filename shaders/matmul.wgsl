@@ -8,15 +8,21 @@
 // One invocation keeps ROWS rows times VECS groups of four columns in registers and walks down k, so that each loaded
 // weight serves ROWS rows and each x, the same for all invocations of a workgroup, serves its 4 * VECS columns.
 // Neighbouring invocations take neighbouring groups of columns. No workgroup memory and no barriers: CPU drivers run
-// one workgroup as one SIMD group, where both cost much and save nothing. With FOURS, where inputs is a multiple of 4 (of
-// 8 for int4), four inputs of a row are loaded at once.
+// one workgroup as one SIMD group, where both cost much and save nothing. There a load costs as much per invocation when all
+// want the same as when each wants its own: so the invocations of a subgroup load LANES neighbouring inputs of a row, one
+// each, and lend them to each other. Elsewhere (LANES = 1) each loads what it needs; with FOURS, where inputs is a multiple
+// of 4 (of 8 for int4), four inputs of a row at once.
 //
 // Numerical choice: every element is one chain of fma over ascending k in f32, in every variant, so that a row's bits
 // depend neither on the other rows nor on the tile. A whole number times its scale is exact in f32, so that packed weights
 // give the bits that f32 weights of the same values give. With weights other than f32 each x is rounded to f16 first, by
 // integer arithmetic: pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
+enable subgroups;
+
 const WEIGHT = 0u; // 0 f32, 1 f16, 2 int8, 3 int4
+const LANES = 1u; // at most WORKGROUP and the invocations of a subgroup; divides inputs
+const STEPS = 1u; // inputs that a sum takes in between two looks at its loop; divides LANES
 const FOURS = false;
 const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu, 5 silu
 const HAS_BIAS = true;
@@ -144,6 +150,14 @@ fn weightsAt(start: u32, firstGroup: u32, groups: u32) -> array<vec4f, VECS> {
   return weights;
 }
 
+/// What the invocation `lender` of the subgroup has loaded.
+fn lent(value: f32, lender: u32) -> f32 {
+  if (LANES == 1u) {
+    return value;
+  }
+  return subgroupShuffle(value, lender);
+}
+
 /// Inputs of a column that share a scale, and inputs whose whole numbers of one column are a word.
 const GROUP = 32u;
 const IN_WORD = select(8u, 4u, WEIGHT == 2u);
@@ -189,11 +203,14 @@ fn fourInputs(row: u32, first: u32) -> vec4f {
 
 /// The sums with packed weights. A group of a column is WORDS words and a scale; first come the words of all columns, row
 /// by row, then the scales.
-fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f, VECS>, ROWS> {
+fn packedSums(firstRow: u32, firstGroup: u32, groups: u32, inSubgroup: u32) -> array<array<vec4f, VECS>, ROWS> {
   var columns: array<u32, VECS>;
   for (var v = 0u; v < VECS; v++) {
     columns[v] = min(firstGroup + WORKGROUP * v, groups - 1u);
   }
+  // With LANES the own input of each row, else four of every row.
+  var own: array<f32, ROWS>;
+  var values: array<vec4f, ROWS>;
   var sums: array<array<vec4f, VECS>, ROWS>;
   for (var first = 0u; first < params.inputs; first += GROUP) {
     let start = first / GROUP * groups * (2u * WORDS + 1u);
@@ -204,21 +221,32 @@ fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f,
     let end = min(first + GROUP, params.inputs);
     for (var k = first; k < end; k += IN_WORD) {
       var words: array<vec4<u32>, VECS>;
-      var values: array<vec4f, ROWS>;
+      if (LANES > 1u && k % LANES == 0u) {
+        for (var r = 0u; r < ROWS; r++) {
+          let place = (firstRow + r) * params.inputs + k + inSubgroup % LANES;
+          own[r] = input(x[place / 4u][place % 4u]);
+        }
+      }
       for (var v = 0u; v < VECS; v++) {
         words[v] = fourWords(start + 2u * ((k - first) / IN_WORD * groups + columns[v]));
       }
       for (var part = 0u; part < IN_WORD; part += AT_ONCE) {
         for (var i = 0u; i < AT_ONCE; i++) {
-          if (i % 4u == 0u) {
-            for (var r = 0u; r < ROWS; r++) {
-              values[r] = fourInputs(firstRow + r, k + part + i);
+          var scale: array<f32, ROWS>;
+          for (var r = 0u; r < ROWS; r++) {
+            if (LANES > 1u) {
+              scale[r] = lent(own[r], k % LANES + part + i);
+            } else {
+              if (i % 4u == 0u) {
+                values[r] = fourInputs(firstRow + r, k + part + i);
+              }
+              scale[r] = values[r][i % 4u];
             }
           }
           for (var v = 0u; v < VECS; v++) {
             let weights = wholeNumbers(words[v], part + i) * scales[v];
             for (var r = 0u; r < ROWS; r++) {
-              sums[r][v] = fma(vec4f(values[r][i % 4u]), weights, sums[r][v]);
+              sums[r][v] = fma(vec4f(scale[r]), weights, sums[r][v]);
             }
           }
         }
@@ -229,16 +257,21 @@ fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f,
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lane: u32) {
-  // Tiles of rows are dealt over y and z, because one dimension holds 65535 workgroups.
-  let firstRow = (tile.y + tile.z * 65535u) * ROWS;
-  let firstGroup = tile.x * WORKGROUP * VECS + lane;
+fn main(
+  @builtin(workgroup_id) tile: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+  @builtin(subgroup_invocation_id) inSubgroup: u32,
+) {
+  // Tiles of rows come first, so that neighbours in time read the same weights; they are dealt over x and z, because one
+  // dimension holds 65535 workgroups.
+  let firstRow = (tile.x + tile.z * 65535u) * ROWS;
+  let firstGroup = tile.y * WORKGROUP * VECS + lane;
   let groups = params.stride / 4u;
 
   // Rows and groups past the end are computed from whatever is read there, and are not stored.
   var sums: array<array<vec4f, VECS>, ROWS>;
   if (WEIGHT >= 2u) {
-    sums = packedSums(firstRow, firstGroup, groups);
+    sums = packedSums(firstRow, firstGroup, groups, inSubgroup);
   } else if (FOURS) {
     let fours = params.inputs / 4u;
     for (var four = 0u; four < fours; four++) {
@@ -257,13 +290,27 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
       }
     }
   } else {
-    for (var k = 0u; k < params.inputs; k++) {
-      let weights = weightsAt(k * groups, firstGroup, groups);
+    for (var first = 0u; first < params.inputs; first += LANES) {
+      var scales: array<f32, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let at = (firstRow + r) * params.inputs + k;
-        let scale = vec4f(input(x[at / 4u][at % 4u]));
-        for (var v = 0u; v < VECS; v++) {
-          sums[r][v] = fma(scale, weights[v], sums[r][v]);
+        let at = (firstRow + r) * params.inputs + first + inSubgroup % LANES;
+        scales[r] = input(x[at / 4u][at % 4u]);
+      }
+      for (var i = 0u; i < LANES; i += STEPS) {
+        var weights: array<array<vec4f, VECS>, STEPS>;
+        for (var s = 0u; s < STEPS; s++) {
+          weights[s] = weightsAt((first + i + s) * groups, firstGroup, groups);
+        }
+        for (var r = 0u; r < ROWS; r++) {
+          var scale: array<f32, STEPS>;
+          for (var s = 0u; s < STEPS; s++) {
+            scale[s] = lent(scales[r], i + s);
+          }
+          for (var v = 0u; v < VECS; v++) {
+            for (var s = 0u; s < STEPS; s++) {
+              sums[r][v] = fma(vec4f(scale[s]), weights[s][v], sums[r][v]);
+            }
+          }
         }
       }
     }

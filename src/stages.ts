@@ -161,6 +161,11 @@ export interface CheckpointCard {
   readonly vision?: VisionChanges;
 }
 
+/** Kind, type and shape of a model's features as they are handed over. */
+export function featuresForm({ dtype, features }: Pick<CheckpointCard, "dtype" | "features">) {
+  return { kind: "features", type: activationType(dtype), shape: features } as const;
+}
+
 /** What the settings of a run change of a ViT, besides the images' size. */
 export interface VisionChanges {
   /** How positions of another grid were made of those that were trained. */

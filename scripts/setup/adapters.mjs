@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { driverFiles, installLavapipe, lavapipeDriverFile } from "./lavapipe.mjs";
+import { ensureLavapipe26 } from "./lavapipe-26.mjs";
 import { found, lastLine, run, SetupError, say } from "./steps.mjs";
 import { ensureSwiftShader } from "./swiftshader.mjs";
 
@@ -22,10 +23,10 @@ function runtimeFolder(cache) {
 }
 
 /** @returns the adapter under these variables, or the reason why there is none */
-async function probe(variables) {
+async function probe(variables, program = process.execPath) {
   // what is recorded must not depend on the shell that set-up ran in
   const env = { VK_DRIVER_FILES: undefined, VK_ICD_FILENAMES: undefined, ...variables };
-  const { status, stdout, stderr } = await run(process.execPath, [probeScript], { env, seconds: probeLimit });
+  const { status, stdout, stderr } = await run(program, [probeScript], { env, seconds: probeLimit });
   if (status !== 0) return { problem: lastLine(stderr) };
   return JSON.parse(lastLine(stdout));
 }
@@ -63,6 +64,33 @@ async function probeSwiftShader(cache) {
   if (withLoader.problem)
     throw new SetupError(`SwiftShader: expected it to run a test shader, got: ${withLoader.problem}`);
   return { env: own, description: describe(withLoader) };
+}
+
+/**
+ * The driver that tests of subgroup matrices run on where the adapter has none; fetched if it is not there. `program` is to
+ * be started like Node.
+ * @returns {Promise<{ program: string, env: Record<string, string>, description: string } | { problem: string }>}
+ */
+export async function ensureMatrixDriver(cache) {
+  try {
+    return await probedMatrixDriver(cache);
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error;
+    return { problem: error.message };
+  }
+}
+
+async function probedMatrixDriver(cache) {
+  const { program, env } = await ensureLavapipe26(cache);
+  // Its kernels compile only at the driver's own width.
+  const variables = { ...env, ...runtimeFolder(cache), LP_NATIVE_VECTOR_WIDTH: "" };
+  const adapter = await probe(variables, program);
+  if (adapter.problem || !adapter.matrices) {
+    throw new SetupError(
+      `lavapipe 26: expected it to offer subgroup matrices, got ${adapter.problem ?? describe(adapter)}`,
+    );
+  }
+  return { program, env: variables, description: describe(adapter) };
 }
 
 /**
@@ -109,17 +137,19 @@ export async function ensureAdapters(cache, known, two) {
 async function findWithLoader(cache, adapters) {
   const env = { LD_LIBRARY_PATH: join(cache, "swiftshader"), ...runtimeFolder(cache) };
   const system = await probe(env);
-  if (!system.problem && !system.software) adapters.gpu = { env, description: describe(system) };
+  if (!system.problem && !system.software)
+    adapters.gpu = { env, description: describe(system), matrices: system.matrices };
 }
 
 async function findSystemAdapters(cache, adapters) {
   say("looking for a WebGPU adapter, with a small shader in a process of its own");
   const runtime = runtimeFolder(cache);
   const system = await probe(runtime);
-  if (!system.problem && !system.software) adapters.gpu = { env: runtime, description: describe(system) };
+  if (!system.problem && !system.software)
+    adapters.gpu = { env: runtime, description: describe(system), matrices: system.matrices };
   const file = process.platform === "linux" ? lavapipeDriverFile() : null;
   if (!file) return;
   const env = { VK_DRIVER_FILES: file, ...runtime };
   const lavapipe = await probe(env);
-  if (!lavapipe.problem) adapters.lavapipe = { env, description: describe(lavapipe) };
+  if (!lavapipe.problem) adapters.lavapipe = { env, description: describe(lavapipe), matrices: lavapipe.matrices };
 }

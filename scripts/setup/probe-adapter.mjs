@@ -1,5 +1,5 @@
 // Child process of set-up: does a WebGPU adapter exist under the variables given, and does it compute?
-// Prints one JSON line {vendor, device, description, software}; status 1 with a sentence on stderr otherwise.
+// Prints one JSON line {vendor, device, description, software, matrices}; status 1 with a sentence on stderr otherwise.
 
 import { createRequire } from "node:module";
 
@@ -7,7 +7,7 @@ const require = createRequire(import.meta.url);
 const { create, globals } = await import(require.resolve("webgpu"));
 Object.assign(globalThis, globals);
 // stays referenced: Dawn crashes once the object that create() returned is collected
-globalThis.gpuAnchor = create([]);
+globalThis.gpuAnchor = create(["enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia"]);
 
 /** 100 is no multiple of the workgroup size: lanes past the end must write nothing. */
 const count = 100;
@@ -53,7 +53,8 @@ async function probe() {
     if (value !== expected) throw new Error(`expected ${expected} at ${i} of a test shader, got ${value}`);
   });
   const { vendor, device: name, description, isFallbackAdapter } = adapter.info;
-  return { vendor, device: name, description, software: isFallbackAdapter };
+  const matrices = adapter.features.has("chromium-experimental-subgroup-matrix") && adapter.features.has("shader-f16");
+  return { vendor, device: name, description, software: isFallbackAdapter, matrices };
 }
 
 try {

@@ -50,6 +50,7 @@ const benches: Readonly<Record<string, readonly string[]>> = {
   search: ["search"],
   kernels: ["kernels"],
   "full-size": ["full-size"],
+  batching: ["batching"],
 };
 /** What runs when none is chosen; the rest takes too long or too much disk to come unasked. */
 const unasked = ["pipeline"];
@@ -63,7 +64,7 @@ export function addBenchCommand(program: Command): void {
   program
     .command("bench")
     .description(
-      "Measure this machine: images per second here and through a job, prompt store, cost per dispatch, search, kernels, a full-size model.",
+      "Measure this machine: images per second here and through a job, prompt store, cost per dispatch, search, kernels, a full-size model, batching.",
     )
     .option("--only <name>", `one bench: ${Object.keys(benches).join(", ")}`)
     .option(

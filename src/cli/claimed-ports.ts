@@ -11,26 +11,56 @@ import { join } from "node:path";
  */
 export function claimPort(port: number, folder: string = tmpdir()): (() => void) | null {
   const file = join(folder, `blipfleet-port-${port}.pid`);
-  for (const isLastTry of [false, true]) {
-    try {
-      writeFileSync(file, String(process.pid), { flag: "wx" });
-      return () => rmSync(file, { force: true });
-    } catch {
-      if (isLastTry || isHeld(file)) return null;
-    }
-    try {
-      rmSync(file, { force: true });
-    } catch {
-      return null; // another user's
-    }
+  const own = String(process.pid);
+  if (!createOnly(file, own)) {
+    const holder = contentOf(file);
+    if (holder === null || isAlive(holder) || !clearClaim(file, holder) || !createOnly(file, own)) return null;
   }
-  return null;
+  return () => {
+    if (contentOf(file) === own) rmSync(file, { force: true });
+  };
 }
 
-/** By a process that lives. A claim that is being written is empty, which is 0: held by this process's group. */
-function isHeld(file: string): boolean {
+/**
+ * Remove the claim of a process that is gone. Of several that want to, one does at a time, and only while the claim is still that
+ * one: whoever comes later finds another's and leaves it.
+ */
+export function clearClaim(file: string, holder: string): boolean {
+  const clearing = `${file}.${holder}`;
+  if (!createOnly(clearing, "")) return false;
   try {
-    return process.kill(Number(readFileSync(file, "utf8")), 0);
+    if (contentOf(file) !== holder) return false;
+    rmSync(file);
+    return true;
+  } catch {
+    return false; // another user's
+  } finally {
+    rmSync(clearing, { force: true });
+  }
+}
+
+/** @returns false where there is one, or none can be made */
+function createOnly(file: string, content: string): boolean {
+  try {
+    writeFileSync(file, content, { flag: "wx" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function contentOf(file: string): string | null {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return null;
+  }
+}
+
+/** A claim that is being written is empty, which is 0: this process's group, which lives. */
+function isAlive(holder: string): boolean {
+  try {
+    return process.kill(Number(holder), 0);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "EPERM";
   }

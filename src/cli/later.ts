@@ -5,7 +5,6 @@ import { NotAvailableError } from "./errors.ts";
 
 const laterCommands = {
   eval: "evaluation",
-  tune: "kernel tuning",
   serve: "the HTTP server",
 } as const;
 

@@ -20,6 +20,7 @@ import { addLaterCommands } from "./later.ts";
 import { addMatchCommand } from "./match.ts";
 import { tell } from "./output.ts";
 import { addSearchCommand } from "./search.ts";
+import { addTuneCommand } from "./tune.ts";
 import { addWorkerCommand } from "./worker.ts";
 
 /** Exit statuses, the same for every command. */
@@ -75,6 +76,7 @@ Examples:
   addDemoCommand(program);
   addDoctorCommand(program);
   addBenchCommand(program);
+  addTuneCommand(program);
   addLaterCommands(program);
   for (const command of everyCommand(program)) command.exitOverride().configureOutput({ outputError: () => {} });
   return program;

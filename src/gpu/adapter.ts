@@ -5,6 +5,15 @@ import { AdapterError } from "./errors.ts";
 
 Object.assign(globalThis, globals);
 
+/** A kind of subgroup matrix: (M, K) times (K, N), both of `input`, added to (M, N) of `result`. */
+export interface MatrixShape {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  readonly input: string;
+  readonly result: string;
+}
+
 /** Everything worth knowing about the adapter and device in use; plain JSON, for doctor, logs and bench files. */
 export interface AdapterReport {
   readonly vendor: string;
@@ -17,6 +26,8 @@ export interface AdapterReport {
   readonly subgroupMinSize: number;
   readonly subgroupMaxSize: number;
   readonly features: readonly string[];
+  /** What subgroup matrices (tensor cores) it multiplies; empty without that feature. */
+  readonly matrices: readonly MatrixShape[];
   /** What was requested of the device, not the specification's defaults. */
   readonly limits: Readonly<Record<string, number>>;
   readonly toggles: readonly string[];
@@ -65,6 +76,7 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
   if (!adapter) throw new AdapterError(`adapter: expected a Vulkan, Metal or D3D12 driver, found none; ${nextStep}`);
   const { info } = adapter;
   expectComputing(info);
+  expectSubgroups(info, adapter.features);
   const limits: Record<string, number> = {};
   for (const name of wantedLimits) limits[name] = adapter.limits[name];
   const report: AdapterReport = {
@@ -73,13 +85,30 @@ export async function findAdapter(validation: boolean): Promise<{ adapter: GPUAd
     device: info.device,
     description: info.description,
     softwareAdapter: info.isFallbackAdapter,
-    subgroupMinSize: info.subgroupMinSize ?? 0,
-    subgroupMaxSize: info.subgroupMaxSize ?? 0,
+    subgroupMinSize: info.subgroupMinSize ?? 1,
+    subgroupMaxSize: info.subgroupMaxSize ?? 1,
     features: wantedFeatures.filter((name) => adapter.features.has(name)),
+    matrices: matricesOf(info),
     limits,
     toggles,
   };
   return { adapter, report };
+}
+
+/** Dawn's list, which the types of WebGPU do not know. */
+function matricesOf(info: GPUAdapterInfo & { readonly subgroupMatrixConfigs?: unknown }): MatrixShape[] {
+  const configs = (info.subgroupMatrixConfigs ?? []) as readonly {
+    readonly M: number;
+    readonly N: number;
+    readonly K: number;
+    readonly componentType: string;
+    readonly resultComponentType: string;
+  }[];
+  return configs.map(({ M, N, K, componentType, resultComponentType }) => ({
+    ...{ M, N, K },
+    input: componentType,
+    result: resultComponentType,
+  }));
 }
 
 /**
@@ -90,6 +119,15 @@ export function expectComputing(info: GPUAdapterInfo): void {
   if (info.vendor !== "") return;
   throw new AdapterError(
     `adapter: expected one that computes, found only ${JSON.stringify(info.device)}, which runs nothing; ${nextStep}`,
+  );
+}
+
+/** Products let the invocations of a subgroup share what they load. @throws AdapterError */
+export function expectSubgroups(info: GPUAdapterInfo, features: { has(name: string): boolean }): void {
+  if (features.has("subgroups")) return;
+  throw new AdapterError(
+    `adapter: expected one with subgroups, got ${info.vendor} ${info.device} (${info.description}) without; ` +
+      "a newer driver may have them, or `npm run setup` for a software driver",
   );
 }
 

@@ -20,6 +20,14 @@ export interface Batch<Out, In = never> {
   release(): void;
 }
 
+/** Bytes on the adapter beside the weights, about. */
+export interface WorkingBytes {
+  /** What is kept of a row from submit to submit. */
+  readonly caches: number;
+  /** Activations, which programs share. */
+  readonly scratch: number;
+}
+
 export interface Joining<In> {
   /** How many rows may join now. */
   room(): number;
@@ -39,6 +47,13 @@ export interface RowProgram<In, Out> {
   /** Rows share a batch only when their keys are equal (shapes, buckets, generation settings). */
   key(row: In): string;
   start(rows: readonly In[]): Batch<Out, In>;
+  /** What a batch of one row under default settings takes. Left out: nothing beside the other programs. */
+  working?(): WorkingBytes;
+  /**
+   * Record what such a batch replays, so that its kernels are compiled before the first row is there. Nothing may run yet.
+   * Left out: there is nothing, or too much, to choose from.
+   */
+  prepare?(): Promise<void>;
 }
 
 /** A program whose rows are changed before it sees them. */
@@ -52,5 +67,7 @@ export function withRows<In, Out>(program: RowProgram<In, Out>, change: (row: In
       if (joining === undefined) return batch;
       return { ...batch, joining: { room: joining.room, join: (more) => joining.join(more.map(change)) } };
     },
+    ...(program.working && { working: () => program.working?.() as WorkingBytes }),
+    ...(program.prepare && { prepare: async () => program.prepare?.() }),
   };
 }

@@ -2,9 +2,9 @@
 //
 // At every submit boundary, in this order:
 //   1. rows whose signal was aborted are given up;
-//   2. waiting interactive rows join batches of their key or start one, then waiting batch-priority rows, as far as there is
-//      room;
-//   3. the batch that waited longest takes its next step; batch-priority ones only when no interactive batch is there.
+//   2. waiting rows join batches of their key and priority, as far as those have room;
+//   3. waiting interactive rows start a batch, then waiting batch-priority rows, as far as there is room;
+//   4. the batch that waited longest takes its next step; batch-priority ones only when no interactive batch is there.
 // A row's result never depends on the others of its batch, so who shares with whom is only a question of speed.
 //
 // A batch that rows join may never end. So that rows of other keys do not wait for ever for its place, at most as many rows
@@ -72,7 +72,7 @@ interface Running {
   /** Places given so far. */
   places: number;
   readonly dropped: Set<number>;
-  /** Rows that joined ahead of one that waits for this batch's place. */
+  /** Rows that joined ahead of one that came before them and waited for this batch's place. */
   overtook: number;
 }
 
@@ -172,10 +172,8 @@ export class RowScheduler {
       await this.#gather();
       for (;;) {
         this.#dropAborted();
-        for (const priority of ["interactive", "batch"] as const) {
-          for (const running of this.#running) if (running.priority === priority) this.#join(running);
-          this.#startBatches(priority);
-        }
+        for (const running of this.#running) this.#join(running);
+        for (const priority of ["interactive", "batch"] as const) this.#startBatches(priority);
         const running = this.#next();
         if (running) await this.#step(running);
         else if (this.#waiting.length === 0) break;
@@ -225,9 +223,9 @@ export class RowScheduler {
   /** Waiting rows of a batch's key take part in it, as many as it has room for and the others allow. */
   #join(running: Running): void {
     const { program, key, priority, batch } = running;
-    const room = batch.joining?.room() ?? 0;
-    if (room <= 0) return;
     const most = program.maxRows(key);
+    const room = Math.min(most - running.rows.size, batch.joining?.room() ?? 0);
+    if (room <= 0) return;
     const rows: Row[] = [];
     let overtakes = false;
     for (const row of this.#waiting) {
@@ -240,7 +238,6 @@ export class RowScheduler {
       rows.push(row);
       if (overtakes) running.overtook++;
     }
-    if (!overtakes) running.overtook = 0;
     this.#take(rows);
     this.#joinWith(running, rows);
   }

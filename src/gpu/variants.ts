@@ -11,8 +11,12 @@ export type Variant = Readonly<Record<string, number | string>>;
 /** What a variant may ask of an adapter beyond what every adapter has. */
 export interface Needs {
   readonly features?: readonly string[];
+  /** The least invocations of a subgroup. */
+  readonly subgroup?: number;
   /** By limit, the least value. */
   readonly limits?: Readonly<Record<string, number>>;
+  /** What no list says: why it does not fit an adapter, or null. */
+  readonly unfit?: (report: AdapterReport) => string | null;
 }
 
 /** A kernel that comes in variants. All compute the same; which is fastest depends on the adapter and the shapes. */
@@ -23,7 +27,7 @@ export interface Operation<V extends Variant = Variant> {
   /** What a table may say. */
   readonly variant: z.ZodType<V>;
   /** A variant that asks for more than the adapter has is passed over, and that is no fault. Left out: nothing. */
-  readonly needs?: (variant: V) => Needs;
+  needs?(variant: V): Needs;
 }
 
 /** The variant that was taken for a launch. */
@@ -88,21 +92,23 @@ export class Variants {
     const reasons: string[] = [];
     for (const { file, table } of this.tables) {
       for (const { variant: given } of table.operations[operation.name]?.[shapeClass]?.variants ?? []) {
-        const refusal = this.#refused.get(refusalKey(operation.name, given));
+        const read = operation.variant.safeParse(given);
+        // As the operation reads it, so that what a table leaves out has a value.
+        const variant = read.success ? read.data : given;
+        const refusal = this.#refused.get(refusalKey(operation.name, variant));
         if (refusal) {
-          reasons.push(`${variantName(given)}: ${refusal.reason}`);
+          reasons.push(`${variantName(variant)}: ${refusal.reason}`);
           continue;
         }
-        const read = operation.variant.safeParse(given);
         if (!read.success) {
           const problem = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("; ");
           this.#refuse(operation.name, given, `${file}: ${problem}`);
           reasons.push(`${variantName(given)}: ${problem}`);
           continue;
         }
-        const missing = this.#missing(operation.needs?.(read.data) ?? {});
-        if (missing !== undefined) {
-          reasons.push(`${variantName(given)}: ${missing}`);
+        const missing = missingOf(this.report, operation.needs?.(read.data) ?? {});
+        if (missing !== null) {
+          reasons.push(`${variantName(variant)}: ${missing}`);
           continue;
         }
         const choice: Choice<V> = Object.freeze({
@@ -110,7 +116,7 @@ export class Variants {
           shapeClass,
           variant: read.data,
           table: file,
-          refuse: (reason: string) => this.#refuse(operation.name, given, reason),
+          refuse: (reason: string) => this.#refuse(operation.name, variant, reason),
         });
         this.#chosen.set(key, choice);
         return choice;
@@ -120,6 +126,24 @@ export class Variants {
     throw new KernelError(
       `${key}: expected a variant that works on ${adapterLine(this.report)}, got none that is left:\n${tried}`,
     );
+  }
+
+  /**
+   * The same choices, but this variant of `operation` for all its classes and no other. Only what tunes and tests wants that.
+   * @param tell told about it if it is refused
+   */
+  with<V extends Variant>(operation: Operation<V>, variant: V, tell: (line: string) => void): Variants {
+    const entry = { measured: "chosen by hand", variants: [{ variant, milliseconds: null }] };
+    const only = { [operation.name]: Object.fromEntries(operation.classes.map((name) => [name, entry])) };
+    const first: TableFile = {
+      file: "chosen by hand",
+      table: { format: 1, adapter: null, measured: null, operations: only },
+    };
+    const others = this.tables.map(({ file, table }): TableFile => {
+      const { [operation.name]: _, ...operations } = table.operations;
+      return { file, table: { ...table, operations } };
+    });
+    return new Variants([first, ...others], this.report, tell);
   }
 
   get refused(): readonly Refusal[] {
@@ -159,17 +183,22 @@ export class Variants {
     }
     this.#tell(`kernels: ${refusalLine({ operation, variant, reason })}`);
   }
+}
 
-  /** What of `needs` this adapter does not have. */
-  #missing({ features = [], limits = {} }: Needs): string | undefined {
-    const absent = features.filter((feature) => !this.report.features.includes(feature));
-    if (absent.length > 0) return `needs ${absent.join(", ")}`;
-    for (const [name, least] of Object.entries(limits)) {
-      const got = this.report.limits[name] ?? 0;
-      if (got < least) return `needs ${name} of ${least}, got ${got}`;
-    }
-    return undefined;
+/** What of these needs an adapter does not have, or null. */
+export function missingOf(
+  report: AdapterReport,
+  { features = [], subgroup = 1, limits = {}, unfit = () => null }: Needs,
+): string | null {
+  const absent = features.filter((feature) => !report.features.includes(feature));
+  if (absent.length > 0) return `needs ${absent.join(", ")}`;
+  const { subgroupMinSize } = report;
+  if (subgroupMinSize < subgroup) return `needs subgroups of ${subgroup}, got ${subgroupMinSize}`;
+  for (const [name, least] of Object.entries(limits)) {
+    const got = report.limits[name] ?? 0;
+    if (got < least) return `needs ${name} of ${least}, got ${got}`;
   }
+  return unfit(report);
 }
 
 function refusalKey(operation: string, variant: Variant): string {

@@ -2,7 +2,8 @@
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import { expectShape, groupSize, type Tensor } from "../gpu/tensor.ts";
+import { launchForm } from "./matmul-forms.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
@@ -53,28 +54,50 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
-    const type = weightTypeOf(weight);
-    const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
-    const { WORKGROUP, ROWS, VECS } = choice.variant;
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
+    const type = weightTypeOf(weight);
+    const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
+    const { variant } = choice;
+    if (variant.shader !== "matmul") {
+      const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
+      launchForm(k, { x, weight, y, firstColumn: from, width, choice, ...epilogue }, variant);
+      continue;
+    }
+    const { WORKGROUP, ROWS, VECS, ...most } = variant;
+    const LANES = lanesFor(type, inputs, most.LANES);
+    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
         WEIGHT: weightTypes[type],
-        FOURS: readsFours(type, inputs, ROWS) ? "true" : "false",
+        LANES,
+        STEPS: Math.min(most.STEPS, LANES),
+        FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",
         HAS_RESIDUAL: residual ? "true" : "false",
         ...{ WORKGROUP, ROWS, VECS },
       },
-      workgroups: [Math.ceil(stride / (4 * WORKGROUP * VECS)), ...overTwo(Math.ceil(rows / ROWS))],
+      workgroups: [tilesOfRows, Math.ceil(stride / (4 * WORKGROUP * VECS)), layers],
       choice,
     });
   }
   return y;
+}
+
+/** So many divide the inputs; of whole numbers they take a word at least. */
+function lanesFor(type: WeightType, inputs: number, most: number): number {
+  const lanes = Math.min(most, powerOfTwoIn(inputs));
+  if (type === "f32" || type === "f16") return lanes;
+  return lanes < (type === "int4" ? 8 : 4) ? 1 : Math.min(lanes, groupSize);
+}
+
+/** The largest that divides a whole number. */
+function powerOfTwoIn(size: number): number {
+  return size & -size;
 }

@@ -4,7 +4,7 @@
 import type { Gpu } from "../gpu/device.ts";
 import { view } from "../gpu/view.ts";
 import { takeOver } from "../kernels/take-over.ts";
-import type { Activation, AttentionMaps, ModelCard } from "../stages.ts";
+import { type Activation, type AttentionMaps, featuresForm, type ModelCard } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { BlipTextConfig } from "./blip-config.ts";
 import {
@@ -17,14 +17,7 @@ import {
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import { given } from "./given.ts";
-import {
-  activationBytes,
-  featuresOf,
-  qFormerCost,
-  queryAndTextParts,
-  queryParts,
-  widestWithImage,
-} from "./image-stage.ts";
+import { activationBytes, qFormerCost, queryAndTextParts, queryParts, widestWithImage } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
 import { type QFormerLayer, type QFormerWeights, qFormerLooks } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
@@ -44,7 +37,7 @@ export function queryAttention(
   config: { readonly qFormer: QFormerConfig; readonly queries: number },
   card: ModelCard,
 ): AttentionProgram {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("attention", form);
   const { qFormer, queries } = config;
   const { heads } = qFormer;
@@ -74,7 +67,7 @@ export function instructedAttention(
   config: InstructBlipConfig<unknown>,
   card: ModelCard,
 ): AttentionProgram {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("attention", form);
   const { qFormer, queries, instruction } = config;
   const { heads } = qFormer;
@@ -128,7 +121,7 @@ export function decoderAttention(
   text: BlipTextConfig,
   card: ModelCard,
 ): AttentionProgram {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("attention", form);
   const { heads } = text;
   const [tokens, width] = card.features;

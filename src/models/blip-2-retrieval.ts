@@ -11,7 +11,7 @@ import { matmul } from "../kernels/matmul.ts";
 import { meanRows } from "../kernels/mean-rows.ts";
 import { firstRows } from "../kernels/place-rows.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.ts";
+import { type Activation, type ContrastCard, featuresForm, type MatchLogits, type Vectors } from "../stages.ts";
 import type { Blip2RetrievalConfig } from "./blip-2-config.ts";
 import {
   type ContrastPrograms,
@@ -24,14 +24,7 @@ import {
   vectorsOf,
 } from "./contrast.ts";
 import { given } from "./given.ts";
-import {
-  activationBytes,
-  featuresOf,
-  qFormerCost,
-  queryAndTextParts,
-  queryParts,
-  widestWithImage,
-} from "./image-stage.ts";
+import { activationBytes, qFormerCost, queryAndTextParts, queryParts, widestWithImage } from "./image-stage.ts";
 import { type QFormerWeights, qFormerBlock, textEmbeddings } from "./q-former.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import { blip2EncodePlan, type ClipTowerWeights } from "./vision-tower.ts";
@@ -95,7 +88,7 @@ function queryImageProgram(
   config: Blip2RetrievalConfig,
   card: ContrastCard,
 ): StagedProgram<Activation, Vectors> {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("query", form);
   return stagedProgram(gpu, {
     name: "query image",
@@ -114,7 +107,7 @@ function queryTextProgram(
   config: Blip2RetrievalConfig,
   card: ContrastCard,
 ): StagedProgram<readonly number[], Vectors> {
-  const { type } = featuresOf(card);
+  const { type } = featuresForm(card);
   const { width, mlpWidth } = config.qFormer;
   const lengthOf = (ids: readonly number[]) => checkedLength(config.text, ids);
   return textProgram(gpu, "query text", lengthOf, (textRows) => ({
@@ -134,7 +127,7 @@ function queryBothProgram(
   config: Blip2RetrievalConfig,
   card: ContrastCard,
 ): StagedProgram<MatchRow, MatchLogits> {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("query", form);
   const lengthOf = (row: MatchRow) => checkedLength(config.text, row.textIds);
   return textProgram(gpu, "query both", lengthOf, (textRows) => ({

@@ -6,14 +6,21 @@ import type { RowProgram } from "../gpu/row-program.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import { type Activation, type AttentionMaps, activationType, type ModelCard, type Pixels } from "../stages.ts";
+import {
+  type Activation,
+  type AttentionMaps,
+  activationType,
+  featuresForm,
+  type ModelCard,
+  type Pixels,
+} from "../stages.ts";
 import { type AttentionRow, queryAttention } from "./attention-maps.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
 import { given } from "./given.ts";
-import { activationBytes, activationOf, featuresOf, queryParts } from "./image-stage.ts";
+import { activationBytes, activationOf, queryParts } from "./image-stage.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { type RankRow, rankProgram } from "./rank.ts";
 import { type Part, type StagePlan, stagedProgram } from "./staged-program.ts";
@@ -56,7 +63,7 @@ export function blip2Programs(
   config: Blip2ImageConfig,
   card: ModelCard,
 ): { readonly programs: Blip2Programs; close(): void } {
-  const features = featuresOf(card);
+  const features = featuresForm(card);
   const { type } = features;
   const prompt = { kind: "prompt", type, shape: card.prompt } as const;
   const bytesOfFeatures = activationBytes("query", features);

@@ -9,13 +9,13 @@ import { matmul } from "../kernels/matmul.ts";
 import { firstRows } from "../kernels/place-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ContrastCard, MatchLogits, Vectors } from "../stages.ts";
+import { type Activation, type ContrastCard, featuresForm, type MatchLogits, type Vectors } from "../stages.ts";
 import type { MatchRow, RetrievalHeads, RetrievalPrograms } from "./blip-2-retrieval.ts";
 import type { BlipConfig } from "./blip-config.ts";
 import { type BlipEncoderWeights, blipEncoderBlock, blipEncoderCost, blipTextEmbeddings } from "./blip-text.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber, unitVectors, vectorsOf } from "./contrast.ts";
 import { given } from "./given.ts";
-import { activationBytes, encodePlan, featuresOf } from "./image-stage.ts";
+import { activationBytes, encodePlan } from "./image-stage.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
 
@@ -52,7 +52,7 @@ export function blipRetrievalPrograms(
 }
 
 function queryImageProgram(gpu: Gpu, projection: Linear, card: ContrastCard): StagedProgram<Activation, Vectors> {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("query", form);
   const project: Part = {
     cost: 2 * projection.inputs * projection.columns,
@@ -103,7 +103,7 @@ function queryTextProgram(
       ),
       project,
     ],
-    ...vectorsOf(featuresOf(card).type, card.vectors),
+    ...vectorsOf(featuresForm(card).type, card.vectors),
     widest: textRows * Math.max(text.width, text.mlpWidth),
   }));
 }
@@ -115,7 +115,7 @@ function queryBothProgram(
   { text }: BlipConfig,
   card: ContrastCard,
 ): StagedProgram<MatchRow, MatchLogits> {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("query", form);
   const lengthOf = (row: MatchRow) => checkedLength(text, row.textIds);
   const judge: Part = {

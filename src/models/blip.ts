@@ -4,13 +4,13 @@
 
 import type { Gpu } from "../gpu/device.ts";
 import type { RowProgram } from "../gpu/row-program.ts";
-import type { Activation, AttentionMaps, ModelCard, Pixels } from "../stages.ts";
+import { type Activation, type AttentionMaps, featuresForm, type ModelCard, type Pixels } from "../stages.ts";
 import { type AttentionRow, decoderAttention } from "./attention-maps.ts";
 import type { BlipConfig } from "./blip-config.ts";
 import { type BlipDecoderWeights, type BlipEncoderWeights, blipLanguageModel } from "./blip-text.ts";
 import { generateProgram } from "./generate.ts";
 import type { GenerateRow } from "./generate-row.ts";
-import { encodePlan, featuresOf } from "./image-stage.ts";
+import { encodePlan } from "./image-stage.ts";
 import { type RankRow, rankProgram } from "./rank.ts";
 import { stagedProgram } from "./staged-program.ts";
 import type { VitWeights } from "./vit.ts";
@@ -40,7 +40,7 @@ export function blipPrograms(
   card: ModelCard,
 ): { readonly programs: BlipPrograms; close(): void } {
   const { features } = card;
-  const cacheType = featuresOf(card).type;
+  const cacheType = featuresForm(card).type;
   const language = decoder && blipLanguageModel(decoder, encoder ?? null, text, { features, cacheType });
   const programs = {
     ...(vit && { encode: stagedProgram(gpu, encodePlan(vit, vision, card)) }),

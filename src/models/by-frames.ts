@@ -2,13 +2,16 @@
 // LAVIS' InstructBLIP and transformers' InstructBlipVideo have it. A language model for so many image slots differs in
 // nothing but their number, so that each number has a program of its own over the same weights, made when it is first asked for.
 
-import type { RowProgram } from "../gpu/row-program.ts";
+import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Activation } from "../stages.ts";
 import { GenerationError } from "./errors.ts";
 import type { LanguageModel } from "./language-model.ts";
 
 /** A language model with the image slots of so many frames. */
 export type ModelOfFrames = (frames: number) => LanguageModel;
+
+/** Programs kept besides that of one frame, unless more are under way: each keeps the caches of its last batches. */
+const keptPrograms = 3;
 
 /** Most frames of one row: a model with 32 queries has no more than that many image slots in 4,096 positions. */
 export const mostFrames = 128;
@@ -23,15 +26,26 @@ export function programByFrames<In extends { readonly prompt: Activation }, Out>
   rows: number,
   programOf: (frames: number) => FramedProgram<In, Out>,
 ): FramedProgram<In, Out> {
-  const programs = new Map<number, FramedProgram<In, Out>>([[1, programOf(1)]]);
-  const of = (frames: number): FramedProgram<In, Out> => {
-    const program = programs.get(frames) ?? programOf(frames);
-    programs.set(frames, program);
-    return program;
+  const one = programOf(1);
+  /** Of other numbers of frames, the least recently used first, with their batches under way. */
+  const others = new Map<number, { readonly program: FramedProgram<In, Out>; running: number }>();
+  const keptOf = (frames: number) => {
+    const kept = others.get(frames) ?? { program: programOf(frames), running: 0 };
+    others.delete(frames);
+    others.set(frames, kept);
+    return kept;
+  };
+  const of = (frames: number) => (frames === 1 ? one : keptOf(frames).program);
+  const evict = () => {
+    for (const [frames, { program, running }] of others) {
+      if (others.size <= keptPrograms) return;
+      if (running > 0) continue;
+      others.delete(frames);
+      program.close();
+    }
   };
   // A prompt of another shape than some frames' is refused by the program of one.
   const framesOf = ({ prompt }: In) => (prompt.shape[0] % rows === 0 ? Math.max(1, prompt.shape[0] / rows) : 1);
-  const one = of(1);
   return {
     name: one.name,
     maxRows(key) {
@@ -45,10 +59,25 @@ export function programByFrames<In extends { readonly prompt: Activation }, Out>
     },
     start(batch) {
       const [head] = batch;
-      return of(head === undefined ? 1 : framesOf(head)).start(batch);
+      const frames = head === undefined ? 1 : framesOf(head);
+      if (frames === 1) return one.start(batch);
+      const kept = keptOf(frames);
+      const started = kept.program.start(batch);
+      kept.running++;
+      evict();
+      return {
+        ...started,
+        release() {
+          started.release();
+          kept.running--;
+          evict();
+        },
+      };
     },
+    ...(one.working && { working: () => one.working?.() as WorkingBytes }),
+    ...(one.prepare && { prepare: async () => one.prepare?.() }),
     close() {
-      for (const program of programs.values()) program.close();
+      for (const { program } of [{ program: one }, ...others.values()]) program.close();
     },
   };
 }

@@ -1,6 +1,6 @@
 // The kinds of BLIP-2: a checkpoint of each, checked.
 
-import type { ContrastCard, Dtype, ModelCard } from "../stages.ts";
+import { type ContrastCard, type Dtype, featuresForm, type ModelCard } from "../stages.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { blip2OptNames, optNames, projectionNames, qFormerNames, visionNames } from "../weights/names/blip-2-opt.ts";
 import { blip2RetrievalNames, qFormerWithTextNames, retrievalHeadNames } from "../weights/names/blip-2-retrieval.ts";
@@ -10,7 +10,6 @@ import { type Blip2ImageConfig, blip2Config, blip2RetrievalConfig, blip2T5Config
 import { type RetrievalPrograms, retrievalPrograms } from "./blip-2-retrieval.ts";
 import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
-import { featuresOf } from "./image-stage.ts";
 import { lavisTextLengths, readingTexts } from "./lavis-texts.ts";
 import { optLanguageModel } from "./opt.ts";
 import { bucketsOfBoth } from "./relative-buckets.ts";
@@ -49,7 +48,7 @@ export async function checkBlip2Opt(
   const { imageId } = config;
   return checkedModel(card, parts, (gpu, weights) => {
     const { opt } = weights;
-    const cacheType = featuresOf(card).type;
+    const cacheType = featuresForm(card).type;
     const language: ModelOfFrames | undefined =
       opt && ((frames) => optLanguageModel(opt, text, { queries: frames * queries, imageId, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);
@@ -87,7 +86,7 @@ export async function checkBlip2T5(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;
-    const cacheType = featuresOf(card).type;
+    const cacheType = featuresForm(card).type;
     const language: ModelOfFrames | undefined =
       t5 && ((frames) => t5LanguageModel(t5, text, { queries: frames * queries, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);

@@ -1,6 +1,6 @@
 // InstructBLIP with Vicuna and with T5: a checkpoint of each, checked.
 
-import type { Dtype, ModelCard } from "../stages.ts";
+import { type Dtype, featuresForm, type ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import { projectionNames, visionNames } from "../weights/names/blip-2-opt.ts";
@@ -17,7 +17,6 @@ import type { Blip2ImageConfig } from "./blip-2-config.ts";
 import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import type { Family } from "./families.ts";
-import { featuresOf } from "./image-stage.ts";
 import { instructBlipPrograms } from "./instructblip.ts";
 import {
   type InstructBlipConfig,
@@ -54,7 +53,7 @@ export async function checkInstructBlipLlama(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { llama } = weights;
-    const cacheType = featuresOf(card).type;
+    const cacheType = featuresForm(card).type;
     const language: ModelOfFrames | undefined =
       llama && ((frames) => llamaLanguageModel(llama, text, { queries: frames * queries, imageId, cacheType }));
     return instructBlipPrograms(gpu, weights, language, config, card);
@@ -84,7 +83,7 @@ export async function checkInstructBlipT5(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { t5 } = weights;
-    const cacheType = featuresOf(card).type;
+    const cacheType = featuresForm(card).type;
     const language: ModelOfFrames | undefined =
       t5 && ((frames) => t5LanguageModel(t5, text, { queries: frames * queries, cacheType }));
     return instructBlipPrograms(gpu, weights, language, config, card);

@@ -1,6 +1,6 @@
 // VisualGLM: a checkpoint, checked. Its image half is BLIP-2's under other names, so that BLIP-2's programs serve it.
 
-import type { Dtype, ModelCard } from "../stages.ts";
+import { type Dtype, featuresForm, type ModelCard } from "../stages.ts";
 import { type Checkpoint, readSettings } from "../weights/checkpoint.ts";
 import { computed } from "../weights/names/tensor-names.ts";
 import {
@@ -16,7 +16,6 @@ import type { ModelOfFrames } from "./by-frames.ts";
 import { type CheckedModel, checkCheckpoint, checkedModel } from "./checked-model.ts";
 import { glmLanguageModel } from "./glm.ts";
 import { type GlmConfig, visualGlmConfig, visualGlmImageSettings } from "./glm-config.ts";
-import { featuresOf } from "./image-stage.ts";
 import { rotaryFrequencies, rotaryTurns } from "./rotary-turns.ts";
 import { type CheckOptions, isResized, withSettings } from "./run-settings.ts";
 
@@ -60,7 +59,7 @@ export async function checkVisualGlm(
   };
   return checkedModel(card, parts, (gpu, weights) => {
     const { glm } = weights;
-    const cacheType = featuresOf(card).type;
+    const cacheType = featuresForm(card).type;
     const language: ModelOfFrames | undefined =
       glm && ((frames) => glmLanguageModel(glm, text, { queries: frames * queries, cacheType }));
     return blip2Programs(gpu, weights, language, config, card);

@@ -1,6 +1,7 @@
 // A checkpoint that was checked whole, and how its weights become programs.
 
 import type { Gpu } from "../gpu/device.ts";
+import type { RowProgram } from "../gpu/row-program.ts";
 import type { WeightType } from "../kernels/weights.ts";
 import type { Stage } from "../messages/job.ts";
 import { activationType, type CheckpointCard, type Dtype, type ImageSettings } from "../stages.ts";
@@ -9,14 +10,19 @@ import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
 import { UnsupportedModelError } from "./errors.ts";
-import { type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+import type { Loaded, WeightLoader } from "./load.ts";
+import { type ModelPlan, unloadedWeights, workingOf } from "./memory-plan.ts";
 import { type ChangingVision, type CheckOptions, changedBy } from "./run-settings.ts";
+import { expectBindable, weightBytes } from "./weight-sizes.ts";
 
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {
   readonly card: Card;
-  /** Bytes of weights that these stages need, by stage; of all that the model has if left out. */
-  memory(stages?: readonly Stage[]): MemoryPlan;
+  /**
+   * What these stages take on this device; those of all that the model has if left out. Nothing is allocated.
+   * @throws KernelError for a weight that the device cannot bind
+   */
+  plan(gpu: Gpu, stages?: readonly Stage[]): ModelPlan;
   /** Upload the weights of these stages. @returns the programs that they can serve, and how to free their recordings */
   load(gpu: Gpu, loader: WeightLoader, stages?: readonly Stage[]): Promise<OpenedPrograms<Programs>>;
 }
@@ -25,9 +31,6 @@ export interface OpenedPrograms<Programs> {
   readonly programs: Programs;
   close(): void;
 }
-
-/** Bytes of weights by stage. */
-export type MemoryPlan = Readonly<Partial<Record<Stage, number>>>;
 
 /** The weights that each stage needs, in the order of the stages; parts are named as the programs want them. */
 export type PartsByStage = { readonly [S in Stage]?: { readonly [part: string]: NameTree } };
@@ -57,15 +60,26 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
     (Object.entries(parts) as [Stage, NameTree][]).filter(([stage]) => stages?.includes(stage) ?? true);
   return {
     card,
-    memory: (stages) =>
-      Object.fromEntries(wanted(stages).map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))])),
+    plan(gpu, stages) {
+      const trees = wanted(stages);
+      const unloaded = {};
+      for (const [stage, tree] of trees) {
+        expectBindable(gpu, tree, weightTypeOf(card, stage));
+        Object.assign(unloaded, unloadedWeights(tree));
+      }
+      const { programs, close } = programsOf(gpu, unloaded as WeightsOf<P>);
+      const row = workingOf(programs as Readonly<Record<string, unknown>>);
+      close();
+      const bytes = trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]);
+      return { weights: Object.fromEntries(bytes), row };
+    },
     async load(gpu, loader, stages) {
       const weights = {};
       for (const [stage, tree] of wanted(stages))
         Object.assign(weights, loader.allocate(tree, weightTypeOf(card, stage)));
       const opened = programsOf(gpu, weights as WeightsOf<P>);
       try {
-        await loader.fill();
+        await Promise.all([loader.fill(), prepare(opened.programs as NamedPrograms)]);
         return opened;
       } catch (error) {
         opened.close();
@@ -73,6 +87,20 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
       }
     },
   };
+}
+
+type NamedPrograms = Readonly<Partial<Record<string, RowProgram<never, unknown>>>>;
+
+/** What an image goes through first; the two of encodeAndQuery are asked for one by one by split jobs alone. */
+const firstPrograms = { fused: ["encodeAndQuery", "generate"], other: ["encode", "queryImage", "generate"] } as const;
+
+/**
+ * Compile the kernels of the first rows while weights are on their way.
+ * What cannot be recorded is told by the row that needs it, which may never come.
+ */
+async function prepare(programs: NamedPrograms): Promise<void> {
+  const names = programs.encodeAndQuery ? firstPrograms.fused : firstPrograms.other;
+  await Promise.allSettled(names.map((name) => programs[name]?.prepare?.()));
 }
 
 /** What a family says of its checkpoint, for the checks that are the same for all. */

@@ -221,15 +221,18 @@ export function clipImageSettings(
   }
   expect("resample", `${bicubic} (bicubic)`, read.resample === bicubic, read.resample);
   const { height, width } = read.crop_size;
-  const fits = isChosen || (height === imageSize && width === imageSize);
+  const says = height === imageSize && width === imageSize;
+  const fits = isChosen || says;
   expect("crop_size", `${imageSize} x ${imageSize} as vision_config.image_size says`, fits, `${height} x ${width}`);
   const shortest = "shortest_edge" in read.size ? read.size.shortest_edge : null;
-  const covers = shortest !== null && (isChosen || shortest >= imageSize);
+  const reaches = shortest !== null && shortest >= imageSize;
+  const covers = reaches || (shortest !== null && isChosen);
   expect("size", `a shortest_edge of at least ${imageSize}`, covers, JSON.stringify(read.size));
   return {
     height: imageSize,
     width: imageSize,
-    shortestEdge: isChosen ? imageSize : (shortest ?? imageSize),
+    // A choice of what the file says changes nothing.
+    shortestEdge: says && reaches ? shortest : imageSize,
     resample: "bicubic",
     rescale: read.rescale_factor,
     mean: read.image_mean,

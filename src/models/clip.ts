@@ -15,7 +15,14 @@ import { firstRows } from "../kernels/place-rows.ts";
 import { selectRowOfEach } from "../kernels/select-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import { type Activation, activationType, type CheckpointCard, type ContrastCard, type Vectors } from "../stages.ts";
+import {
+  type Activation,
+  activationType,
+  type CheckpointCard,
+  type ContrastCard,
+  featuresForm,
+  type Vectors,
+} from "../stages.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, endToken } from "./clip-config.ts";
 import { type ClipLayer, clipBlock } from "./clip-encoder.ts";
@@ -30,7 +37,7 @@ import {
   vectorsOf,
 } from "./contrast.ts";
 import { given } from "./given.ts";
-import { activationBytes, encodeStage, featuresOf } from "./image-stage.ts";
+import { activationBytes, encodeStage } from "./image-stage.ts";
 import { type Part, type StagedProgram, stagedProgram, textProgram } from "./staged-program.ts";
 import { imageEmbeddings } from "./vit.ts";
 
@@ -100,7 +107,7 @@ export function widestOfVision(vision: ClipVisionConfig): number {
 }
 
 function queryImageProgram(gpu: Gpu, w: ClipImageHead, card: ContrastCard): StagedProgram<Activation, Vectors> {
-  const form = featuresOf(card);
+  const form = featuresForm(card);
   const bytesOf = activationBytes("query", form);
   return stagedProgram(gpu, {
     name: "query image",
@@ -118,7 +125,7 @@ function queryTextProgram(
   { text }: ClipConfig,
   card: ContrastCard,
 ): RowProgram<readonly number[], Vectors> & { close(): void } {
-  const { type } = featuresOf(card);
+  const { type } = featuresForm(card);
   const lengthOf = (ids: readonly number[]) => checkedLength(text, ids);
   return textProgram(gpu, "query text", lengthOf, (textRows) => ({
     name: `query text of ${textRows}`,

@@ -51,6 +51,12 @@ export interface DecodeMachine {
    * first step is done with it.
    */
   load(placed: readonly Placed[], options?: { readonly keepsMemory?: boolean }): Promise<readonly Recording[]>;
+  /**
+   * The rows of a machine of the same buckets and fewer items go on here, each at the same item; called right after clear().
+   */
+  takeOver(smaller: DecodeMachine): void;
+  /** What there is of each item, as much of one as of another, item by item. */
+  readonly itemTensors: readonly Tensor[];
   /** The item has no row any more; steps do next to nothing for it. */
   stop(item: number): Promise<void>;
   destroy(): void;
@@ -217,7 +223,13 @@ export async function makeDecodeMachine(
     const clear = async () => {
       for (let item = 0; item < items; item++) await stop(item);
     };
-    return { items, buckets, state, next, clear, load, stop, destroy };
+    const { settings, progress, cursors, table, seen, history, ended } = state;
+    const caches = [...cache, ...(memory ? memory.making.cache : [])].flatMap(({ keys, values }) => [keys, values]);
+    const itemTensors = [settings, progress, cursors, table, seen, history, ended, ...caches];
+    for (const tensor of [sampling, givenIds, contexts, memory?.reading.cursors]) if (tensor) itemTensors.push(tensor);
+    const takeOver = (smaller: DecodeMachine) =>
+      gpu.copy(smaller.itemTensors.map((tensor, i) => [tensor, itemTensors[i] as Tensor]));
+    return { items, buckets, state, next, clear, load, takeOver, itemTensors, stop, destroy };
   } catch (error) {
     destroy();
     throw error;

@@ -5,6 +5,11 @@ export class UnsupportedModelError extends Error {
   override name = "UnsupportedModelError";
 }
 
+/** BLIPFLEET_MEMORY is no amount of memory. */
+export class MemorySettingError extends Error {
+  override name = "MemorySettingError";
+}
+
 /** Generation settings or ids that the model cannot serve: the caller's mistake. */
 export class GenerationError extends Error {
   override name = "GenerationError";

@@ -10,7 +10,7 @@ import type { Gpu } from "../gpu/device.ts";
 import type { Recording } from "../gpu/recording.ts";
 import type { Lease } from "../gpu/recording-cache.ts";
 import type { Batch, RowResult } from "../gpu/row-program.ts";
-import { endedHead } from "../kernels/decode-state.ts";
+import { type DecodeState, endedHead } from "../kernels/decode-state.ts";
 import type { DecodeMachine } from "./decode-machine.ts";
 import { GenerationError } from "./errors.ts";
 import type { GenerateRow } from "./generate-row.ts";
@@ -20,11 +20,13 @@ export type StepPlan = (left: number, stepMilliseconds: number | undefined) => n
 
 export interface BatchPlan {
   readonly vocabulary: number;
-  readonly items: number;
+  /** Rows that the batch may ever hold at once. */
+  readonly mostRows: number;
   readonly steps: StepPlan;
   /** Submits under way at once. */
   readonly inFlight: number;
-  machine(): Promise<Lease<DecodeMachine>>;
+  /** @param rows how many it has items for at least */
+  machine(rows: number): Promise<Lease<DecodeMachine>>;
   /** @throws GenerationError what keeps a row from being a row of this batch */
   check(row: GenerateRow): void;
 }
@@ -42,6 +44,7 @@ interface StepResults {
 }
 
 interface Flight {
+  readonly state: DecodeState;
   readonly seats: readonly (Seat | undefined)[];
   /** Whole steps; 0 for a part of one, or of a prompt. */
   readonly steps: number;
@@ -70,7 +73,8 @@ export function generateBatch(gpu: Gpu, plan: BatchPlan, rows: readonly Generate
 class GenerateBatch {
   readonly #gpu: Gpu;
   readonly #plan: BatchPlan;
-  readonly #seats: (Seat | undefined)[];
+  /** As many as the machine has items. */
+  readonly #seats: (Seat | undefined)[] = [];
   /** Items whose row has left and which nobody has taken since. */
   readonly #left = new Set<number>();
   #waiting: Seat[] = [];
@@ -84,12 +88,10 @@ class GenerateBatch {
   constructor(gpu: Gpu, plan: BatchPlan) {
     this.#gpu = gpu;
     this.#plan = plan;
-    this.#seats = new Array<Seat | undefined>(plan.items).fill(undefined);
   }
 
   room(): number {
-    const free = this.#seats.filter((seat) => seat === undefined).length;
-    return free - this.#waiting.length;
+    return this.#plan.mostRows - this.#sitting().length - this.#waiting.length;
   }
 
   join(rows: readonly GenerateRow[]): void {
@@ -103,13 +105,9 @@ class GenerateBatch {
   ): Promise<RowResult<number[]>[]> {
     this.#waiting = this.#waiting.filter(({ place }) => !dropped.has(place));
     for (const [item, seat] of this.#seats.entries()) if (seat && dropped.has(seat.place)) this.#leave(item);
-    if (this.#waiting.length === 0 && this.#seats.every((seat) => seat === undefined)) return [];
-    if (this.#lease === undefined) {
-      this.#lease = await this.#plan.machine();
-      await this.#lease.value.clear();
-    }
-    const { value: machine } = this.#lease;
+    if (this.#waiting.length === 0 && this.#sitting().length === 0) return [];
     while (this.#flights.length < this.#plan.inFlight) {
+      const machine = await this.#machine();
       const work = await this.#nextWork(machine);
       if (work === undefined) break;
       this.#flights.push(this.#submit(machine, work));
@@ -121,11 +119,32 @@ class GenerateBatch {
     const ended = performance.now();
     if (flight.steps > 0) this.#stepMilliseconds = (ended - Math.max(flight.started, this.#lastEnd)) / flight.steps;
     this.#lastEnd = ended;
-    return results === null ? [] : this.#finish(machine, flight, results, onPartial);
+    return results === null ? [] : this.#finish(flight, results, onPartial);
   }
 
   release(): void {
     this.#lease?.release();
+  }
+
+  #sitting(): Seat[] {
+    return this.#seats.filter((seat) => seat !== undefined);
+  }
+
+  /** With items for all rows, those that wait too; between two steps a larger one takes over where it is needed. */
+  async #machine(): Promise<DecodeMachine> {
+    const rows = this.#sitting().length + this.#waiting.length;
+    const old = this.#lease;
+    if (old !== undefined && (rows <= old.value.items || this.#pending.length > 0)) return old.value;
+    const lease = await this.#plan.machine(rows);
+    this.#lease = lease;
+    try {
+      await lease.value.clear();
+      if (old !== undefined) lease.value.takeOver(old.value);
+    } finally {
+      old?.release();
+    }
+    while (this.#seats.length < lease.value.items) this.#seats.push(undefined);
+    return lease.value;
   }
 
   #leave(item: number): void {
@@ -156,7 +175,7 @@ class GenerateBatch {
   }
 
   #nextSteps({ next }: DecodeMachine): Work[] {
-    const sitting = this.#seats.filter((seat) => seat !== undefined);
+    const sitting = this.#sitting();
     const left = Math.max(...sitting.map(({ row, steps }) => row.generation.maxNewTokens - steps));
     if (left <= 0) return [];
     const isWhole = next.length === 1;
@@ -174,18 +193,17 @@ class GenerateBatch {
     );
     // A batch that is given up awaits none of them any more.
     results.catch(() => {});
-    return { seats: [...this.#seats], steps, started, results };
+    return { state, seats: [...this.#seats], steps, started, results };
   }
 
   /** Let rows that are done leave; tell of the others what they have, unless beams still compete. */
   #finish(
-    { state }: DecodeMachine,
-    flight: Flight,
+    { state, seats }: Flight,
     { progress, ended }: StepResults,
     onPartial: (row: number, ids: number[]) => void,
   ): RowResult<number[]>[] {
     const results: RowResult<number[]>[] = [];
-    for (const [item, seat] of flight.seats.entries()) {
+    for (const [item, seat] of seats.entries()) {
       // Who sits there now may have come after this was submitted.
       if (seat === undefined || this.#seats[item] !== seat) continue;
       const isDone = progress[item * (2 + state.beams) + 1] !== 0;

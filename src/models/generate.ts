@@ -5,6 +5,7 @@ import type { Gpu } from "../gpu/device.ts";
 import { bucket, RecordingCache, recordingKey } from "../gpu/recording-cache.ts";
 import type { Batch, RowProgram } from "../gpu/row-program.ts";
 import { type DecodeMachine, makeDecodeMachine } from "./decode-machine.ts";
+import { defaultRow, defaultRowBytes } from "./default-row.ts";
 import { GenerationError } from "./errors.ts";
 import { generateBatch, type StepPlan } from "./generate-batch.ts";
 import { bucketsOf, checkGenerateRow, type GenerateRow, generateKey, maxGenerateRows } from "./generate-row.ts";
@@ -45,6 +46,16 @@ export function generateProgram(
     maxRows: (key) => maxGenerateRows(gpu, model, key),
     key: generateKey,
     start: (rows) => startGenerate(gpu, model, rows, machines, options),
+    working: () => defaultRowBytes(model),
+    async prepare() {
+      const row = defaultRow(model);
+      const made = await machines.acquire(recordingKey(generateKey(row), { rows: 1 }), () =>
+        makeDecodeMachine(gpu, model, 1, bucketsOf(row), options.mostOperations),
+      );
+      // What reads a prompt is recorded with the first one.
+      await made.value.load([[0, row]]);
+      made.release();
+    },
     close: () => machines.destroy(),
   };
 }
@@ -64,15 +75,18 @@ export function startGenerate(
   const [head] = rows;
   if (head === undefined) throw new GenerationError("generate: expected rows of one key, got none");
   const key = generateKey(head);
-  const items = bucket(rows.length);
   const check = (row: GenerateRow) => {
     checkGenerateRow(model, row);
     if (generateKey(row) === key) return;
     throw new GenerationError(`generate: expected rows of one key, ${key}, got ${generateKey(row)}`);
   };
-  const machine = () =>
-    machines.acquire(recordingKey(key, { rows: items }), () =>
+  const machine = (count: number) => {
+    const items = bucket(count);
+    return machines.acquire(recordingKey(key, { rows: items }), () =>
       makeDecodeMachine(gpu, model, items, bucketsOf(head), mostOperations),
     );
-  return generateBatch(gpu, { vocabulary: model.vocabulary, items, steps, inFlight, machine, check }, rows);
+  };
+  const { vocabulary } = model;
+  const mostRows = Math.max(bucket(rows.length), maxGenerateRows(gpu, model, key));
+  return generateBatch(gpu, { vocabulary, mostRows, steps, inFlight, machine, check }, rows);
 }

@@ -5,7 +5,7 @@ import { view } from "../gpu/view.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { takeOver } from "../kernels/take-over.ts";
-import { type Activation, activationType, type CheckpointCard, type Pixels } from "../stages.ts";
+import { type Activation, activationType, type CheckpointCard, featuresForm, type Pixels } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
 import { given } from "./given.ts";
@@ -18,11 +18,6 @@ export type ActivationForm = Omit<Activation, "bytes">;
 /** Output and result of a stage that ends in an activation. */
 export function activationOf(form: ActivationForm): Pick<StagePlan<never, Activation>, "output" | "resultOf"> {
   return { output: form, resultOf: (bytes) => ({ ...form, bytes }) };
-}
-
-/** The features of a model, as they are handed over. */
-export function featuresOf({ dtype, features }: Pick<CheckpointCard, "dtype" | "features">) {
-  return { kind: "features", type: activationType(dtype), shape: features } as const;
 }
 
 /** The stage encode of BLIP-2: pixels -> features. */
@@ -47,7 +42,7 @@ export function encodeStage(
     inputs: [{ shape: [3, card.image.height, card.image.width], type: "f32" }],
     bytesOf: (row) => [bytesOf(row)],
     parts,
-    ...activationOf(featuresOf(card)),
+    ...activationOf(featuresForm(card)),
     widest,
   };
 }

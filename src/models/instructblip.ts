@@ -8,7 +8,7 @@ import type { Gpu } from "../gpu/device.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import { type Activation, activationType, type ModelCard } from "../stages.ts";
+import { type Activation, activationType, featuresForm, type ModelCard } from "../stages.ts";
 import { instructedAttention } from "./attention-maps.ts";
 import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
 import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
@@ -16,7 +16,7 @@ import type { OpenedPrograms } from "./checked-model.ts";
 import { checkedLength, cursorBytes, cursorsOf, numberBytes, oneNumber } from "./contrast.ts";
 import { generateProgram } from "./generate.ts";
 import { given } from "./given.ts";
-import { activationBytes, activationOf, featuresOf, queryAndTextParts, widestWithImage } from "./image-stage.ts";
+import { activationBytes, activationOf, queryAndTextParts, widestWithImage } from "./image-stage.ts";
 import type { InstructBlipConfig } from "./instructblip-config.ts";
 import type { QFormerWeights } from "./q-former.ts";
 import { rankProgram } from "./rank.ts";
@@ -59,7 +59,7 @@ function queryProgram(
   config: InstructBlipConfig<unknown>,
   card: ModelCard,
 ): StagedProgram<InstructedRow, Activation> {
-  const features = featuresOf(card);
+  const features = featuresForm(card);
   const bytesOf = activationBytes("query", features);
   const lengthOf = (row: InstructedRow) => checkedLength(config.instruction, row.instructionIds);
   return textProgram(gpu, "query with instruction", lengthOf, (textRows) => ({

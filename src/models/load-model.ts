@@ -1,18 +1,16 @@
 // From a reference to programs: open the checkpoint, check it whole, load the parts that the stages need.
 
-import { totalmem } from "node:os";
-import { constrainedMemory } from "node:process";
-import { adapterLine } from "../gpu/adapter.ts";
 import type { Gpu } from "../gpu/device.ts";
-import { OutOfMemoryError } from "../gpu/errors.ts";
+import type { WorkingBytes } from "../gpu/row-program.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard, Dtype, RunSettings } from "../stages.ts";
+import type { Dtype, RunSettings } from "../stages.ts";
 import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
 import { checkpointDigest } from "../weights/digest.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
-import type { MemoryPlan, OpenedPrograms } from "./checked-model.ts";
+import type { OpenedPrograms } from "./checked-model.ts";
 import type { Purpose } from "./families.ts";
 import { WeightLoader } from "./load.ts";
+import { expectRoom, type MemoryPlan, weightsTotal } from "./memory-plan.ts";
 import { type Cards, checkModel, type Programs, type PurposeOption } from "./model-card.ts";
 
 export interface LoadOptions {
@@ -34,6 +32,8 @@ export interface LoadedModel<P extends Purpose = "texts"> {
   readonly programs: Programs[P];
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
+  /** What one row under way takes beside them, under default settings. */
+  readonly row: WorkingBytes;
   /** Free weights and recordings. No program may be used any more. */
   release(): void;
 }
@@ -53,8 +53,10 @@ export async function loadModel<P extends Purpose = "texts">(
   const checkpoint = typeof model === "string" ? await openCheckpoint(model, options) : model;
   // Hashing begins once it is known that the checkpoint can be loaded, and goes on beside that.
   const checked = await checkModel(checkpoint, dtype, { ...options, digest: "" });
-  const memory = checked.memory(stages);
-  const total = expectRoom(gpu, checked.card, memory);
+  const plan = checked.plan(gpu, stages);
+  expectRoom(gpu, checked.card, plan, options.environment);
+  const { weights: memory, row } = plan;
+  const total = weightsTotal(plan);
   let done = 0;
   let isLoading = true;
   const loader = new WeightLoader(gpu, checkpoint, dtype, (bytes) => {
@@ -78,30 +80,10 @@ export async function loadModel<P extends Purpose = "texts">(
     opened = await checked.load(gpu, loader, stages);
     loader.finish();
     isLoading = false;
-    return { card: { ...checked.card, digest: await digest }, programs: opened.programs, memory, release };
+    return { card: { ...checked.card, digest: await digest }, programs: opened.programs, memory, row, release };
   } catch (error) {
     failed.abort(error);
     release();
     throw error;
   }
-}
-
-/**
- * Refuse what cannot fit before it is tried. WebGPU does not tell how much memory a GPU has; a software adapter has the
- * machine's.
- * @returns the plan's total
- */
-function expectRoom(gpu: Gpu, { ref, dtype }: CheckpointCard, memory: MemoryPlan): number {
-  const parts = Object.entries(memory);
-  const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
-  const limit = constrainedMemory();
-  // Without a limit Node reports none, or a number beyond every machine's memory.
-  const room = limit > 0 ? Math.min(limit, totalmem()) : totalmem();
-  if (gpu.report.softwareAdapter && gpu.allocatedBytes + total > room) {
-    throw new OutOfMemoryError(
-      `${ref}: expected weights of at most ${room - gpu.allocatedBytes} bytes on ` +
-        `${adapterLine(gpu.report)} (the machine has ${room}), got ${total} under --dtype ${dtype} (${parts.map(([part, bytes]) => `${part} ${bytes}`).join(", ")}); use fewer stages or a smaller model`,
-    );
-  }
-  return total;
 }

@@ -1,9 +1,8 @@
 // Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
 
 import type { Gpu } from "../gpu/device.ts";
-import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
+import { type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
@@ -17,7 +16,6 @@ import {
   type GridNames,
   isLeaf,
   type LinearNames,
-  leavesOf,
   type NamedTensor,
   type NameLeaf,
   type NameTree,
@@ -30,6 +28,7 @@ import {
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
 import { interpolatePositions } from "./interpolate-positions.ts";
+import { largestPiece, matrixType, segmentColumns } from "./weight-sizes.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
 export type Loaded<T> = T extends LinearNames
@@ -44,9 +43,6 @@ export type Loaded<T> = T extends LinearNames
           ? readonly Loaded<Each>[]
           : { readonly [K in keyof T]: Loaded<T[K]> };
 
-/** Bytes of a piece on its way; Dawn's upload ring is as large. */
-const pieceBytes = 4 * 1024 * 1024;
-
 /** So many are filled, uploaded and converted at the same time: one is read while others are on the GPU. */
 const slotsUnderWay = 3;
 
@@ -59,43 +55,6 @@ interface Slot {
   readonly conversions: ((k: Recorder) => void)[];
   /** Until the GPU has done with it. */
   busy: Promise<void>;
-}
-
-/** Bytes of what is uploaded at once; a kernel binds it. */
-function largestPiece(gpu: Gpu): number {
-  return Math.min(pieceBytes, Math.floor(gpu.bindingLimit / 256) * 256);
-}
-
-/** The matrix columns of one segment, all but the last one equally wide. A multiple of 4. */
-function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number, type: ElementType): number {
-  const padded = Math.ceil(columns / 4) * 4;
-  const fitting = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
-  // On their way, four columns are rows of a file, f32 at most.
-  const four = byteLength([4, inputs], "f32");
-  if (four <= largestPiece(gpu)) return Math.min(padded, fitting);
-  throw new KernelError(
-    `${name}: expected four columns of ${inputs} in ${largestPiece(gpu)} bytes, got ${four}; raise the binding limit`,
-  );
-}
-
-/** The type of a matrix on the GPU where those of its stage have this one. */
-export function matrixType({ keeps }: Pick<LinearNames, "keeps">, type: WeightType): WeightType {
-  return keeps === undefined || (keeps === "f16" && type === "f32") ? type : keeps;
-}
-
-/** Bytes that the weights of a tree take on the GPU. @param type see WeightLoader */
-export function weightBytes(tree: NameTree, type: WeightType): number {
-  return leavesOf(tree).reduce((sum, leaf) => sum + leafBytes(leaf, type), 0);
-}
-
-function leafBytes(leaf: NameLeaf, type: WeightType): number {
-  if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
-  if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
-  if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
-  if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
-  if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
-  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], matrixType(leaf, type));
-  return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
 }
 
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */

@@ -5,7 +5,7 @@ import type { Gpu } from "../gpu/device.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Recording } from "../gpu/recording.ts";
 import { bucket, type Lease, RecordingCache, recordingKey } from "../gpu/recording-cache.ts";
-import type { Batch, RowProgram } from "../gpu/row-program.ts";
+import type { Batch, RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
 
 /** A part of a forward pass. What one part returns is what the next one gets; the first gets the uploaded rows. */
@@ -46,6 +46,8 @@ const submitCost = { software: 5e9, gpu: 1e12 } as const;
 const leastTextRows = 8;
 /** Rows of one batch; more does not make a row cheaper. */
 const mostRows = { software: 8, gpu: 16 } as const;
+/** Activations as large as the widest one that a pass has at a time, about. */
+const aliveAtOnce = 4;
 /** Batch sizes, and lengths of text, whose recordings and activations are kept. */
 const keptRecordings = { plain: 6, withText: 12 } as const;
 
@@ -66,8 +68,20 @@ export function stagedProgram<In, Out>(gpu: Gpu, plan: StagePlan<In, Out>): Stag
     maxRows: () => rowsAtMost,
     key: () => plan.name,
     start: (rows) => startBatch(gpu, plan, recordingKey(plan.name, { rows: bucket(rows.length) }), rows, passes),
+    working: () => workingBytes(plan),
+    async prepare() {
+      const key = recordingKey(plan.name, { rows: 1 });
+      const made = await passes.acquire(key, () => recordPass(gpu, plan, 1));
+      made.release();
+    },
     close: () => passes.destroy(),
   };
+}
+
+/** The widest activation, and those beside it that are alive at the same time. */
+function workingBytes({ inputs, output, widest }: StagePlan<never, unknown>): WorkingBytes {
+  const own = [...inputs, output].reduce((sum, { shape, type }) => sum + byteLength(shape, type), 0);
+  return { caches: 0, scratch: own + aliveAtOnce * byteLength([widest], "f32") };
 }
 
 /**

@@ -5,8 +5,8 @@ import path from "node:path";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
 import type { VariantReport } from "../gpu/variants.ts";
-import type { MemoryPlan } from "../models/checked-model.ts";
 import type { Purpose } from "../models/families.ts";
+import type { MemoryPlan } from "../models/memory-plan.ts";
 import type {
   Activation,
   AttentionMaps,

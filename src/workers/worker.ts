@@ -18,9 +18,9 @@ import { openJetStreamPromptStore } from "../messages/jetstream-prompt-store.ts"
 import type { Stage } from "../messages/job.ts";
 import type { PromptStore } from "../messages/prompt-store.ts";
 import { stageQueue } from "../messages/queues.ts";
-import type { CheckpointCard, ContrastStages, Stages } from "../stages.ts";
+import { type CheckpointCard, type ContrastStages, featuresForm, type Stages } from "../stages.ts";
 import { InFlight } from "./activities/in-flight.ts";
-import { activationBytes, bytesOfForm, featuresForm } from "./activities/prompt-names.ts";
+import { activationBytes, bytesOfForm } from "./activities/prompt-names.ts";
 import { type AnyServing, sharesFeatures, writesTexts } from "./activities/serving.ts";
 import { findBundle } from "./bundle-workflows.ts";
 import type { ModelRequest } from "./gpu-protocol.ts";

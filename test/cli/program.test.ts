@@ -100,7 +100,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["chat", /missing required argument 'image'; see `blipfleet chat --help`/],
   ["chat x.jpg --language fr", /--language.*Allowed choices are zh, en/],
   ["eval --data x", /eval: .* not available yet/],
-  ["tune", /tune: .* not available yet/],
+  ["tune --clock sun", /--clock.*Allowed choices are wall, processor/],
   ["serve --port 8000", /serve: .* not available yet/],
 ];
 

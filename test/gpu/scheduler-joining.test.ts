@@ -15,8 +15,8 @@ interface Work {
   readonly refused?: true;
 }
 
-/** A program of `most` seats, each free as soon as its row is done; `log` tells who came when, and who was in each step. */
-function seated(name: string, log: string[], most: number) {
+/** A program of `most` seats (of `chairs` in the room), each free as soon as its row is done; `log` tells who came when, and who was in each step. */
+function seated(name: string, log: string[], most: number, chairs = most) {
   const state = { released: 0, seats: 0 };
   const program: RowProgram<Work, string> = {
     name,
@@ -57,7 +57,7 @@ function seated(name: string, log: string[], most: number) {
           }
           return done;
         },
-        joining: { room: () => most - sitting().length, join: (more) => add(more, "join") },
+        joining: { room: () => chairs - sitting().length, join: (more) => add(more, "join") },
         release: () => {
           state.released++;
         },
@@ -102,16 +102,19 @@ test("rows that come while a batch has room join it; rows of another key do not"
   );
 });
 
-test("interactive rows join interactive batches of their key only, and go first", async () => {
+test("interactive rows join interactive batches of their key only, others none of those, and go first", async () => {
   const log: string[] = [];
   const scheduler = new RowScheduler();
   const { program } = seated("p", log, 2);
-  const work = [scheduler.run(program, row("work", 3)), scheduler.run(program, row("more", 1))];
+  const work = [scheduler.run(program, row("work", 3))];
   await until(() => log.length >= 2);
   const urgent = { priority: "interactive" } as const;
   const quick = [row("quick", 3), row("soon", 1), row("next", 1), row("apart", 1, { key: "apart" })];
   const answers = quick.map((each) => scheduler.run(program, each, urgent));
+  await until(() => log.includes("quick"));
+  work.push(scheduler.run(program, row("more", 1)));
   await Promise.all([...work, ...answers]);
+  assert.ok(log.includes("join more"), "the batch that was there before");
   assert.deepEqual(log.slice(2, 9), [
     "start quick+soon",
     "start next",
@@ -180,9 +183,9 @@ test("a key that always has rows waiting does not keep another key's row waiting
   const { program } = seated("p", log, 2);
   let started = 0;
   let ended = false;
-  // Every row of the one key that ends is followed by another, so that the batch is never without company.
+  // Every row of the one key that ends is followed by another, and never do both that sit end together.
   const follow = async (): Promise<void> => {
-    while (!ended && started < 400) await scheduler.run(program, row(`k${started++}`, 1 + (started % 3)));
+    while (!ended && started < 400) await scheduler.run(program, row(`k${started}`, started++ === 0 ? 1 : 2));
   };
   const busy = [follow(), follow(), follow(), follow()];
   await until(() => started > 10);
@@ -193,6 +196,13 @@ test("a key that always has rows waiting does not keep another key's row waiting
   await Promise.all(busy);
   // Two that had come before it wait, two more may go ahead of it, and each of these four is followed by another.
   assert.ok(overtook <= 8, `${overtook} rows came and went before it`);
+});
+
+test("a batch holds no more rows than its program says, whatever room it has", async () => {
+  const scheduler = new RowScheduler();
+  const { program } = seated("p", [], 2, 9);
+  await Promise.all(Array.from({ length: 9 }, (_, i) => scheduler.run(program, row(`k${i}`, 1 + (i % 3)))));
+  assert.equal(scheduler.stats(program).failed, 0);
 });
 
 test("while only rows of its key wait, a batch goes on without end", async () => {

@@ -26,6 +26,7 @@ const report: AdapterReport = {
   subgroupMinSize: 8,
   subgroupMaxSize: 8,
   features: [],
+  matrices: [],
   limits: { maxBufferSize: 1 },
   toggles: [],
 };

@@ -23,6 +23,7 @@ const report: AdapterReport = {
   subgroupMinSize: 8,
   subgroupMaxSize: 8,
   features: ["subgroups"],
+  matrices: [],
   limits: { maxComputeWorkgroupStorageSize: 32768 },
   toggles: [],
 };
@@ -33,7 +34,7 @@ const variant = z.strictObject({ size: z.number().int().min(1), kind: z.string()
 const doubling: Operation = {
   name: "double",
   classes: ["one row", "more rows"],
-  variant: variant as unknown as Operation["variant"],
+  variant: variant as Operation["variant"],
   needs: ({ size, kind }) => ({
     ...(kind === undefined ? {} : { features: [String(kind)] }),
     ...(Number(size) > 100 ? { limits: { maxComputeWorkgroupStorageSize: Number(size) } } : {}),

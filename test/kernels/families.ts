@@ -2,7 +2,7 @@
 // adapter there is.
 
 import type { Recorder } from "../../src/gpu/recorder.ts";
-import { fallbackTable, type TableFile } from "../../src/gpu/tuning-table.ts";
+import { fallbackTable } from "../../src/gpu/tuning-table.ts";
 import { type Operation, type Variant, Variants } from "../../src/gpu/variants.ts";
 
 export const families = [
@@ -15,20 +15,16 @@ export function refuseNothing(line: string): void {
   throw new Error(line);
 }
 
-function using(k: Recorder, softwareAdapter: boolean, tables: readonly TableFile[]): Recorder {
-  const variants = new Variants(tables, k.variants.report, refuseNothing);
+function using(k: Recorder, softwareAdapter: boolean, variants: Variants): Recorder {
   return { softwareAdapter, variants, scratch: k.scratch.bind(k), launch: k.launch.bind(k) };
 }
 
 /** The same recorder, asking for the other or the same family. */
 export function asFamily(k: Recorder, softwareAdapter: boolean): Recorder {
-  return using(k, softwareAdapter, [fallbackTable(softwareAdapter)]);
+  return using(k, softwareAdapter, new Variants([fallbackTable(softwareAdapter)], k.variants.report, refuseNothing));
 }
 
 /** The same recorder, with this variant of an operation for shapes of all classes. */
 export function asVariant<V extends Variant>(k: Recorder, operation: Operation<V>, variant: V): Recorder {
-  const entry = { measured: "a test's choice", variants: [{ variant, milliseconds: null }] };
-  const classes = Object.fromEntries(operation.classes.map((name) => [name, entry]));
-  const table = { format: 1, adapter: null, measured: null, operations: { [operation.name]: classes } } as const;
-  return using(k, k.softwareAdapter, [{ file: "this test", table }, ...k.variants.tables]);
+  return using(k, k.softwareAdapter, k.variants.with(operation, variant, refuseNothing));
 }

@@ -171,8 +171,8 @@ for (const type of types) {
       });
     }
 
-    // Read singly, and four at a time.
-    for (const inputs of [301, 300]) {
+    // Read singly, four at a time, and by as many invocations as lend to each other.
+    for (const inputs of [301, 300, 304]) {
       test(`a row's bits do not depend on the other rows, ${inputs} inputs, ${kind}`, async () => {
         const made = await make([67, inputs, 45], type, whole);
         const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
@@ -193,7 +193,7 @@ for (const type of types) {
     }
   }
 
-  for (const inputs of [130, 132]) {
+  for (const inputs of [130, 132, 136]) {
     test(`both families give the same bits, ${inputs} inputs, ${type} weights`, async () => {
       const made = await make([21, inputs, 50], type, { ...whole, residual: !isPacked });
       const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { openGpu } from "../../src/gpu/device.ts";
 import { shaderFolder } from "../../src/gpu/package-root.ts";
-import { operations } from "../../src/kernels/operations.ts";
 import { selfTest } from "../../src/kernels/self-test.ts";
+import { operations } from "../../src/tuning/operations.ts";
 import { openWithTable, testTable } from "../gpu/own-table.ts";
 import { refuseNothing } from "./families.ts";
 

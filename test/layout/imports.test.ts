@@ -9,6 +9,7 @@ import { projectFiles, readProjectFile } from "./project-files.ts";
 const order = [
   "gpu",
   "kernels",
+  "tuning",
   "models",
   "together",
   "answer",

@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import { type ElementType, elementCount, type Tensor } from "../../src/gpu/tensor.ts";
 import { view } from "../../src/gpu/view.ts";
@@ -29,6 +28,7 @@ import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blipDecoderNames, blipEncoderNames } from "../../src/weights/names/blip.ts";
 import { vitNames } from "../../src/weights/names/blip-2-opt.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { packF16, unpackF16 } from "../kernels/harness.ts";
 import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
 
@@ -54,8 +54,7 @@ export function blipFolder(name: string): string {
 }
 
 export async function blipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const expected = await readJson<Expected>(`blip/${name}/expected.json`);
   const tensors = await readTensors(path.join(blipFolder(name), "tensors.safetensors"));

@@ -131,6 +131,12 @@ test("preprocessing: defaults, both spellings, an edge longer than the square, a
   assert.deepEqual(clipImageSettings("m", {}, 224), settings);
   const old = { feature_extractor_type: "CLIPFeatureExtractor", size: 256, crop_size: 224 };
   assert.deepEqual(clipImageSettings("m", old, 224), { ...settings, shortestEdge: 256 });
+  assert.deepEqual(
+    clipImageSettings("m", old, 224, true),
+    { ...settings, shortestEdge: 256 },
+    "to choose what the file says changes nothing",
+  );
+  assert.deepEqual(clipImageSettings("m", old, 112, true), { ...settings, height: 112, width: 112, shortestEdge: 112 });
   const whole = {
     image_processor_type: "CLIPImageProcessorFast",
     size: { shortest_edge: 28 },

@@ -5,8 +5,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
 import { labelScores } from "../../src/classifying.ts";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
@@ -22,6 +21,7 @@ import type { Activation, ActivationType, Pixels, Vectors } from "../../src/stag
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { clipTextNames, clipVisionNames } from "../../src/weights/names/clip.ts";
 import { fixtures } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { expectNear, readTensors } from "./parity.ts";
 
 /** test/fixtures/clip/<name>/expected.json; see make-clip.py. */
@@ -59,8 +59,7 @@ function run<In, Out>(scheduler: RowScheduler, program: RowProgram<In, Out> | un
 }
 
 export async function clipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = clipFolder(name);
   const expected = await readExpectedLabels(name);

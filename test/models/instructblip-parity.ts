@@ -5,8 +5,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { joinRows } from "../../src/kernels/place-rows.ts";
@@ -20,6 +19,7 @@ import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { instructedQFormerNames, llamaNames } from "../../src/weights/names/instructblip.ts";
 import { fixtures } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { fillCursors, residuals, sequenceState } from "./blip-2-parity.ts";
 import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
@@ -51,8 +51,7 @@ export function instructBlipFolder(name: string): string {
 }
 
 export async function instructBlipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = instructBlipFolder(name);
   const expected: Expected = JSON.parse(await readFile(path.join(folder, "expected.json"), "utf8"));

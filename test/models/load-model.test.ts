@@ -6,8 +6,8 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { heavy, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
-import { KernelError, OutOfMemoryError, ShapeError } from "../../src/gpu/errors.ts";
+import { openGpu } from "../../src/gpu/device.ts";
+import { KernelError, ShapeError } from "../../src/gpu/errors.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { UnsupportedModelError } from "../../src/models/errors.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
@@ -125,7 +125,9 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   ]);
   const sum = Object.values(whole.memory).reduce((total, bytes) => total + bytes, 0);
   const allocated = gpu.allocatedBytes - before;
-  assert.ok(allocated >= sum && allocated < sum * 1.02, `planned ${sum}, allocated ${allocated}`);
+  // Beside the weights, what the first row will replay.
+  const most = sum * 1.02 + 3 * (whole.row.caches + whole.row.scratch);
+  assert.ok(allocated >= sum && allocated < most, `planned ${sum}, allocated ${allocated}`);
   await everything(whole);
   for (const [stage, programs] of [
     ["encode", ["encode"]],
@@ -137,7 +139,8 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
     assert.deepEqual(Object.keys(part.programs), programs);
     assert.deepEqual(part.card, whole.card);
     assert.deepEqual(part.memory, { [stage]: whole.memory[stage] });
-    assert.ok(gpu.allocatedBytes - at < (whole.memory[stage] ?? 0) * 1.05, `${stage} alone`);
+    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.row.caches + part.row.scratch);
+    assert.ok(gpu.allocatedBytes - at < atMost, `${stage} alone`);
     part.release();
     assert.equal(gpu.allocatedBytes, at, `${stage} is gone`);
   }
@@ -280,17 +283,4 @@ test("bad checkpoints are refused before anything is uploaded", async () => {
     });
   }
   assert.equal(gpu.allocatedBytes, before);
-});
-
-test("more weights than the machine has memory are refused with the plan's numbers", async () => {
-  const full: Gpu = Object.create(gpu, {
-    allocatedBytes: { value: Number.MAX_SAFE_INTEGER / 2 },
-    report: { value: { ...gpu.report, softwareAdapter: true } },
-  });
-  await assert.rejects(loadModel(full, modelFolder("blip2-opt-tiny"), { dtype: "f32" }), (error: Error) => {
-    assert.ok(error instanceof OutOfMemoryError, String(error));
-    return /bytes on .*subgroup \d+ \(the machine has \d+\), got \d+ under --dtype f32 \(encode \d+, query \d+, generate \d+\); use fewer stages/.test(
-      error.message,
-    );
-  });
 });

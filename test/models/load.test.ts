@@ -5,7 +5,8 @@ import { after, test } from "node:test";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { byteLength, type Tensor } from "../../src/gpu/tensor.ts";
-import { WeightLoader, weightBytes } from "../../src/models/load.ts";
+import { WeightLoader } from "../../src/models/load.ts";
+import { weightBytes } from "../../src/models/weight-sizes.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
 import {
   computed,

@@ -4,7 +4,6 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
@@ -19,13 +18,13 @@ import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { glmNames, visualGlmLayout } from "../../src/weights/names/visualglm.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { temporaryFolder } from "../weights/checkpoint-files.ts";
 import { type GlmCase, type GlmExpected, glmFolder, readGlmExpected, textIdsOf, writeAsSat } from "./glm-checkpoint.ts";
 import { expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
 
-const gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu = await openTestGpu();
 after(() => gpu.close());
 const expected = await readGlmExpected();
 const tensors = await readTensors(path.join(glmFolder, "tensors.safetensors"));

@@ -4,8 +4,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import type { ElementType, Tensor } from "../../src/gpu/tensor.ts";
@@ -19,6 +18,7 @@ import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { t5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { type ExpectedCase, expectNear, idsOfCases, modelFolder, pixelsOf, readTensors } from "./parity.ts";
 
@@ -42,8 +42,7 @@ interface Expected {
 const tolerances = { f32: 1e-5, f16: 2e-3 } as const;
 
 export async function t5ParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = modelFolder(name);
   const expected = await readJson<Expected>(`models/${name}/expected.json`);

@@ -52,6 +52,7 @@ const fakeReport: AdapterReport = {
   subgroupMinSize: 1,
   subgroupMaxSize: 1,
   features: [],
+  matrices: [],
   limits: {},
   toggles: [],
 };

@@ -20,7 +20,14 @@ import type {
 } from "../../messages/job.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
 import { vectorValues } from "../../search/similarity.ts";
-import type { Activation, LabelStages, RetrievalStages, RowOptions, Vectors } from "../../stages.ts";
+import {
+  type Activation,
+  featuresForm,
+  type LabelStages,
+  type RetrievalStages,
+  type RowOptions,
+  type Vectors,
+} from "../../stages.ts";
 import { StageRun } from "./encode.ts";
 import { type Found, finishChunk } from "./finish-chunk.ts";
 import { knownImages } from "./known-images.ts";
@@ -28,7 +35,7 @@ import { LabelReader } from "./label-reader.ts";
 import { keyOf } from "./make-prompts.ts";
 import { itemError } from "./mistakes.ts";
 import { commitPromptLines, itemsOfRound, type Placed, readPromptLines } from "./prompt-lines.ts";
-import { featuresForm, featuresName } from "./prompt-names.ts";
+import { featuresName } from "./prompt-names.ts";
 import { readImage } from "./read-image.ts";
 import type { ComparingServing } from "./serving.ts";
 

@@ -11,12 +11,13 @@ import { openStore } from "../../jobs/store.ts";
 import type { Asked, ChunkReport, ChunkStanding, Committed, ManifestRef, ModelIdentity } from "../../messages/job.ts";
 import { isSameModel } from "../../messages/queues.ts";
 import { expectServes, type Purpose } from "../../models/families.ts";
+import { featuresForm } from "../../stages.ts";
 import { problemOf } from "../../workflows/failures.ts";
 import type { AskInput, FoldInput, PlanInput } from "../../workflows/stage-activities.ts";
 import { withHeartbeats } from "./heartbeats.ts";
 import { knownImages } from "./known-images.ts";
 import { purposeOfTask } from "./model-text.ts";
-import { activationBytes, bytesOfForm, featuresForm } from "./prompt-names.ts";
+import { activationBytes, bytesOfForm } from "./prompt-names.ts";
 import { type AnyServing, sharesFeatures, writesTexts } from "./serving.ts";
 
 /** What planning works with: which sources may be read, and the models of this worker. */
@@ -38,7 +39,8 @@ export async function plan(input: PlanInput, { roots, servings }: Planning): Pro
   };
   const found = served(asked.model, purposeOfTask[asked.task]);
   if (asked.filter !== undefined) found.push(...served(asked.filter.model, "matches"));
-  await knownImages(asked, roots); // a wrong path or file shows here and not in the first chunk
+  // A wrong path or file shows here and not in the first chunk.
+  await knownImages(asked, roots);
   const manifest = await planItems(input, roots);
   const inFlight = Math.min(itemsInFlight, manifest.items);
   for (const serving of found) {

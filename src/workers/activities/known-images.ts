@@ -1,36 +1,58 @@
 // Which images a job need not encode, because the index that it adds to has them.
 
+import { setImmediate as turn } from "node:timers/promises";
 import type { RootCheck } from "../../jobs/roots.ts";
 import { toPath } from "../../jobs/roots.ts";
 import type { Asked } from "../../messages/job.ts";
 import { expectModel, openImageIndex, versionOf } from "../../search/vector-file.ts";
+import { withHeartbeats } from "./heartbeats.ts";
 
 /** The last one that was asked for: the activities of a job ask for the same. */
-let last: { readonly name: string; readonly digests: Promise<ReadonlySet<string>> } | undefined;
+let last: Reading | undefined;
+
+interface Reading {
+  readonly name: string;
+  readonly digests: Promise<ReadonlySet<string>>;
+}
+
+/** Images whose lines are parsed before other work of this thread gets its turn: some milliseconds. */
+const imagesInTurn = 1024;
 
 /**
- * Digests of the images in the index that the job names; none where it names none, or there is none yet.
+ * Digests of the images in the index that the job names; none where it names none, or there is none yet. A million images take
+ * seconds, in which the activity heartbeats.
  * @throws PathError when it is outside the roots; ImageIndexError for a file that is no index, is damaged, or is of another model
  */
 export async function knownImages({ known, model }: Asked, roots: RootCheck): Promise<ReadonlySet<string>> {
   if (known === undefined) return new Set();
   const path = await roots.resolveInside(toPath(known, "/"));
   const name = JSON.stringify([path, model, await versionOf(path)]);
-  if (last?.name === name) return last.digests;
-  const digests = digestsIn(path, model);
-  last = { name, digests };
+  if (last?.name !== name) last = begin(name, path, model);
+  const { digests } = last;
+  return withHeartbeats(
+    () => ({ reads: known }),
+    () => digests,
+  );
+}
+
+function begin(name: string, path: string, model: Asked["model"]): Reading {
+  const reading = { name, digests: digestsIn(path, model) };
   // One that could not be read is not kept.
-  digests.catch(() => {
-    if (last?.digests === digests) last = undefined;
+  reading.digests.catch(() => {
+    if (last === reading) last = undefined;
   });
-  return digests;
+  return reading;
 }
 
 async function digestsIn(path: string, model: Asked["model"]): Promise<ReadonlySet<string>> {
   const index = await openImageIndex(path);
-  if (index !== null) {
-    const { queries, width } = index.model;
-    expectModel(index, { ...model, queries, width });
+  const digests = new Set<string>();
+  if (index === null) return digests;
+  const { queries, width } = index.model;
+  expectModel(index, { ...model, queries, width });
+  for (let place = 0; place < index.images.length; place++) {
+    digests.add(index.images.at(place).digest);
+    if (place % imagesInTurn === imagesInTurn - 1) await turn();
   }
-  return new Set([...(index?.images ?? [])].map(({ digest }) => digest));
+  return digests;
 }

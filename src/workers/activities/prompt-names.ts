@@ -3,7 +3,7 @@
 import { sha256 } from "../../jobs/store.ts";
 import { promptKey } from "../../messages/prompt-key.ts";
 import type { ActivationForm, PromptKey } from "../../messages/prompt-store.ts";
-import { activationType, type CheckpointCard, type ModelCard } from "../../stages.ts";
+import { type CheckpointCard, featuresForm, type ModelCard } from "../../stages.ts";
 
 /** Version of the code that turns bytes into pixels. Any change of a pixel must change it: it is part of every key. */
 const preprocessingVersion = 1;
@@ -48,11 +48,6 @@ function sharedParts(imageSha256: string, card: CheckpointCard) {
 export function activationForm(what: "features" | "prompt", card: ModelCard): ActivationForm {
   const features = featuresForm(card);
   return what === "prompt" ? { ...features, kind: card.handsOver, shape: card.prompt } : features;
-}
-
-/** Of the features of any model. */
-export function featuresForm(card: CheckpointCard): ActivationForm {
-  return { kind: "features", type: activationType(card.dtype), shape: card.features };
 }
 
 /** Bytes of one activation of this form. */

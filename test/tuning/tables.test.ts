@@ -5,7 +5,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fallbackTable, readTable, shippedTables } from "../../src/gpu/tuning-table.ts";
-import { operations } from "../../src/kernels/operations.ts";
+import { operations } from "../../src/tuning/operations.ts";
 
 const files = readdirSync(shippedTables);
 
@@ -23,12 +23,14 @@ for (const file of files) {
       for (const [shapeClass, { variants }] of Object.entries(classes)) {
         assert.ok(operation.classes.includes(shapeClass), `${name}, ${shapeClass}`);
         for (const { variant } of variants) operation.variant.parse(variant);
-        const times = variants.map(({ milliseconds }) => milliseconds ?? Number.POSITIVE_INFINITY);
+        const [first = 0, ...others] = variants.map(({ milliseconds }) => milliseconds ?? Number.POSITIVE_INFINITY);
         assert.deepEqual(
-          times,
-          [...times].sort((a, b) => a - b),
-          `${name}, ${shapeClass}: the fastest first`,
+          others,
+          [...others].sort((a, b) => a - b),
+          `${name}, ${shapeClass}: the faster first`,
         );
+        // One that is used anyway is taken before one that gains less than a measurement's noise.
+        assert.ok(first <= 1.06 * (others[0] ?? first), `${name}, ${shapeClass}: the first is as fast as any`);
       }
     }
   });

@@ -1,0 +1,69 @@
+// Two faults that a machine's table and its driver may bring: a variant that does not compile, and one that computes wrongly.
+// The ids stay right, and it is told. The faults are put there as a user could: a table in the cache folder, and, for the
+// driver's part, a copy of the shaders in which one tile is wrong.
+
+import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { shaderFolder } from "../../src/gpu/package-root.ts";
+import { leaveOwnTable, testTable } from "../gpu/own-table.ts";
+import { type Case, commandOf, expectedLine, model, runCli } from "./run-cli.ts";
+
+const root = mkdtempSync(join(tmpdir(), "refused-"));
+after(() => rmSync(root, { recursive: true }));
+
+test("faulty variants are refused, told with their line or answer, remembered, and the ids stay right", async () => {
+  const shaders = join(root, "shaders");
+  cpSync(shaderFolder(), shaders, { recursive: true });
+  const matmul = join(shaders, "matmul.wgsl");
+  const text = readFileSync(matmul, "utf8");
+  const broken = text.replace("= finish(sums", "= select(0.0, 1.0, VECS == 3u) + finish(sums");
+  assert.notEqual(broken, text);
+  writeFileSync(matmul, broken);
+  const uncompiled = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 5_000_000_000 };
+  const wrong = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 3 };
+  const classes = ["1 row", "2 to 4 rows", "5 to 16 rows", "17 to 64 rows", "more rows"].flatMap((rows) =>
+    ["f32", "f16"].map((type) => [`${type}, ${rows}`, [uncompiled, wrong]]),
+  );
+  const file = await leaveOwnTable(join(root, "cache"), testTable({ matmul: Object.fromEntries(classes) }));
+  const env = { ...process.env, BLIPFLEET_CACHE: join(root, "cache"), BLIPFLEET_SHADERS: shaders };
+
+  const name = "blip2-opt-tiny";
+  const { cases }: { cases: readonly Case[] } = JSON.parse(readFileSync(join(model(name), "expected.json"), "utf8"));
+  const [given] = cases;
+  assert.ok(given);
+  for (const when of ["found", "remembered"]) {
+    const { status, stdout, stderr } = await runCli(commandOf(given, name, "f32"), env);
+    assert.equal(status, 0, stderr);
+    assert.deepEqual(JSON.parse(stdout), expectedLine(given), when);
+    const told = stderr.split("\n").filter((line) => line.includes("is refused"));
+    assert.equal(told.length, 2, `${when}: ${stderr}`);
+    assert.match(
+      told[0] ?? "",
+      /^kernels: matmul \(.*VECS=5000000000.*\) is refused .*: shaders\/matmul\.wgsl:\d+:\d+ \S/,
+    );
+    assert.match(
+      told[1] ?? "",
+      /^kernels: matmul \(.*VECS=3 .*\) is refused .*: self-test of matmul .*: expected .*, got /,
+    );
+  }
+
+  const doctor = await runCli(["doctor", "--format", "jsonl"], {
+    ...env,
+    TEMPORAL_ADDRESS: "127.0.0.1:9",
+    NATS_URL: "127.0.0.1:9",
+  });
+  assert.equal(doctor.status, 0, doctor.stdout + doctor.stderr);
+  const findings: { check: string; ok: boolean; detail: string }[] = doctor.stdout
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const about = (check: string) => findings.filter((each) => each.check === check).map(({ detail }) => detail);
+  assert.equal(about("refused variant").length, 2);
+  assert.match(about("refused variant")[1] ?? "", /VECS=3 .* is refused/);
+  assert.ok(about("tuning tables")[0]?.startsWith(file), about("tuning tables")[0]);
+  assert.match(about("tuning tables")[0] ?? "", /, then .*tuning\/software\.json \(not measured\)$/);
+  assert.match(about("variants")[0] ?? "", /matmul .* for f32, 1 row/);
+});
