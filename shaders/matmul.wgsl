@@ -203,11 +203,14 @@ fn fourInputs(row: u32, first: u32) -> vec4f {
 
 /// The sums with packed weights. A group of a column is WORDS words and a scale; first come the words of all columns, row
 /// by row, then the scales.
-fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f, VECS>, ROWS> {
+fn packedSums(firstRow: u32, firstGroup: u32, groups: u32, inSubgroup: u32) -> array<array<vec4f, VECS>, ROWS> {
   var columns: array<u32, VECS>;
   for (var v = 0u; v < VECS; v++) {
     columns[v] = min(firstGroup + WORKGROUP * v, groups - 1u);
   }
+  // With LANES the own input of each row, else four of every row.
+  var own: array<f32, ROWS>;
+  var values: array<vec4f, ROWS>;
   var sums: array<array<vec4f, VECS>, ROWS>;
   for (var first = 0u; first < params.inputs; first += GROUP) {
     let start = first / GROUP * groups * (2u * WORDS + 1u);
@@ -218,21 +221,32 @@ fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f,
     let end = min(first + GROUP, params.inputs);
     for (var k = first; k < end; k += IN_WORD) {
       var words: array<vec4<u32>, VECS>;
-      var values: array<vec4f, ROWS>;
+      if (LANES > 1u && k % LANES == 0u) {
+        for (var r = 0u; r < ROWS; r++) {
+          let place = (firstRow + r) * params.inputs + k + inSubgroup % LANES;
+          own[r] = input(x[place / 4u][place % 4u]);
+        }
+      }
       for (var v = 0u; v < VECS; v++) {
         words[v] = fourWords(start + 2u * ((k - first) / IN_WORD * groups + columns[v]));
       }
       for (var part = 0u; part < IN_WORD; part += AT_ONCE) {
         for (var i = 0u; i < AT_ONCE; i++) {
-          if (i % 4u == 0u) {
-            for (var r = 0u; r < ROWS; r++) {
-              values[r] = fourInputs(firstRow + r, k + part + i);
+          var scale: array<f32, ROWS>;
+          for (var r = 0u; r < ROWS; r++) {
+            if (LANES > 1u) {
+              scale[r] = lent(own[r], k % LANES + part + i);
+            } else {
+              if (i % 4u == 0u) {
+                values[r] = fourInputs(firstRow + r, k + part + i);
+              }
+              scale[r] = values[r][i % 4u];
             }
           }
           for (var v = 0u; v < VECS; v++) {
             let weights = wholeNumbers(words[v], part + i) * scales[v];
             for (var r = 0u; r < ROWS; r++) {
-              sums[r][v] = fma(vec4f(values[r][i % 4u]), weights, sums[r][v]);
+              sums[r][v] = fma(vec4f(scale[r]), weights, sums[r][v]);
             }
           }
         }
@@ -257,7 +271,7 @@ fn main(
   // Rows and groups past the end are computed from whatever is read there, and are not stored.
   var sums: array<array<vec4f, VECS>, ROWS>;
   if (WEIGHT >= 2u) {
-    sums = packedSums(firstRow, firstGroup, groups);
+    sums = packedSums(firstRow, firstGroup, groups, inSubgroup);
   } else if (FOURS) {
     let fours = params.inputs / 4u;
     for (var four = 0u; four < fours; four++) {

@@ -2,7 +2,7 @@
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import { expectShape, groupSize, type Tensor } from "../gpu/tensor.ts";
 import { launchForm } from "./matmul-forms.ts";
 import { weightNumbers } from "./matmul-launch.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
@@ -65,8 +65,7 @@ export function matmul(
       continue;
     }
     const { WORKGROUP, ROWS, VECS, ...most } = variant;
-    // Packed weights bring what is to be done with a load: there inputs are not lent.
-    const LANES = weightNumbers[type] > weightNumbers.f16 ? 1 : Math.min(most.LANES, powerOfTwoIn(inputs));
+    const LANES = lanesFor(type, inputs, most.LANES);
     const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
@@ -88,6 +87,13 @@ export function matmul(
     });
   }
   return y;
+}
+
+/** So many divide the inputs; of whole numbers they take a word at least. */
+function lanesFor(type: WeightType, inputs: number, most: number): number {
+  const lanes = Math.min(most, powerOfTwoIn(inputs));
+  if (type === "f32" || type === "f16") return lanes;
+  return lanes < (type === "int4" ? 8 : 4) ? 1 : Math.min(lanes, groupSize);
 }
 
 /** The largest that divides a whole number. */

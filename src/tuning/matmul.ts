@@ -3,7 +3,7 @@
 import { matmul } from "../kernels/matmul.ts";
 import { formTypes, type MatmulForm } from "../kernels/matmul-forms.ts";
 import { type MatmulVariant, matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
-import { TrialTensors, valueAt } from "./random-tensors.ts";
+import { TrialTensors, valueAt, weightAt } from "./random-tensors.ts";
 import type { Adapter, TunedOperation } from "./tuned-operation.ts";
 
 interface Shape {
@@ -166,7 +166,8 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
             let value = 0;
             let size = 0;
             for (let k = 0; k < inputs; k++) {
-              const product = valueAt(row * inputs + k, seeds.x) * valueAt(column * inputs + k, seeds.weight, type);
+              const product =
+                valueAt(row * inputs + k, seeds.x) * weightAt(column * inputs + k, inputs, type, seeds.weight);
               value += product;
               size += Math.abs(product);
             }
