@@ -26,6 +26,8 @@ export interface OpenOptions {
   readonly giveWay?: boolean;
   /** Choose the kernel family for CPU drivers or for GPUs whatever the adapter is; tests run both. */
   readonly softwareAdapter?: boolean;
+  /** Features that the device is not to have though the adapter offers them; tests stand for lesser adapters so. */
+  readonly withheldFeatures?: readonly string[];
   /** The cache folder, where `blipfleet tune` leaves a table of this machine. Left out: only the package's tables count. */
   readonly cacheFolder?: string;
   /** Told one line about every kernel variant that is refused, and about a table that cannot be read. Default: stderr. */
@@ -42,12 +44,14 @@ const uploadWindow = 64 * 1024 * 1024;
 /** Open the adapter's device. @throws AdapterError */
 export async function openGpu(options: OpenOptions = {}): Promise<Gpu> {
   if (options.nap) installNappingPoll();
-  const { adapter, report } = await findAdapter(options.validation ?? true);
+  const { adapter, report: whole } = await findAdapter(options.validation ?? true);
+  const features = whole.features.filter((feature) => !options.withheldFeatures?.includes(feature));
+  const report = { ...whole, features };
   // Threads inherit the priority of the one that makes them, and the driver makes its own with the device.
   if (options.giveWay && report.softwareAdapter) setPriority(lowPriority);
   try {
     const device = await adapter.requestDevice({
-      requiredFeatures: report.features as GPUFeatureName[],
+      requiredFeatures: features as GPUFeatureName[],
       requiredLimits: report.limits,
     });
     return new Gpu(device, report, options);

@@ -92,12 +92,14 @@ export class Variants {
     const reasons: string[] = [];
     for (const { file, table } of this.tables) {
       for (const { variant: given } of table.operations[operation.name]?.[shapeClass]?.variants ?? []) {
-        const refusal = this.#refused.get(refusalKey(operation.name, given));
+        const read = operation.variant.safeParse(given);
+        // As the operation reads it, so that what a table leaves out has a value.
+        const variant = read.success ? read.data : given;
+        const refusal = this.#refused.get(refusalKey(operation.name, variant));
         if (refusal) {
-          reasons.push(`${variantName(given)}: ${refusal.reason}`);
+          reasons.push(`${variantName(variant)}: ${refusal.reason}`);
           continue;
         }
-        const read = operation.variant.safeParse(given);
         if (!read.success) {
           const problem = read.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`).join("; ");
           this.#refuse(operation.name, given, `${file}: ${problem}`);
@@ -106,7 +108,7 @@ export class Variants {
         }
         const missing = missingOf(this.report, operation.needs?.(read.data) ?? {});
         if (missing !== null) {
-          reasons.push(`${variantName(given)}: ${missing}`);
+          reasons.push(`${variantName(variant)}: ${missing}`);
           continue;
         }
         const choice: Choice<V> = Object.freeze({
@@ -114,7 +116,7 @@ export class Variants {
           shapeClass,
           variant: read.data,
           table: file,
-          refuse: (reason: string) => this.#refuse(operation.name, given, reason),
+          refuse: (reason: string) => this.#refuse(operation.name, variant, reason),
         });
         this.#chosen.set(key, choice);
         return choice;

@@ -1,7 +1,7 @@
 // Which tiles of matmul are tried, and on what: the products of ViT-g, of the Q-Former and of OPT-2.7b's steps.
 
 import { matmul } from "../kernels/matmul.ts";
-import type { MatmulForm } from "../kernels/matmul-forms.ts";
+import { formTypes, type MatmulForm } from "../kernels/matmul-forms.ts";
 import { type MatmulVariant, matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
 import { TrialTensors, valueAt } from "./random-tensors.ts";
 import type { Adapter, TunedOperation } from "./tuned-operation.ts";
@@ -34,12 +34,6 @@ const tileRows: Readonly<Record<string, readonly number[]>> = {
 const unit = 2 ** -24;
 
 const seeds = { x: 1, weight: 2 };
-
-/** How the invocations of a subgroup of `lanes` load inputs for each other, and that they do not. */
-function lending(lanes: number): { LANES: number; STEPS: number }[] {
-  const steps = [1, 2].filter((STEPS) => STEPS <= lanes && lanes > 1);
-  return [{ LANES: 1, STEPS: 1 }, ...steps.map((STEPS) => ({ LANES: lanes, STEPS }))];
-}
 
 function parts(shapeClass: string): { type: (typeof matmulTypes)[number]; rows: string } {
   const type = matmulTypes.find((each) => shapeClass.startsWith(`${each}, `)) ?? "f32";
@@ -128,21 +122,31 @@ function gpuForms(rows: string): readonly MatmulForm[] {
   }
 }
 
+/** Ways to load inputs: in steps of one and, where they are lent, of two. */
+function lending(LANES: number, quick: boolean): { readonly LANES: number; readonly STEPS: number }[] {
+  const steps = LANES === 1 ? [1] : quick ? [2] : [2, 1];
+  return steps.map((STEPS) => ({ LANES, STEPS }));
+}
+
 export const tunedMatmul: TunedOperation<MatmulVariant> = {
   ...matmulOperation,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
-    const { rows } = parts(shapeClass);
-    const groups = softwareAdapter ? (rows === "1 row" ? [1, 2] : [1]) : [1, 2, 4];
+    const { type, rows } = parts(shapeClass);
+    const groups = softwareAdapter ? [1] : [1, 2, 4];
     const workgroups = (quick ? groups.slice(0, 1) : groups).map((count) => count * lanes);
-    const vecs = softwareAdapter ? (rows === "1 row" ? [8, 4, 2] : [4, 2]) : [4, 2, 1];
+    const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
-    const lent = quick ? [{ LANES: lanes, STEPS: 1 }] : lending(lanes);
+    // Lending pays where a load costs as much when all invocations want the same.
+    const loads =
+      softwareAdapter && (type === "f32" || type === "f16")
+        ? [1, lanes].flatMap((LANES) => lending(LANES, quick))
+        : lending(1, quick);
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
-        vecs.flatMap((VECS) => lent.map((how) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...how }))),
+        vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
       ),
     );
-    const forms = softwareAdapter ? [] : gpuForms(rows);
+    const forms = softwareAdapter ? [] : gpuForms(rows).filter(({ shader }) => formTypes[shader].includes(type));
     return [...(quick ? forms.filter((_, i) => i % 3 === 0) : forms), ...plain];
   },
   trial(shapeClass, { quick }: Adapter) {
@@ -162,7 +166,7 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
             let value = 0;
             let size = 0;
             for (let k = 0; k < inputs; k++) {
-              const product = valueAt(row * inputs + k, seeds.x) * valueAt(column * inputs + k, seeds.weight);
+              const product = valueAt(row * inputs + k, seeds.x) * valueAt(column * inputs + k, seeds.weight, type);
               value += product;
               size += Math.abs(product);
             }

@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { elementCount, type Tensor } from "../../src/gpu/tensor.ts";
 import { view } from "../../src/gpu/view.ts";
@@ -17,9 +16,10 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { checkModel } from "../../src/models/model-card.ts";
 import { optLanguageModel } from "../../src/models/opt.ts";
-import type { Dtype } from "../../src/stages.ts";
+import type { ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { optNames, projectionNames, qFormerNames, vitNames } from "../../src/weights/names/blip-2-opt.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { packF16, unpackF16 } from "../kernels/harness.ts";
 import { expectNear, idsOfCases, modelFolder, pixelsOf, readExpected, readTensors } from "./parity.ts";
 
@@ -35,8 +35,7 @@ const tolerances = {
 } as const;
 
 export async function blip2ParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = modelFolder(name);
   const expected = await readExpected(name);
@@ -80,7 +79,7 @@ function vitOf({ vision }: ReturnType<typeof blip2Config>): VisionConfig {
 async function blocksOf(
   gpu: Gpu,
   name: string,
-  dtype: Dtype,
+  dtype: ActivationType,
   image: string,
   inputIds: readonly number[],
   wanted: ReadonlyMap<string, Float32Array>,

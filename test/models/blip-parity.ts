@@ -3,8 +3,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import { type ElementType, elementCount, type Tensor } from "../../src/gpu/tensor.ts";
 import { view } from "../../src/gpu/view.ts";
@@ -24,11 +23,12 @@ import type { LanguageModel, PromptRows } from "../../src/models/language-model.
 import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { checkModel } from "../../src/models/model-card.ts";
-import { type Activation, type Dtype, defaultGeneration } from "../../src/stages.ts";
+import { type Activation, type ActivationType, defaultGeneration } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blipDecoderNames, blipEncoderNames } from "../../src/weights/names/blip.ts";
 import { vitNames } from "../../src/weights/names/blip-2-opt.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { packF16, unpackF16 } from "../kernels/harness.ts";
 import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
 
@@ -36,7 +36,7 @@ import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } fr
 interface Expected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly text_ids: readonly number[];
   }[];
@@ -54,8 +54,7 @@ export function blipFolder(name: string): string {
 }
 
 export async function blipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const expected = await readJson<Expected>(`blip/${name}/expected.json`);
   const tensors = await readTensors(path.join(blipFolder(name), "tensors.safetensors"));
@@ -102,7 +101,7 @@ export async function blipParityTests(name: string): Promise<void> {
 }
 
 /** The text half of a fixture that writes texts, on the GPU. */
-export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: Dtype) {
+export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: ActivationType) {
   const checkpoint = await openCheckpoint(blipFolder(name));
   const { card } = await checkModel(checkpoint, dtype);
   const config = blipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {});
@@ -120,7 +119,7 @@ export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: Dtype) {
 async function blocksOf(
   gpu: Gpu,
   name: string,
-  dtype: Dtype,
+  dtype: ActivationType,
   image: string,
   textIds: readonly number[],
   wanted: ReadonlyMap<string, Float32Array>,

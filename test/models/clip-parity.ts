@@ -5,8 +5,7 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
 import { labelScores } from "../../src/classifying.ts";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
@@ -18,10 +17,11 @@ import { cursorBytes } from "../../src/models/contrast.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { vectorValues } from "../../src/search/similarity.ts";
-import type { Activation, Dtype, Pixels, Vectors } from "../../src/stages.ts";
+import type { Activation, ActivationType, Pixels, Vectors } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { clipTextNames, clipVisionNames } from "../../src/weights/names/clip.ts";
 import { fixtures } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { expectNear, readTensors } from "./parity.ts";
 
 /** test/fixtures/clip/<name>/expected.json; see make-clip.py. */
@@ -59,8 +59,7 @@ function run<In, Out>(scheduler: RowScheduler, program: RowProgram<In, Out> | un
 }
 
 export async function clipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = clipFolder(name);
   const expected = await readExpectedLabels(name);
@@ -171,7 +170,7 @@ async function layersOf(
   const checkpoint = await openCheckpoint(clipFolder(name));
   const config = clipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {});
   const { card, release } = await loadModel(gpu, checkpoint, { dtype: "f32", purpose: "labels", stages: [] });
-  const loader = new WeightLoader(gpu, checkpoint, "f32" satisfies Dtype);
+  const loader = new WeightLoader(gpu, checkpoint, "f32" satisfies ActivationType);
   const vision = await loader.load(clipVisionNames(config));
   const text = await loader.load(clipTextNames(config));
   const upload = async (name: string, shape: readonly number[], type: "f32" | "u32", bytes: Uint8Array) => {

@@ -5,8 +5,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { joinRows } from "../../src/kernels/place-rows.ts";
@@ -16,17 +15,18 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { type QFormerSequence, qFormerBlock, queryEmbeddings, textEmbeddings } from "../../src/models/q-former.ts";
 import { rotaryFrequencies, rotaryTurns } from "../../src/models/rotary-turns.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { instructedQFormerNames, llamaNames } from "../../src/weights/names/instructblip.ts";
 import { fixtures } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { fillCursors, residuals, sequenceState } from "./blip-2-parity.ts";
 import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
 
 interface Pass {
   readonly prefix: string;
-  readonly dtype: Dtype;
+  readonly dtype: ActivationType;
   readonly image: string;
   readonly input_ids: readonly number[];
   readonly instruction_ids: readonly number[];
@@ -51,8 +51,7 @@ export function instructBlipFolder(name: string): string {
 }
 
 export async function instructBlipParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = instructBlipFolder(name);
   const expected: Expected = JSON.parse(await readFile(path.join(folder, "expected.json"), "utf8"));

@@ -59,7 +59,7 @@ for (const [folder, purpose, stages] of families) {
       (error: Error) => {
         assert.ok(error instanceof OutOfMemoryError, String(error));
         assert.ok(error.message.includes(planText(plan)), error.message);
-        return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16, or workers/.test(
+        return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16 or int8 or int4, or workers/.test(
           error.message,
         );
       },
@@ -96,7 +96,7 @@ test("what a row takes is what is allocated for it, about", async () => {
     const ids = await one(generate, { prompt, textIds: [2], generation: defaultGeneration });
     assert.ok(ids.length > 0);
     const taken = device.allocatedBytes - weightsTotal({ weights: model.memory });
-    const planned = model.row.caches + model.row.scratch;
+    const planned = model.rowBytes.caches + model.rowBytes.scratch;
     assert.ok(taken > planned / 3 && taken < planned * 3, `${shapes}: planned ${planned}, allocated ${taken}`);
     model.release();
     device.close();

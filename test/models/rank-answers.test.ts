@@ -6,12 +6,12 @@ import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
 import { promptOf, rankAnswers } from "../../src/answer.ts";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import type { Dtype } from "../../src/stages.ts";
 import { modelText } from "../../src/workers/activities/model-text.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { expectClose } from "../kernels/harness.ts";
 import { blipFolder } from "./blip-parity.ts";
 import { glmFolder } from "./glm-checkpoint.ts";
@@ -37,8 +37,7 @@ interface Expected {
   >;
 }
 
-const gpu: Gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu: Gpu = await openTestGpu();
 after(() => gpu.close());
 const { keep, answers, models } = await readJson<Expected>("rank.json");
 

@@ -4,8 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
@@ -21,6 +20,7 @@ import type { Activation, Pixels } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { qFormerWithTextNames } from "../../src/weights/names/blip-2-retrieval.ts";
 import { fixtures } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { expectNear, readTensors } from "./parity.ts";
 
 interface Answer {
@@ -92,8 +92,7 @@ export async function matchParityTests(
   layersOf: LayersOf,
   halfLogits: number = tolerances.f16,
 ): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const name = path.basename(folder);
   const expected = await readExpectedMatches(folder);

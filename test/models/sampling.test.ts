@@ -2,19 +2,18 @@
 
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { GenerationError } from "../../src/models/errors.ts";
 import { type GenerateOptions, generateProgram } from "../../src/models/generate.ts";
 import { checkGenerateRow, type GenerateRow } from "../../src/models/generate-row.ts";
 import { samplingWords } from "../../src/models/sampling-words.ts";
 import { defaultGeneration, type Generation } from "../../src/stages.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { lowest, penalised, ranked } from "../reference/decoding.ts";
 import { drawn, keptIds, probabilities } from "../reference/sampling.ts";
 import { loadTinyOpt, logitsBehind, type TinyOpt } from "./tiny-opt.ts";
 
-const gpu: Gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu: Gpu = await openTestGpu();
 after(() => gpu.close());
 
 /** Some image's digest. */

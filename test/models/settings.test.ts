@@ -4,8 +4,6 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { openGpu } from "../../src/gpu/device.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import { toPixels } from "../../src/image/pixels.ts";
 import { cosineOf } from "../../src/matching.ts";
@@ -18,6 +16,7 @@ import { openCheckpoint } from "../../src/weights/checkpoint.ts";
 import { readValues, type StoredTensor } from "../../src/weights/safetensors.ts";
 import { modelText } from "../../src/workers/activities/model-text.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { type ExpectedCase, expectNear, generationOf, readTensors } from "./parity.ts";
 
 /** test/fixtures/settings/expected.json; see make-settings.py. */
@@ -51,8 +50,7 @@ type Answered = Pick<ExpectedCase, "generation" | "token_ids"> & { readonly prom
 const tolerance = 1e-5;
 const lavis = { behaviour: "lavis" } as const;
 
-const gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu = await openTestGpu();
 after(() => gpu.close());
 const expected = await readJson<Expected>("settings/expected.json");
 const tensors = await readTensors(path.join(fixtures, "settings", "tensors.safetensors"));

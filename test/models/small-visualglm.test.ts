@@ -4,7 +4,6 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
@@ -16,16 +15,16 @@ import { visualGlmConfig } from "../../src/models/glm-config.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { glmNames, visualGlmLayout } from "../../src/weights/names/visualglm.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { temporaryFolder } from "../weights/checkpoint-files.ts";
 import { type GlmCase, type GlmExpected, glmFolder, readGlmExpected, textIdsOf, writeAsSat } from "./glm-checkpoint.ts";
 import { expectNear, generationOf, pixelsOf, readTensors } from "./parity.ts";
 
-const gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu = await openTestGpu();
 after(() => gpu.close());
 const expected = await readGlmExpected();
 const tensors = await readTensors(path.join(glmFolder, "tensors.safetensors"));
@@ -135,7 +134,10 @@ async function compareIds({ card, programs }: LoadedModel, cases: readonly GlmCa
 }
 
 /** Every tensor that the fixture holds of one pass, by the fixture's names. */
-async function statesOf(dtype: Dtype, pass: GlmExpected["tensors"][number]): Promise<Map<string, Float32Array>> {
+async function statesOf(
+  dtype: ActivationType,
+  pass: GlmExpected["tensors"][number],
+): Promise<Map<string, Float32Array>> {
   const model = await loadModel(gpu, checkpoint, { dtype, stages: ["encode", "query"] });
   const scheduler = new RowScheduler();
   const { encode, query } = model.programs;
@@ -218,7 +220,7 @@ async function upload(key: string, shape: readonly number[], values: readonly nu
 }
 
 /** Caches full of NaN, which nothing may meet. */
-async function caches({ cache }: LanguageModel, slots: number, type: ElementType & Dtype) {
+async function caches({ cache }: LanguageModel, slots: number, type: ElementType & ActivationType) {
   const make = async () => {
     const words = (slots * cache.width) / (type === "f16" ? 2 : 1);
     const tensor = await upload("cache", [words], new Array<number>(words).fill(0x7fc07fc0));

@@ -4,8 +4,7 @@
 import assert from "node:assert/strict";
 import path from "node:path";
 import { after, test } from "node:test";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { RowScheduler } from "../../src/gpu/scheduler.ts";
 import type { ElementType, Tensor } from "../../src/gpu/tensor.ts";
@@ -15,17 +14,18 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { relativeBuckets } from "../../src/models/relative-buckets.ts";
 import { type T5Weights, t5LanguageModel } from "../../src/models/t5.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { t5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { unpackF16 } from "../kernels/harness.ts";
 import { type ExpectedCase, expectNear, idsOfCases, modelFolder, pixelsOf, readTensors } from "./parity.ts";
 
 interface Expected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly input_ids: readonly number[];
     readonly decoder_ids: readonly number[];
@@ -42,8 +42,7 @@ interface Expected {
 const tolerances = { f32: 1e-5, f16: 2e-3 } as const;
 
 export async function t5ParityTests(name: string): Promise<void> {
-  const gpu = await openGpu({ nap: true });
-  process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+  const gpu = await openTestGpu();
   after(() => gpu.close());
   const folder = modelFolder(name);
   const expected = await readJson<Expected>(`models/${name}/expected.json`);
@@ -85,7 +84,7 @@ interface Pass {
 }
 
 /** Every tensor that the fixture may hold of one forward pass, by the fixture's names. */
-async function statesOf(gpu: Gpu, name: string, dtype: Dtype, pass: Pass): Promise<Map<string, Float32Array>> {
+async function statesOf(gpu: Gpu, name: string, dtype: ActivationType, pass: Pass): Promise<Map<string, Float32Array>> {
   const checkpoint = await openCheckpoint(modelFolder(name));
   const model = await loadModel(gpu, checkpoint, { dtype, stages: ["encode", "query"] });
   const scheduler = new RowScheduler();

@@ -6,12 +6,12 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { answerFrom, type Frame, promptOfVideo, promptsOfFrames, rankAnswers } from "../../src/answer.ts";
 import { framesTaken } from "../../src/cli/frames-option.ts";
-import { adapterLine } from "../../src/gpu/adapter.ts";
-import { type Gpu, openGpu } from "../../src/gpu/device.ts";
+import type { Gpu } from "../../src/gpu/device.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { defaultGeneration } from "../../src/stages.ts";
 import { modelText } from "../../src/workers/activities/model-text.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
+import { openTestGpu } from "../gpu/open-test-gpu.ts";
 import { stagesInThread } from "./stages-in-thread.ts";
 
 /** test/fixtures/video.json; see make-video.py. */
@@ -34,8 +34,7 @@ interface Expected {
   >;
 }
 
-const gpu: Gpu = await openGpu({ nap: true });
-process.stderr.write(`adapter: ${adapterLine(gpu.report)}\n`);
+const gpu: Gpu = await openTestGpu();
 after(() => gpu.close());
 const { pictures, models } = await readJson<Expected>("video.json");
 
