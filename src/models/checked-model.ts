@@ -10,9 +10,10 @@ import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
 import { UnsupportedModelError } from "./errors.ts";
-import { expectBindable, type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+import type { Loaded, WeightLoader } from "./load.ts";
 import { type ModelPlan, unloadedWeights, workingOf } from "./memory-plan.ts";
 import { type ChangingVision, type CheckOptions, changedBy } from "./run-settings.ts";
+import { expectBindable, weightBytes } from "./weight-sizes.ts";
 
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {

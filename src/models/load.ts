@@ -1,9 +1,8 @@
 // Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
 
 import type { Gpu } from "../gpu/device.ts";
-import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
+import { type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
@@ -12,27 +11,27 @@ import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, Norm, RmsNorm, Segment, WeightType } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
+import { columnsOf, formOf, stackedRuns } from "../weights/names/stacked-rows.ts";
 import {
   type ComputedNames,
   type GridNames,
   isLeaf,
   type LinearNames,
-  leavesOf,
   type NamedTensor,
   type NameLeaf,
   type NameTree,
   type NormNames,
   type PickedNames,
   type RmsNormNames,
-  type RowPart,
-  rowRuns,
+  type StackedNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
 import { interpolatePositions } from "./interpolate-positions.ts";
+import { largestPiece, matrixType, segmentColumns } from "./weight-sizes.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
-export type Loaded<T> = T extends LinearNames
+export type Loaded<T> = T extends LinearNames | StackedNames
   ? Linear
   : T extends NormNames
     ? Norm
@@ -43,9 +42,6 @@ export type Loaded<T> = T extends LinearNames
         : T extends readonly (infer Each)[]
           ? readonly Loaded<Each>[]
           : { readonly [K in keyof T]: Loaded<T[K]> };
-
-/** Bytes of a piece on its way; Dawn's upload ring is as large. */
-const pieceBytes = 4 * 1024 * 1024;
 
 /** So many are filled, uploaded and converted at the same time: one is read while others are on the GPU. */
 const slotsUnderWay = 3;
@@ -59,66 +55,6 @@ interface Slot {
   readonly conversions: ((k: Recorder) => void)[];
   /** Until the GPU has done with it. */
   busy: Promise<void>;
-}
-
-/** Bytes of what is uploaded at once; a kernel binds it. */
-function largestPiece(gpu: Gpu): number {
-  return Math.min(pieceBytes, Math.floor(gpu.bindingLimit / 256) * 256);
-}
-
-/** The matrix columns of one segment, all but the last one equally wide. A multiple of 4. */
-function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number, type: ElementType): number {
-  const padded = Math.ceil(columns / 4) * 4;
-  const fitting = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
-  // On their way, four columns are rows of a file, f32 at most.
-  const four = byteLength([4, inputs], "f32");
-  if (four <= largestPiece(gpu)) return Math.min(padded, fitting);
-  throw new KernelError(
-    `${name}: expected four columns of ${inputs} in ${largestPiece(gpu)} bytes, got ${four}; raise the binding limit`,
-  );
-}
-
-/** The type of a matrix on the GPU where those of its stage have this one. */
-export function matrixType({ keeps }: Pick<LinearNames, "keeps">, type: WeightType): WeightType {
-  return keeps === undefined || (keeps === "f16" && type === "f32") ? type : keeps;
-}
-
-/** Bytes that the weights of a tree take on the GPU. @param type see WeightLoader */
-export function weightBytes(tree: NameTree, type: WeightType): number {
-  return leavesOf(tree).reduce((sum, leaf) => sum + leafBytes(leaf, type), 0);
-}
-
-function leafBytes(leaf: NameLeaf, type: WeightType): number {
-  if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
-  if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
-  if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
-  if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
-  if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
-  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], matrixType(leaf, type));
-  return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
-}
-
-/**
- * Refuse what loading would stop at.
- * @throws KernelError for a tensor that cannot be split below the binding limit
- */
-export function expectBindable(gpu: Gpu, tree: NameTree, type: WeightType): void {
-  for (const leaf of leavesOf(tree)) {
-    if (leaf.kind === "linear") {
-      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, matrixType(leaf, type));
-      continue;
-    }
-    const [name, bytes] = [nameOf(leaf), leafBytes(leaf, type)];
-    if (bytes <= gpu.bindingLimit) continue;
-    throw new KernelError(
-      `${name}: expected at most ${gpu.bindingLimit} bytes, which this adapter binds of one buffer, got ${bytes}`,
-    );
-  }
-}
-
-function nameOf(leaf: Exclude<NameLeaf, LinearNames>): string {
-  if (leaf.kind === "computed") return leaf.name;
-  return leaf.kind === "norm" || leaf.kind === "rms-norm" ? leaf.gain.name : leaf.stored.name;
 }
 
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
@@ -200,40 +136,60 @@ export class WeightLoader {
     return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree, type)]));
   }
 
-  #leaf(leaf: NameLeaf, type: WeightType): Linear | Norm | RmsNorm | Tensor {
+  #leaf(leaf: NameLeaf | StackedNames, type: WeightType): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
-    const { weight, bias, inputs, columns, part } = leaf;
-    return {
-      segments: this.#matrix(weight, { inputs, columns, part }, matrixType(leaf, type)),
-      bias: bias && this.#table(bias, [columns], part),
-      inputs,
-      columns,
-    };
+    return this.#linear(leaf.kind === "stacked" ? leaf.parts : [leaf], type);
   }
 
-  /** A tensor of one binding, as f32. @param part of a vector, which of its values */
-  #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Tensor {
-    const tensor = this.#alloc(named.name, shape, "f32");
-    this.#reads.push(() => this.#values(named, tensor, part));
+  /** Matrices whose widths do not let them share a tensor get segments of their own. */
+  #linear(parts: readonly LinearNames[], type: WeightType): Linear {
+    const form = formOf(parts);
+    const { inputs, bias } = form;
+    const columns = columnsOf(parts);
+    const together = parts.length === 1 || parts.every((part) => part.columns % 4 === 0);
+    const groups = together ? [parts] : parts.map((part) => [part]);
+    let before = 0;
+    const segments = groups.flatMap((group) => {
+      const first = before;
+      before += columnsOf(group);
+      return this.#matrix(group, matrixType(form, type)).map((segment) => ({ ...segment, from: first + segment.from }));
+    });
+    return { segments, bias: bias && this.#biases(parts), inputs, columns };
+  }
+
+  #biases(parts: readonly LinearNames[]): Tensor {
+    const tensor = this.#alloc(parts.map(({ bias }) => bias?.name).join(" "), [columnsOf(parts)], "f32");
+    for (const { linear, column, row, count } of stackedRuns(parts, 0, columnsOf(parts))) {
+      const { bias } = linear;
+      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first: column, row, count }));
+    }
     return tensor;
   }
 
-  async #values({ name }: NamedTensor, tensor: Tensor, part?: RowPart): Promise<void> {
+  /** A tensor of one binding, as f32. */
+  #table(named: NamedTensor, shape: readonly number[] = named.shape): Tensor {
+    const tensor = this.#alloc(named.name, shape, "f32");
+    this.#reads.push(() => this.#values(named, tensor));
+    return tensor;
+  }
+
+  /** `count` values of a file from its `row`-th on, from `first` on in the tensor. */
+  async #values(
+    { name }: NamedTensor,
+    tensor: Tensor,
+    { first, row, count } = { first: 0, row: 0, count: elementCount(tensor.shape) },
+  ): Promise<void> {
     const stored = this.#stored(name);
     const type = sourceType(stored);
     const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count } of rowRuns(part, 0, elementCount(tensor.shape))) {
-      const run = someRows(stored, row, count, elementBytes);
-      for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
-        const values = { type, count: bytes.length / elementBytes };
-        const first = column + at / elementBytes;
-        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
-      }
+    for await (const { at, bytes } of this.#pieces(someRows(stored, row, count, elementBytes), elementBytes)) {
+      const values = { type, count: bytes.length / elementBytes };
+      this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first + at / elementBytes));
     }
   }
 
@@ -278,23 +234,27 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted, or quantized, by a kernel. */
-  #matrix(
-    { name }: NamedTensor,
-    { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
-    type: WeightType,
-  ): Segment[] {
-    const stored = this.#stored(name);
+  /**
+   * PyTorch's (columns, inputs), several side by side, as segments of (inputs, padded width): transposed and converted, or
+   * quantized, by a kernel.
+   */
+  #matrix(parts: readonly LinearNames[], type: WeightType): Segment[] {
+    const { inputs } = formOf(parts);
+    const columns = columnsOf(parts);
+    const name = parts.map(({ weight }) => weight.name).join(" ");
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
-    const notice = type === "int8" || type === "int4" ? this.#noticeFor(name) : undefined;
+    const quantized = type === "int8" || type === "int4";
+    const notices = new Map(parts.map((part) => [part, quantized ? this.#noticeFor(part.weight.name) : undefined]));
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      for (const { column, row, count } of rowRuns(part, from, width)) {
+      for (const { linear, column, row, count } of stackedRuns(parts, from, width)) {
+        const stored = this.#stored(linear.weight.name);
+        const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
         const rows = someRows(stored, row, count, rowBytes);
+        const notice = notices.get(linear);
         this.#reads.push(() => this.#columns(rows, inputs, weight, column - from, notice));
       }
     }
