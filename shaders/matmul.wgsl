@@ -1,7 +1,8 @@
 // y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + scale * residual[r, j]
 //     with j = firstColumn + c and scale = residualScale
 //
-// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
+// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row, or whole numbers of 8 or 4 bits
+// with scales, as quantize-weight.wgsl writes them; stride is a multiple of 4
 // bias: (columns)   factor, residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
 //
 // One invocation keeps ROWS rows times VECS groups of four columns in registers and walks down k, so that each loaded
@@ -10,15 +11,16 @@
 // one workgroup as one SIMD group, where both cost much and save nothing. There a load costs as much per invocation when all
 // want the same as when each wants its own: so the invocations of a subgroup load LANES neighbouring inputs of a row, one
 // each, and lend them to each other. Elsewhere (LANES = 1) each loads what it needs; with FOURS, where inputs is a multiple
-// of 4, four inputs of a row at once.
+// of 4 (of 8 for int4), four inputs of a row at once.
 //
 // Numerical choice: every element is one chain of fma over ascending k in f32, in every variant, so that a row's bits
-// depend neither on the other rows nor on the tile. With F16 each x is rounded to f16 first, by integer arithmetic:
-// pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
+// depend neither on the other rows nor on the tile. A whole number times its scale is exact in f32, so that packed weights
+// give the bits that f32 weights of the same values give. With weights other than f32 each x is rounded to f16 first, by
+// integer arithmetic: pack2x16float and quantizeToF16 truncate, flush or overflow differently on different drivers.
 
 enable subgroups;
 
-const F16 = false;
+const WEIGHT = 0u; // 0 f32, 1 f16, 2 int8, 3 int4
 const LANES = 1u; // at most WORKGROUP and the invocations of a subgroup; divides inputs
 const STEPS = 1u; // inputs that a sum takes in between two looks at its loop; divides LANES
 const FOURS = false;
@@ -50,7 +52,7 @@ struct Params {
 
 /// Four neighbouring weights; `group` counts fours from the start of the matrix.
 fn fourWeights(group: u32) -> vec4f {
-  if (F16) {
+  if (WEIGHT == 1u) {
     let pairs = weight[group];
     return vec4f(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
   }
@@ -71,7 +73,7 @@ fn roundToHalf(value: f32) -> f32 {
 }
 
 fn input(value: f32) -> f32 {
-  if (F16) {
+  if (WEIGHT != 0u) {
     return roundToHalf(value);
   }
   return value;
@@ -156,6 +158,90 @@ fn lent(value: f32, lender: u32) -> f32 {
   return subgroupShuffle(value, lender);
 }
 
+/// Inputs of a column that share a scale, and inputs whose whole numbers of one column are a word.
+const GROUP = 32u;
+const IN_WORD = select(8u, 4u, WEIGHT == 2u);
+const WORDS = GROUP / IN_WORD;
+/// Inputs whose products are written out one behind another; with several rows more of them compile too long.
+const AT_ONCE = select(4u, IN_WORD, ROWS == 1u);
+
+/// Four neighbouring scales, which are bf16.
+fn fourScales(at: u32) -> vec4f {
+  let pairs = weight[at];
+  return bitcast<vec4f>(vec4<u32>(pairs.x << 16u, pairs.x & 0xffff0000u, pairs.y << 16u, pairs.y & 0xffff0000u));
+}
+
+/// The words of four neighbouring columns.
+fn fourWords(at: u32) -> vec4<u32> {
+  return vec4<u32>(weight[at], weight[at + 1u]);
+}
+
+/// Whole numbers from the low half of words of int4, or from words of int8: the i-th of four.
+fn wholeNumbers(words: vec4<u32>, i: u32) -> vec4f {
+  if (WEIGHT == 2u) {
+    return vec4f(bitcast<vec4<i32>>(words << vec4<u32>(24u - 8u * i)) >> vec4<u32>(24u));
+  }
+  return vec4f(bitcast<vec4<i32>>(words << vec4<u32>(28u - 4u * i)) >> vec4<u32>(28u));
+}
+
+/// Four inputs of a row from `first` on; 0 past the end.
+fn fourInputs(row: u32, first: u32) -> vec4f {
+  let at = row * params.inputs + first;
+  var values: vec4f;
+  if (FOURS) {
+    values = x[at / 4u];
+  }
+  for (var i = 0u; i < 4u; i++) {
+    if (FOURS) {
+      values[i] = input(values[i]);
+    } else if (first + i < params.inputs) {
+      values[i] = input(x[(at + i) / 4u][(at + i) % 4u]);
+    }
+  }
+  return values;
+}
+
+/// The sums with packed weights. A group of a column is WORDS words and a scale; first come the words of all columns, row
+/// by row, then the scales.
+fn packedSums(firstRow: u32, firstGroup: u32, groups: u32) -> array<array<vec4f, VECS>, ROWS> {
+  var columns: array<u32, VECS>;
+  for (var v = 0u; v < VECS; v++) {
+    columns[v] = min(firstGroup + WORKGROUP * v, groups - 1u);
+  }
+  var sums: array<array<vec4f, VECS>, ROWS>;
+  for (var first = 0u; first < params.inputs; first += GROUP) {
+    let start = first / GROUP * groups * (2u * WORDS + 1u);
+    var scales: array<vec4f, VECS>;
+    for (var v = 0u; v < VECS; v++) {
+      scales[v] = fourScales(start + 2u * WORDS * groups + columns[v]);
+    }
+    let end = min(first + GROUP, params.inputs);
+    for (var k = first; k < end; k += IN_WORD) {
+      var words: array<vec4<u32>, VECS>;
+      var values: array<vec4f, ROWS>;
+      for (var v = 0u; v < VECS; v++) {
+        words[v] = fourWords(start + 2u * ((k - first) / IN_WORD * groups + columns[v]));
+      }
+      for (var part = 0u; part < IN_WORD; part += AT_ONCE) {
+        for (var i = 0u; i < AT_ONCE; i++) {
+          if (i % 4u == 0u) {
+            for (var r = 0u; r < ROWS; r++) {
+              values[r] = fourInputs(firstRow + r, k + part + i);
+            }
+          }
+          for (var v = 0u; v < VECS; v++) {
+            let weights = wholeNumbers(words[v], part + i) * scales[v];
+            for (var r = 0u; r < ROWS; r++) {
+              sums[r][v] = fma(vec4f(values[r][i % 4u]), weights, sums[r][v]);
+            }
+          }
+        }
+      }
+    }
+  }
+  return sums;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(
   @builtin(workgroup_id) tile: vec3u,
@@ -170,7 +256,9 @@ fn main(
 
   // Rows and groups past the end are computed from whatever is read there, and are not stored.
   var sums: array<array<vec4f, VECS>, ROWS>;
-  if (FOURS) {
+  if (WEIGHT >= 2u) {
+    sums = packedSums(firstRow, firstGroup, groups);
+  } else if (FOURS) {
     let fours = params.inputs / 4u;
     for (var four = 0u; four < fours; four++) {
       var scales: array<vec4f, ROWS>;

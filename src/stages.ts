@@ -24,7 +24,14 @@ export interface Activation {
   readonly bytes: Uint8Array;
 }
 
-export type Dtype = "f32" | "f16";
+/** As what a model is run: weights of f32 or f16, or of whole numbers, with which all else is as with f16. */
+export const dtypes = ["f32", "f16", "int8", "int4"] as const;
+export type Dtype = (typeof dtypes)[number];
+
+/** The type of what is handed over between stages. */
+export function activationType(dtype: Dtype): ActivationType {
+  return dtype === "f32" ? "f32" : "f16";
+}
 
 /** How a checkpoint is run where that is a choice; plain JSON. What is left out is as the checkpoint has it. */
 export interface RunSettings {
@@ -156,7 +163,7 @@ export interface CheckpointCard {
 
 /** Kind, type and shape of a model's features as they are handed over. */
 export function featuresForm({ dtype, features }: Pick<CheckpointCard, "dtype" | "features">) {
-  return { kind: "features", type: dtype === "f32" ? "f32" : "f16", shape: features } as const;
+  return { kind: "features", type: activationType(dtype), shape: features } as const;
 }
 
 /** What the settings of a run change of a ViT, besides the images' size. */

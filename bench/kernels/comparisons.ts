@@ -15,7 +15,7 @@ import {
 } from "./ours.ts";
 import { type AttentionShape, type OptShape, optShape, type VitShape, vitShape } from "./shapes.ts";
 
-type Type = "f32" | "f16";
+export type Type = "f32" | "f16";
 
 /** Runs of small kernels in a row, so that the call that starts them counts little. */
 const chain = 8;
@@ -163,12 +163,12 @@ function optLayerWork({ width, heads, cached, linears }: OptShape, batch: number
   return sumOf([...products, ...new Array<Work>(batch).fill(attentionWork(shape, "f16"))]);
 }
 
-function productWork(type: Type, rows: number, inputs: number, columns: number): Work {
+export function productWork(type: Type, rows: number, inputs: number, columns: number): Work {
   const weightBytes = inputs * columns * (type === "f16" ? 2 : 4);
   return { flops: 2 * rows * inputs * columns, bytes: weightBytes + 4 * rows * (inputs + columns) };
 }
 
-function attentionWork({ queryTokens, keyTokens, heads, headWidth }: AttentionShape, keysIn: Type): Work {
+export function attentionWork({ queryTokens, keyTokens, heads, headWidth }: AttentionShape, keysIn: Type): Work {
   const width = heads * headWidth;
   const keyBytes = 2 * keyTokens * width * (keysIn === "f16" ? 2 : 4);
   return { flops: 4 * queryTokens * keyTokens * width, bytes: keyBytes + 8 * queryTokens * width };

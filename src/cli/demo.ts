@@ -7,6 +7,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { Command } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
+import type { Dtype } from "../stages.ts";
 import { UsageError } from "./errors.ts";
 import { addModelOptions, chooseModel, type ModelFlags } from "./model-options.ts";
 import { fromHere, oneLine, tell, writeLine } from "./output.ts";
@@ -79,7 +80,7 @@ class DemoError extends Error {
 async function captionAll(
   environment: Readonly<Record<string, string>>,
   flags: Flags,
-  model: { readonly ref: string; readonly dtype: "f32" | "f16" },
+  model: { readonly ref: string; readonly dtype: Dtype },
   uiUrl: string | undefined,
 ): Promise<null> {
   // what follows is what `blipfleet job submit --watch` and `job export` do, with these addresses

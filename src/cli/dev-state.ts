@@ -4,6 +4,7 @@ import { existsSync, readFileSync, realpathSync, renameSync, rmSync, writeFileSy
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { cacheFolder } from "../jobs/roots.ts";
+import { dtypes } from "../stages.ts";
 
 const devState = z.object({
   /** Process of `blipfleet dev`; the file counts only while it lives. */
@@ -11,7 +12,7 @@ const devState = z.object({
   /** TEMPORAL_ADDRESS, NATS_URL and the like, as a command would be given them. */
   environment: z.record(z.string(), z.string()),
   /** What the worker serves: the models of jobs that name none, each with what it can be used for. */
-  models: z.array(z.object({ ref: z.string(), dtype: z.enum(["f32", "f16"]), purposes: z.array(z.string()) })),
+  models: z.array(z.object({ ref: z.string(), dtype: z.enum(dtypes), purposes: z.array(z.string()) })),
   /** How it runs them. */
   settings: z
     .object({ imageSize: z.number().optional(), behaviour: z.enum(["huggingface", "lavis"]).optional() })

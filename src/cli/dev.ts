@@ -8,6 +8,7 @@ import {
   addSettingsOptions,
   chooseModel,
   type DtypeChoice,
+  dtypeHelp,
   parseDtype,
   type SettingsFlags,
   settingsFrom,
@@ -33,7 +34,7 @@ export function addDevCommand(program: Command): void {
       "Hugging Face id, or a directory in Hugging Face layout; may be repeated (default: the demo models)",
       repeated,
     )
-    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
+    .option("--dtype <type>", dtypeHelp, parseDtype, "auto");
   addSettingsOptions(command)
     .addHelpText(
       "after",

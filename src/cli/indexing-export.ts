@@ -12,6 +12,7 @@ import type { Committed, ManifestItem, ModelIdentity } from "../messages/job.ts"
 import { expectModel, expectType, type ImageIndex, openImageIndex } from "../search/vector-file.ts";
 import type { IndexModel } from "../search/vector-file-format.ts";
 import type { WhenCoded } from "../search/vector-file-writer.ts";
+import { activationType } from "../stages.ts";
 import { type IndexCounts, IndexUpdate, type Looked, storedType } from "./indexing-update.ts";
 
 export interface IndexExport extends ExportOptions {
@@ -70,7 +71,7 @@ async function lookedAt(
   store: ObjectStore,
   objects: Objects,
   update: IndexUpdate,
-  { queries, width, dtype: type }: IndexModel,
+  { queries, width, dtype }: IndexModel,
 ): Promise<Looked> {
   if (result.status === "failed")
     return { image, error: Object.assign(new Error(result.error.message), { name: result.error.type }) };
@@ -84,6 +85,7 @@ async function lookedAt(
     );
   }
   const bytes = await objects.read(store, at.object);
+  const type = activationType(dtype);
   const size = queries * width * (type === "f32" ? 4 : 2);
   const row = bytes.subarray(at.row * size, (at.row + 1) * size);
   if (row.length !== size || at.shape[0] !== queries || at.shape[1] !== width) {

@@ -6,7 +6,7 @@ import { resolve } from "node:path";
 import type { ImageIndex } from "../search/vector-file.ts";
 import { encodeStored, type IndexedImage, type IndexModel, type VectorType } from "../search/vector-file-format.ts";
 import { ImageIndexWriter, isCoded, type WhenCoded } from "../search/vector-file-writer.ts";
-import type { ContrastCard, Vectors } from "../stages.ts";
+import { activationType, type ContrastCard, type Vectors } from "../stages.ts";
 import { describeError } from "./errors.ts";
 
 /** What came of an image. */
@@ -45,8 +45,8 @@ export function storedType(
   { dtype }: IndexModel,
   asked: "full" | "int8" | undefined,
 ): VectorType {
-  if (asked === undefined) return old?.stored.type ?? dtype;
-  return asked === "int8" ? "int8" : dtype;
+  if (asked === undefined) return old?.stored.type ?? activationType(dtype);
+  return asked === "int8" ? "int8" : activationType(dtype);
 }
 
 /** How an index is stored. */

@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { type Command, Option } from "commander";
 import { packageRoot } from "../gpu/package-root.ts";
 import { familyFor, type Purpose, purposes } from "../models/families.ts";
-import type { Behaviour, RunSettings } from "../stages.ts";
-import { NotAvailableError, UsageError } from "./errors.ts";
+import { type Behaviour, type Dtype, dtypes, type RunSettings } from "../stages.ts";
+import { UsageError } from "./errors.ts";
 import { wholeNumber } from "./generation-options.ts";
 import { fromHere } from "./output.ts";
 
 export type OutputFormat = "text" | "jsonl";
-export type DtypeChoice = "f32" | "f16" | "auto";
+export type DtypeChoice = Dtype | "auto";
 
 export interface ModelFlags extends SettingsFlags {
   readonly model?: string;
@@ -35,12 +35,12 @@ export interface FormatFlag {
 export function addModelOptions(command: Command, without = "the demo model"): Command {
   return command
     .option("--model <ref>", `Hugging Face id, or a directory in Hugging Face layout (default: ${without})`)
-    .addOption(
-      new Option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16")
-        .default("auto")
-        .argParser(parseDtype),
-    );
+    .addOption(new Option("--dtype <type>", dtypeHelp).default("auto").argParser(parseDtype));
 }
+
+/** What --dtype may be. */
+export const dtypeHelp =
+  "f32, f16, int8 or int4 (weights quantized as they are loaded), or auto: f32 for checkpoints stored in f32, else f16";
 
 /** Add --image-size and --behaviour. */
 export function addSettingsOptions(command: Command): Command {
@@ -86,11 +86,9 @@ export function addFormatOption(command: Command): Command {
 }
 
 export function parseDtype(text: string): DtypeChoice {
-  if (text === "f32" || text === "f16" || text === "auto") return text;
-  if (text === "int8" || text === "int4") {
-    throw new NotAvailableError(`--dtype ${text}: quantized weights are not available yet; use f32, f16 or auto`);
-  }
-  throw new UsageError(`--dtype: expected f32, f16 or auto, got ${JSON.stringify(text)}`);
+  const choice = [...dtypes, "auto" as const].find((each) => each === text);
+  if (choice !== undefined) return choice;
+  throw new UsageError(`--dtype: expected ${dtypes.join(", ")} or auto, got ${JSON.stringify(text)}`);
 }
 
 export interface ChosenModel {

@@ -9,6 +9,7 @@ import {
   addSettingsOptions,
   chooseModel,
   type DtypeChoice,
+  dtypeHelp,
   parseDtype,
   type SettingsFlags,
   settingsFrom,
@@ -34,7 +35,7 @@ export function addWorkerCommand(program: Command): void {
     .command("worker")
     .description("Take work of jobs and answers from Temporal, until SIGTERM or Ctrl-C; then drain and end.")
     .option("--model <ref>", "Hugging Face id or directory; may be repeated (default: the demo model)", repeated)
-    .option("--dtype <type>", "f32, f16, or auto: f32 for checkpoints stored in f32, else f16", parseDtype, "auto");
+    .option("--dtype <type>", dtypeHelp, parseDtype, "auto");
   addSettingsOptions(command)
     .option(
       "--stages <list>",

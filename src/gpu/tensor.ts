@@ -4,9 +4,14 @@ import { ShapeError } from "./errors.ts";
 
 /**
  * How the elements lie in the buffer. `f16` is two halves packed in one u32, low half first, so that
- * it needs no `shader-f16`; the last dimension of an f16 tensor is therefore even.
+ * it needs no `shader-f16`; the last dimension of an f16 tensor is therefore even. `int8` and `int4` are matrices of
+ * (inputs, columns), columns a multiple of 4: whole numbers with a scale for every `groupSize` inputs of a column, as
+ * shaders/quantize-weight.wgsl writes them.
  */
-export type ElementType = "f32" | "f16" | "u32" | "i32";
+export type ElementType = "f32" | "f16" | "u32" | "i32" | "int8" | "int4";
+
+/** Inputs of a column that share a scale under int8 and int4. */
+export const groupSize = 32;
 
 /** Row-major data of `shape` on the GPU. Scratch tensors have no buffer until their recording is finished. */
 export interface Tensor {
@@ -26,6 +31,11 @@ export function elementCount(shape: readonly number[]): number {
 
 /** Bytes that a tensor of this shape and type occupies, rounded up to 4. */
 export function byteLength(shape: readonly number[], type: ElementType): number {
+  if (type === "int8" || type === "int4") {
+    const [inputs = 0, columns = 0] = shape;
+    const scaleBytes = 2;
+    return Math.ceil(inputs / groupSize) * columns * ((groupSize * (type === "int8" ? 8 : 4)) / 8 + scaleBytes);
+  }
   const bytes = elementCount(shape) * (type === "f16" ? 2 : 4);
   return Math.ceil(bytes / 4) * 4;
 }

@@ -4,7 +4,7 @@ import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import type { LayerCache } from "./append-cache.ts";
-import { reachOf } from "./attention-weights.ts";
+import { reachOf } from "./attention-sizes.ts";
 
 /**
  * Row r attends to the positions 0 .. position[r] of sequence[r].

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import type { Operation } from "../gpu/variants.ts";
 import { formNeeds, matmulForms } from "./matmul-forms.ts";
+import type { WeightType } from "./weights.ts";
 
 const size = z.number().int().min(1);
 
@@ -26,8 +27,7 @@ const variant = z.discriminatedUnion("shader", [registerTile, ...matmulForms]);
 export type MatmulVariant = z.infer<typeof variant>;
 
 /** Types of weights that have variants of their own. */
-export const matmulTypes = ["f32", "f16"] as const;
-export type MatmulType = (typeof matmulTypes)[number];
+export const matmulTypes: readonly WeightType[] = ["f32", "f16", "int8", "int4"];
 
 /** The most rows of each class, and its name. */
 const rowClasses = [
@@ -53,7 +53,7 @@ export const matmulOperation: Operation<MatmulVariant> = {
 };
 
 /** @param type of the weights */
-export function matmulClass(type: MatmulType, rows: number): string {
+export function matmulClass(type: WeightType, rows: number): string {
   const { name } = rowClasses.find(({ most }) => rows <= most) ?? rowClasses[4];
   return `${type}, ${name}`;
 }

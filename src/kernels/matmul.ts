@@ -5,7 +5,7 @@ import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import { launchForm } from "./matmul-forms.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
-import type { Linear } from "./weights.ts";
+import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
 /**
@@ -14,11 +14,27 @@ import { overTwo } from "./workgroups.ts";
  */
 export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
 
+/** As the shader numbers them. */
+const weightTypes = { f32: 0, f16: 1, int8: 2, int4: 3 } as const;
+
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
+
+/** A word of int4 takes two fours. One row of f32 or f16 gains nothing by it, and compiles longer. */
+function readsFours(type: WeightType, inputs: number, rows: number): boolean {
+  if (type === "int4") return inputs % 8 === 0;
+  return inputs % 4 === 0 && (type === "int8" || rows > 1);
+}
+
+/** @throws ShapeError */
+function weightTypeOf({ name, type }: Tensor): WeightType {
+  if (Object.hasOwn(weightTypes, type)) return type as WeightType;
+  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightTypes).join(", ")}, got ${type}`);
+}
 
 /**
  * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
- * With f16 weights x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows; on GPUs, where other
+ * variants serve other numbers of rows, only within a class of those.
  * @throws ShapeError
  */
 export function matmul(
@@ -39,11 +55,11 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
+    const type = weightTypeOf(weight);
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
-    const half = weight.type === "f16";
-    const choice = k.variants.choose(matmulOperation, matmulClass(half ? "f16" : "f32", rows));
+    const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
     const { variant } = choice;
     if (variant.shader !== "matmul") {
       const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
@@ -51,18 +67,18 @@ export function matmul(
       continue;
     }
     const { WORKGROUP, ROWS, VECS, ...most } = variant;
-    const LANES = Math.min(most.LANES, powerOfTwoIn(inputs));
+    // Packed weights bring what is to be done with a load: there inputs are not lent.
+    const LANES = weightTypes[type] > weightTypes.f16 ? 1 : Math.min(most.LANES, powerOfTwoIn(inputs));
     const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
-        F16: half ? "true" : "false",
+        WEIGHT: weightTypes[type],
         LANES,
         STEPS: Math.min(most.STEPS, LANES),
-        // One row gains nothing by it, and compiles longer.
-        FOURS: LANES === 1 && ROWS > 1 && inputs % 4 === 0 ? "true" : "false",
+        FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",
         ACTIVATION: activations[activation],
         HAS_BIAS: bias ? "true" : "false",
         HAS_FACTOR: factor ? "true" : "false",

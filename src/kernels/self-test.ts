@@ -7,21 +7,24 @@ import type { ElementType, Tensor } from "../gpu/tensor.ts";
 import type { Choice } from "../gpu/variants.ts";
 import { add } from "./add.ts";
 import { attention } from "./attention.ts";
+import { attentionWeights } from "./attention-weights.ts";
 import { convertPlain } from "./convert-plain.ts";
 import { convertWeight } from "./convert-weight.ts";
 import { embedPatches } from "./embed-patches.ts";
 import { handOver } from "./hand-over.ts";
 import { layerNorm } from "./layer-norm.ts";
 import { type Activation, matmul } from "./matmul.ts";
-import { type MatmulType, matmulTypes } from "./matmul-variants.ts";
+import { matmulTypes } from "./matmul-variants.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
+import { quantizeWeight } from "./quantize-weight.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rotary } from "./rotary.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
 import { unitRows } from "./unit-rows.ts";
+import type { WeightType } from "./weights.ts";
 
 export interface Question {
   readonly kernel: string;
@@ -29,7 +32,7 @@ export interface Question {
   readonly expected: readonly number[];
 }
 
-/** A tensor of these values; f16 takes whole u32 words, two halves each. */
+/** A tensor of these values; f16 takes whole u32 words, two halves each, and so do int8 and int4. */
 export type Given = (shape: readonly number[], values: readonly number[], type?: ElementType) => Tensor;
 
 /** Relative: a few last places of f32, for exp and division; everything else comes out exactly. */
@@ -123,11 +126,10 @@ function problemWith({ kernel, expected }: Question, got: Float32Array): string 
 
 function questions(k: Recorder, given: Given): Question[] {
   return [
-    // Three inputs are read one by one, sixteen as the variant at its most reads them.
-    ...matmulTypes.flatMap((type) => [
-      askMatmul(k, given, 1, 3, type),
-      ...[1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, 16, type)),
-    ]),
+    ...matmulTypes.flatMap((type) => [1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, type))),
+    ...(["f32", "f16"] as const).flatMap((type) =>
+      [1, 3, 9, 17, 65].map((rows) => askLongMatmul(k, given, rows, type)),
+    ),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
     askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
@@ -139,6 +141,7 @@ function questions(k: Recorder, given: Given): Question[] {
     askAttention(k, given, false),
     askAttention(k, given, true),
     askPositionBias(k, given),
+    askWeights(k, given),
     askCausal(k, given),
     {
       kernel: "unfold-patches",
@@ -176,53 +179,77 @@ function questions(k: Recorder, given: Given): Question[] {
       expected: [1, 3],
     },
     askConvertWeight(k, given),
+    askQuantizeWeight(k, given, "int8"),
+    askQuantizeWeight(k, given, "int4"),
     askConvertPlain(k, given),
     ...decodingQuestions(k, given),
   ];
 }
 
-/** The f16 of the whole numbers that weights of askMatmul are. */
-const halves: Readonly<Record<number, number>> = {
-  0: 0,
-  1: 0x3c00,
-  2: 0x4000,
-  3: 0x4200,
-  4: 0x4400,
-  6: 0x4600,
-  9: 0x4880,
-};
-
-/**
- * x[r, k] = 2049, r, -1 and k, weight[k, c] = (c + 1) times 1, 2 or 3 by k: every sum is exact, and other inputs or weights give
- * another. f16 makes 2048 of 2049.
- */
-function askMatmul(k: Recorder, given: Given, rows: number, inputs: number, type: MatmulType): Question {
-  const x = (row: number, i: number) => [2049, row, -1][i] ?? i;
-  const weight = (i: number, column: number) => (column < 3 ? (column + 1) * ((i % 3) + 1) : 0);
-  const weights = Array.from({ length: 4 * inputs }, (_, at) => weight(Math.floor(at / 4), at % 4));
-  const words = () =>
-    Array.from({ length: 2 * inputs }, (_, at) => {
-      const [low = 0, high = 0] = weights.slice(2 * at, 2 * at + 2).map((value) => halves[value]);
-      return low | (high << 16);
-    });
-  const matrix = given([inputs, 4], type === "f32" ? weights : words(), type);
-  const segments = [{ weight: matrix, from: 0, width: 3 }];
-  const linear = { segments, bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
+/** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
+function askMatmul(k: Recorder, given: Given, rows: number, type: WeightType): Question {
+  // Several rows read four inputs at once.
+  const inputs = rows === 1 ? 3 : 4;
+  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1, 4].slice(0, inputs)).flat();
+  const weight = given([inputs, 4], oneTwoThree(inputs, type), type);
+  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
   const residual = given([rows, 3], Array.from({ length: rows }, () => [0, 0, 100]).flat());
-  const values = Array.from({ length: rows * inputs }, (_, at) => x(Math.floor(at / inputs), at % inputs));
+  const large = type === "f32" ? 2049 : 2048;
   return {
     kernel: `matmul of ${rows} rows with ${type} weights`,
-    answer: matmul(k, given([rows, inputs], values), linear, { activation: "relu", residual }),
-    expected: Array.from({ length: 3 * rows }, (_, at) => {
-      const [row, column] = [Math.floor(at / 3), at % 3];
-      let sum = [0.5, 0.25, 100][column] ?? 0;
-      for (let i = 0; i < inputs; i++) {
-        const input = i === 0 && type !== "f32" ? 2048 : x(row, i);
-        sum += input * weight(i, column);
-      }
-      return sum;
-    }),
+    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
+    expected: Array.from({ length: rows }, (_, r) => {
+      const sum = large + r - 1 + (inputs === 4 ? 4 : 0);
+      return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
+    }).flat(),
   };
+}
+
+/**
+ * Small whole numbers, more inputs and columns than one step of a tile takes, and no tile divides them, but eight invocations
+ * may lend them to each other: every sum is exact.
+ */
+function askLongMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16"): Question {
+  const [inputs, columns] = [344, 70];
+  const stride = 72;
+  const xAt = (r: number, i: number) => ((3 * r + i) % 5) - 2;
+  const weightAt = (i: number, c: number) => (c < columns ? ((2 * i + c) % 3) - 1 : 0);
+  const halves = [0xbc00, 0, 0x3c00]; // -1, 0 and 1
+  const half = (i: number, c: number) => halves[weightAt(i, c) + 1] ?? 0;
+  const weights = Array.from({ length: inputs }, (_, i) =>
+    type === "f32"
+      ? Array.from({ length: stride }, (_, c) => weightAt(i, c))
+      : Array.from({ length: stride / 2 }, (_, pair) => half(i, 2 * pair) | (half(i, 2 * pair + 1) << 16)),
+  );
+  const linear = {
+    segments: [{ weight: given([inputs, stride], weights.flat(), type), from: 0, width: columns }],
+    bias: given([columns], new Array(columns).fill(400)),
+    ...{ inputs, columns },
+  };
+  const residual = given([rows, columns], new Array(rows * columns).fill(0));
+  const x = Array.from({ length: rows * inputs }, (_, at) => xAt(Math.floor(at / inputs), at % inputs));
+  const sum = (r: number, c: number) => {
+    let total = 400;
+    for (let i = 0; i < inputs; i++) total += xAt(r, i) * weightAt(i, c);
+    return total;
+  };
+  return {
+    kernel: `matmul of ${rows} long rows with ${type} weights`,
+    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
+    expected: Array.from({ length: rows * columns }, (_, at) => sum(Math.floor(at / columns), at % columns)),
+  };
+}
+
+/** Rows of 1, 2, 3, 0: values of f32, else words. As whole numbers all are the least, times a negative scale. */
+function oneTwoThree(inputs: number, type: WeightType): number[] {
+  const rows = Array.from({ length: inputs });
+  if (type === "f32") return rows.flatMap(() => [1, 2, 3, 0]);
+  if (type === "f16") return rows.flatMap(() => [0x40003c00, 0x4200]);
+  const [word, count] = type === "int8" ? [0x80808080, 8] : [0x8888, 4];
+  const bits = type === "int8" ? 8 : 4;
+  const first = word % 2 ** (bits * inputs);
+  const scales = type === "int8" ? [0xbc80bc00, 0xbcc0] : [0xbe80be00, 0xbec0];
+  return [...new Array<number>(3).fill(first), ...new Array<number>(4 * count - 3).fill(0), ...scales];
 }
 
 /** Of 1, -1, 3 and -6. */
@@ -286,7 +313,7 @@ function askRotary(k: Recorder, given: Given): Question {
   const positions = { rows: given([1, 3], [7, 1, 0], "u32"), column: 1 };
   return {
     kernel: "rotary",
-    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, 1),
+    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, { heads: 1, headWidth: 4 }),
     expected: [-2, 1, 3, 4],
   };
 }
@@ -327,6 +354,17 @@ function askAttention(k: Recorder, given: Given, padded: boolean): Question {
   };
 }
 
+/** Scores 0 and ln 2, then twice as much. */
+function askWeights(k: Recorder, given: Given): Question {
+  const part = (values: readonly number[]) => ({ rows: given([2, 1], values), column: 0 });
+  const sizes = { batch: 1, queryTokens: 2, keyTokens: 2, heads: 1, headWidth: 1, scale: 1 };
+  return {
+    kernel: "attention-weights",
+    answer: attentionWeights(k, part([1, 2]), part([0, Math.log(2)]), sizes),
+    expected: [0.5, 1, 0.25, 1],
+  };
+}
+
 /** Scores ln 3, 0 and ln 4, each seen from its own row on: 4 alone, then 3/4 of it and 1/4 of 8, then 1/2 of 1 with both. */
 function askCausal(k: Recorder, given: Given): Question {
   const keys = given([3, 2], [Math.log(3), 0, 0, 0, Math.log(4), 0]);
@@ -346,6 +384,18 @@ function askConvertWeight(k: Recorder, given: Given): Question {
   const destination = given([2, 4], new Array(8).fill(9));
   convertWeight(k, { bytes, type: "bf16", rows: 2, inputs: 2 }, destination, 0);
   return { kernel: "convert-weight", answer: destination, expected: [1, 3, 0, 0, 2, -0.5, 0, 0] };
+}
+
+/** bf16 1, 2, and 3, -0.5, two rows of two inputs: the least and half of it; the least and what is nearest to -1/6 of it. */
+function askQuantizeWeight(k: Recorder, given: Given, type: "int8" | "int4"): Question {
+  const answer = given([2, 4], [], type);
+  const notice = { refused: given([1], [0], "u32"), number: 1 };
+  const bytes = given([2], [0x40003f80, 0xbf004040], "u32");
+  quantizeWeight(k, { bytes, type: "bf16", rows: 2, inputs: 2 }, answer, 0, notice);
+  const [words, count, scales] = type === "int8" ? [[0x80c0, 0x1580], 8, 0xbcc0bc80] : [[0x8c, 0x18], 4, 0xbec0be80];
+  const expected = Uint32Array.from([...words, ...new Array<number>(4 * count - 2).fill(0), scales, 0]);
+  // Compared as floats, which no two of these words are the same of.
+  return { kernel: `quantize-weight to ${type}`, answer, expected: [...new Float32Array(expected.buffer)] };
 }
 
 /** f16 1, 2^-24 and -inf. */

@@ -6,7 +6,14 @@ import type { RowProgram } from "../gpu/row-program.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import { type Activation, type AttentionMaps, featuresForm, type ModelCard, type Pixels } from "../stages.ts";
+import {
+  type Activation,
+  type AttentionMaps,
+  activationType,
+  featuresForm,
+  type ModelCard,
+  type Pixels,
+} from "../stages.ts";
 import { type AttentionRow, queryAttention } from "./attention-maps.ts";
 import type { Blip2ImageConfig, QFormerConfig } from "./blip-2-config.ts";
 import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
@@ -122,7 +129,7 @@ export function qFormerParts(
 ): readonly Part[] {
   const end: Part = {
     cost: 2 * config.queries * projection.inputs * projection.columns,
-    run: (k, [, x]) => [handOver(k, matmul(k, given(x), projection), card.dtype)],
+    run: (k, [, x]) => [handOver(k, matmul(k, given(x), projection), activationType(card.dtype))],
   };
   return [...queryParts(w, config, card), end];
 }

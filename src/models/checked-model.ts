@@ -2,16 +2,18 @@
 
 import type { Gpu } from "../gpu/device.ts";
 import type { RowProgram } from "../gpu/row-program.ts";
+import type { WeightType } from "../kernels/weights.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard, Dtype, ImageSettings } from "../stages.ts";
+import { activationType, type CheckpointCard, type Dtype, type ImageSettings } from "../stages.ts";
 import { type Checkpoint, expectTensors, hasFile, readSettings } from "../weights/checkpoint.ts";
 import { checkpointDigest } from "../weights/digest.ts";
 import { CheckpointError } from "../weights/errors.ts";
 import type { NameTable, NameTree } from "../weights/names/tensor-names.ts";
 import { UnsupportedModelError } from "./errors.ts";
-import { expectBindable, type Loaded, type WeightLoader, weightBytes } from "./load.ts";
+import type { Loaded, WeightLoader } from "./load.ts";
 import { type ModelPlan, unloadedWeights, workingOf } from "./memory-plan.ts";
 import { type ChangingVision, type CheckOptions, changedBy } from "./run-settings.ts";
+import { expectBindable, weightBytes } from "./weight-sizes.ts";
 
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {
@@ -39,6 +41,15 @@ export type WeightsOf<P extends PartsByStage> = Partial<
   LoadedPart<P, "encode"> & LoadedPart<P, "query"> & LoadedPart<P, "generate">
 >;
 
+/**
+ * The type of a stage's matrices, unless their names say what they keep. VisualGLM, as its own code has it, is quantized in its
+ * language model only.
+ */
+function weightTypeOf({ family, dtype }: Pick<CheckpointCard, "family" | "dtype">, stage: Stage): WeightType {
+  if (family === "visualglm" && stage !== "generate") return activationType(dtype);
+  return dtype;
+}
+
 /** @param programsOf what weights can serve; see PartsByStage */
 export function checkedModel<Card extends CheckpointCard, P extends PartsByStage, Programs>(
   card: Card,
@@ -52,18 +63,24 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
     plan(gpu, stages) {
       const trees = wanted(stages);
       const unloaded = {};
-      for (const [, tree] of trees) {
-        expectBindable(gpu, tree, card.dtype);
+      for (const [stage, tree] of trees) {
+        expectBindable(gpu, tree, weightTypeOf(card, stage));
         Object.assign(unloaded, unloadedWeights(tree));
       }
       const { programs, close } = programsOf(gpu, unloaded as WeightsOf<P>);
       const row = workingOf(programs as Readonly<Record<string, unknown>>);
       close();
-      return { weights: Object.fromEntries(trees.map(([stage, tree]) => [stage, weightBytes(tree, card.dtype)])), row };
+      return {
+        weights: Object.fromEntries(
+          trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]),
+        ),
+        row,
+      };
     },
     async load(gpu, loader, stages) {
       const weights = {};
-      for (const [, tree] of wanted(stages)) Object.assign(weights, loader.allocate(tree));
+      for (const [stage, tree] of wanted(stages))
+        Object.assign(weights, loader.allocate(tree, weightTypeOf(card, stage)));
       const opened = programsOf(gpu, weights as WeightsOf<P>);
       try {
         await Promise.all([loader.fill(), prepare(opened.programs as NamedPrograms)]);
@@ -121,9 +138,9 @@ export async function checkCheckpoint(
     throw new CheckpointError(`${ref}: expected ${tokenizer}, got no such file; save the model's ${kind} there`);
   }
   for (const [key, width] of Object.entries({ "vision_config.hidden_size": vision.width, ...widths })) {
-    if (dtype !== "f16" || width % 2 === 0) continue;
+    if (activationType(dtype) !== "f16" || width % 2 === 0) continue;
     throw new UnsupportedModelError(
-      `${ref}: ${key}: expected an even number under --dtype f16, got ${width}; use --dtype f32`,
+      `${ref}: ${key}: expected an even number under --dtype ${dtype}, got ${width}; use --dtype f32`,
     );
   }
   expectTensors(checkpoint, names);

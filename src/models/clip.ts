@@ -15,7 +15,14 @@ import { firstRows } from "../kernels/place-rows.ts";
 import { selectRowOfEach } from "../kernels/select-rows.ts";
 import { takeOver } from "../kernels/take-over.ts";
 import type { Linear, Norm } from "../kernels/weights.ts";
-import { type Activation, type CheckpointCard, type ContrastCard, featuresForm, type Vectors } from "../stages.ts";
+import {
+  type Activation,
+  activationType,
+  type CheckpointCard,
+  type ContrastCard,
+  featuresForm,
+  type Vectors,
+} from "../stages.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
 import { type ClipConfig, type ClipTextConfig, type ClipVisionConfig, endToken } from "./clip-config.ts";
 import { type ClipLayer, clipBlock } from "./clip-encoder.ts";
@@ -136,7 +143,7 @@ export function visionParts(
   { vision }: Pick<ClipConfig, "vision">,
   card: Pick<CheckpointCard, "image" | "features" | "dtype">,
 ): readonly Part[] {
-  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, given(x), card.dtype)] };
+  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, given(x), activationType(card.dtype))] };
   return [...visionBlocks(w, vision, card), end];
 }
 

@@ -7,7 +7,14 @@ import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { unitRows } from "../kernels/unit-rows.ts";
 import type { Linear } from "../kernels/weights.ts";
-import type { Activation, ActivationType, ContrastCard, Pixels, Vectors } from "../stages.ts";
+import {
+  type Activation,
+  type ActivationType,
+  activationType,
+  type ContrastCard,
+  type Pixels,
+  type Vectors,
+} from "../stages.ts";
 import { TextError } from "./errors.ts";
 import type { Block } from "./staged-program.ts";
 
@@ -25,7 +32,7 @@ export function unitVectors(
   rows: Tensor,
   { dtype }: Pick<ContrastCard, "dtype">,
 ): Tensor {
-  return handOver(k, unitRows(k, matmul(k, rows, projection)), dtype);
+  return handOver(k, unitRows(k, matmul(k, rows, projection)), activationType(dtype));
 }
 
 /** Output and result of a stage that ends in vectors. */

@@ -5,7 +5,7 @@ import { view } from "../gpu/view.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import { takeOver } from "../kernels/take-over.ts";
-import { type Activation, type CheckpointCard, featuresForm, type Pixels } from "../stages.ts";
+import { type Activation, activationType, type CheckpointCard, featuresForm, type Pixels } from "../stages.ts";
 import type { QFormerConfig } from "./blip-2-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
 import { given } from "./given.ts";
@@ -70,7 +70,7 @@ export function vitParts(
       run: (k, [x], batch) => [vitBlock(k, layer, given(x), sizes(batch))],
     }),
   );
-  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), dtype)] };
+  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), activationType(dtype))] };
   return [embed, ...blocks, end];
 }
 

@@ -8,7 +8,7 @@ import type { Gpu } from "../gpu/device.ts";
 import { handOver } from "../kernels/hand-over.ts";
 import { matmul } from "../kernels/matmul.ts";
 import type { Linear } from "../kernels/weights.ts";
-import { type Activation, featuresForm, type ModelCard } from "../stages.ts";
+import { type Activation, activationType, featuresForm, type ModelCard } from "../stages.ts";
 import { instructedAttention } from "./attention-maps.ts";
 import type { Blip2Programs, Blip2Weights, InstructedRow } from "./blip-2.ts";
 import { type ModelOfFrames, programByFrames } from "./by-frames.ts";
@@ -89,7 +89,7 @@ export function instructedParts(
 ): readonly Part[] {
   const end: Part = {
     cost: 2 * config.queries * projection.inputs * projection.columns,
-    run: (k, [, , x]) => [handOver(k, matmul(k, given(x), projection), card.dtype)],
+    run: (k, [, , x]) => [handOver(k, matmul(k, given(x), projection), activationType(card.dtype))],
   };
   return [...queryAndTextParts(w, config, card, textRows), end];
 }

@@ -1,37 +1,37 @@
 // Weights from a checkpoint's files onto the GPU: streamed in pieces, converted there, never written again.
 
 import type { Gpu } from "../gpu/device.ts";
-import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { byteLength, type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
+import { type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
+import { type QuantizeNotice, quantizeWeight } from "../kernels/quantize-weight.ts";
 import { selectRows } from "../kernels/select-rows.ts";
-import type { Linear, Norm, RmsNorm, Segment } from "../kernels/weights.ts";
+import type { Linear, Norm, RmsNorm, Segment, WeightType } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
+import { columnsOf, formOf, stackedRuns } from "../weights/names/stacked-rows.ts";
 import {
   type ComputedNames,
   type GridNames,
   isLeaf,
   type LinearNames,
-  leavesOf,
   type NamedTensor,
   type NameLeaf,
   type NameTree,
   type NormNames,
   type PickedNames,
   type RmsNormNames,
-  type RowPart,
-  rowRuns,
+  type StackedNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
 import { interpolatePositions } from "./interpolate-positions.ts";
+import { largestPiece, matrixType, segmentColumns } from "./weight-sizes.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
-export type Loaded<T> = T extends LinearNames
+export type Loaded<T> = T extends LinearNames | StackedNames
   ? Linear
   : T extends NormNames
     ? Norm
@@ -42,9 +42,6 @@ export type Loaded<T> = T extends LinearNames
         : T extends readonly (infer Each)[]
           ? readonly Loaded<Each>[]
           : { readonly [K in keyof T]: Loaded<T[K]> };
-
-/** Bytes of a piece on its way; Dawn's upload ring is as large. */
-const pieceBytes = 4 * 1024 * 1024;
 
 /** So many are filled, uploaded and converted at the same time: one is read while others are on the GPU. */
 const slotsUnderWay = 3;
@@ -60,79 +57,27 @@ interface Slot {
   busy: Promise<void>;
 }
 
-/** Bytes of what is uploaded at once; a kernel binds it. */
-function largestPiece(gpu: Gpu): number {
-  return Math.min(pieceBytes, Math.floor(gpu.bindingLimit / 256) * 256);
-}
-
-/** The matrix columns of one segment, all but the last one equally wide. A multiple of 4. */
-function segmentColumns(gpu: Gpu, name: string, inputs: number, columns: number, type: ElementType): number {
-  const padded = Math.ceil(columns / 4) * 4;
-  const fitting = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
-  // On their way, four columns are rows of a file, f32 at most.
-  const four = byteLength([4, inputs], "f32");
-  if (four <= largestPiece(gpu)) return Math.min(padded, fitting);
-  throw new KernelError(
-    `${name}: expected four columns of ${inputs} in ${largestPiece(gpu)} bytes, got ${four}; raise the binding limit`,
-  );
-}
-
-/** Bytes that the weights of a tree take on the GPU. */
-export function weightBytes(tree: NameTree, type: "f32" | "f16"): number {
-  return leavesOf(tree).reduce((sum, leaf) => sum + leafBytes(leaf, type), 0);
-}
-
-function leafBytes(leaf: NameLeaf, type: "f32" | "f16"): number {
-  if (leaf.kind === "table" || leaf.kind === "computed") return byteLength(leaf.shape, "f32");
-  if (leaf.kind === "picked") return byteLength([leaf.picks.length, leaf.stored.shape[1] ?? 0], "f32");
-  if (leaf.kind === "grid") return byteLength([1 + leaf.to ** 2, leaf.width], "f32");
-  if (leaf.kind === "rms-norm") return byteLength(leaf.gain.shape, "f32");
-  if (leaf.kind === "norm") return byteLength(leaf.gain.shape, "f32") + byteLength(leaf.bias.shape, "f32");
-  const matrix = byteLength([leaf.inputs, Math.ceil(leaf.columns / 4) * 4], leaf.keepsF32 ? "f32" : type);
-  return matrix + (leaf.bias ? byteLength([leaf.columns], "f32") : 0);
-}
-
-/**
- * Refuse what loading would stop at.
- * @throws KernelError for a tensor that cannot be split below the binding limit
- */
-export function expectBindable(gpu: Gpu, tree: NameTree, type: "f32" | "f16"): void {
-  for (const leaf of leavesOf(tree)) {
-    if (leaf.kind === "linear") {
-      segmentColumns(gpu, leaf.weight.name, leaf.inputs, leaf.columns, leaf.keepsF32 ? "f32" : type);
-      continue;
-    }
-    const [name, bytes] = [nameOf(leaf), leafBytes(leaf, type)];
-    if (bytes <= gpu.bindingLimit) continue;
-    throw new KernelError(
-      `${name}: expected at most ${gpu.bindingLimit} bytes, which this adapter binds of one buffer, got ${bytes}`,
-    );
-  }
-}
-
-function nameOf(leaf: Exclude<NameLeaf, LinearNames>): string {
-  if (leaf.kind === "computed") return leaf.name;
-  return leaf.kind === "norm" || leaf.kind === "rms-norm" ? leaf.gain.name : leaf.stored.name;
-}
-
 /** Loads name trees of one checkpoint that was checked with expectTensors, and frees them again. */
 export class WeightLoader {
   readonly #gpu: Gpu;
   readonly #checkpoint: Checkpoint;
-  readonly #type: "f32" | "f16";
+  readonly #type: WeightType;
   readonly #onBytes: (bytes: number) => void;
   readonly #tensors: Tensor[] = [];
   readonly #slotBytes: number;
   /** Each reads one tensor into what was allocated for it; in the order of the trees. */
   readonly #reads: (() => Promise<void>)[] = [];
+  /** Names of matrices that are quantized, and where their kernels tell which of them must not be: a number from 1 on. */
+  readonly #quantized: string[] = [];
+  #refused: Tensor | undefined;
   /** The first is being filled; those behind it are on the GPU, the oldest next. */
   readonly #slots: Slot[] = [];
 
   /**
-   * @param type of matrices that do not keep f32; biases, norms and tables are f32 always.
+   * @param type of matrices, unless their names say what they keep; biases, norms and tables are f32 always
    * @param onBytes told the bytes of each piece of a file that is on the GPU.
    */
-  constructor(gpu: Gpu, checkpoint: Checkpoint, type: "f32" | "f16", onBytes: (bytes: number) => void = () => {}) {
+  constructor(gpu: Gpu, checkpoint: Checkpoint, type: WeightType, onBytes: (bytes: number) => void = () => {}) {
     this.#gpu = gpu;
     this.#checkpoint = checkpoint;
     this.#type = type;
@@ -142,19 +87,22 @@ export class WeightLoader {
 
   /**
    * Buffers for a tree, zeros until fill() is done. Recordings may bind them at once.
+   * @param type where it is another one than the loader's
    * @throws KernelError when a matrix cannot be split below the binding limit, OutOfMemoryError
    */
-  allocate<T extends NameTree>(tree: T): Loaded<T> {
-    return this.#tree(tree) as Loaded<T>;
+  allocate<T extends NameTree>(tree: T, type: WeightType = this.#type): Loaded<T> {
+    return this.#tree(tree, type) as Loaded<T>;
   }
 
   /**
    * Read, upload and convert what was allocated. Once.
-   * @throws OutOfMemoryError, Error when a file changed while it was read
+   * @throws OutOfMemoryError, Error when a file changed while it was read, WeightsError when a matrix that becomes whole
+   * numbers holds inf or NaN
    */
   async fill(): Promise<void> {
     for (const read of this.#reads.splice(0)) await read();
     await this.#settle();
+    await this.#expectNoneRefused();
   }
 
   /** Both. */
@@ -167,6 +115,8 @@ export class WeightLoader {
   /** Free what only loading needs. */
   finish(): void {
     for (const { staging } of this.#slots.splice(0)) this.#gpu.free(staging);
+    if (this.#refused) this.#gpu.free(this.#refused);
+    this.#refused = undefined;
   }
 
   /** Free everything that was loaded. */
@@ -175,46 +125,66 @@ export class WeightLoader {
     for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
   }
 
-  #tree(tree: NameTree): unknown {
-    if (isLeaf(tree)) return this.#leaf(tree);
-    if (Array.isArray(tree)) return (tree as readonly NameTree[]).map((part) => this.#tree(part));
-    return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree)]));
+  #tree(tree: NameTree, type: WeightType): unknown {
+    if (isLeaf(tree)) return this.#leaf(tree, type);
+    if (Array.isArray(tree)) return (tree as readonly NameTree[]).map((part) => this.#tree(part, type));
+    return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree, type)]));
   }
 
-  #leaf(leaf: NameLeaf): Linear | Norm | RmsNorm | Tensor {
+  #leaf(leaf: NameLeaf | StackedNames, type: WeightType): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
-    const { weight, bias, inputs, columns, keepsF32, part } = leaf;
-    return {
-      segments: this.#matrix(weight, { inputs, columns, part }, keepsF32 ? "f32" : this.#type),
-      bias: bias && this.#table(bias, [columns], part),
-      inputs,
-      columns,
-    };
+    return this.#linear(leaf.kind === "stacked" ? leaf.parts : [leaf], type);
   }
 
-  /** A tensor of one binding, as f32. @param part of a vector, which of its values */
-  #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Tensor {
-    const tensor = this.#alloc(named.name, shape, "f32");
-    this.#reads.push(() => this.#values(named, tensor, part));
+  /** Matrices whose widths do not let them share a tensor get segments of their own. */
+  #linear(parts: readonly LinearNames[], type: WeightType): Linear {
+    const form = formOf(parts);
+    const { inputs, bias } = form;
+    const columns = columnsOf(parts);
+    const together = parts.length === 1 || parts.every((part) => part.columns % 4 === 0);
+    const groups = together ? [parts] : parts.map((part) => [part]);
+    let before = 0;
+    const segments = groups.flatMap((group) => {
+      const first = before;
+      before += columnsOf(group);
+      return this.#matrix(group, matrixType(form, type)).map((segment) => ({ ...segment, from: first + segment.from }));
+    });
+    return { segments, bias: bias && this.#biases(parts), inputs, columns };
+  }
+
+  #biases(parts: readonly LinearNames[]): Tensor {
+    const tensor = this.#alloc(parts.map(({ bias }) => bias?.name).join(" "), [columnsOf(parts)], "f32");
+    for (const { linear, column, row, count } of stackedRuns(parts, 0, columnsOf(parts))) {
+      const { bias } = linear;
+      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first: column, row, count }));
+    }
     return tensor;
   }
 
-  async #values({ name }: NamedTensor, tensor: Tensor, part?: RowPart): Promise<void> {
+  /** A tensor of one binding, as f32. */
+  #table(named: NamedTensor, shape: readonly number[] = named.shape): Tensor {
+    const tensor = this.#alloc(named.name, shape, "f32");
+    this.#reads.push(() => this.#values(named, tensor));
+    return tensor;
+  }
+
+  /** `count` values of a file from its `row`-th on, from `first` on in the tensor. */
+  async #values(
+    { name }: NamedTensor,
+    tensor: Tensor,
+    { first, row, count } = { first: 0, row: 0, count: elementCount(tensor.shape) },
+  ): Promise<void> {
     const stored = this.#stored(name);
     const type = sourceType(stored);
     const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count } of rowRuns(part, 0, elementCount(tensor.shape))) {
-      const run = someRows(stored, row, count, elementBytes);
-      for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
-        const values = { type, count: bytes.length / elementBytes };
-        const first = column + at / elementBytes;
-        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
-      }
+    for await (const { at, bytes } of this.#pieces(someRows(stored, row, count, elementBytes), elementBytes)) {
+      const values = { type, count: bytes.length / elementBytes };
+      this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first + at / elementBytes));
     }
   }
 
@@ -259,37 +229,70 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted by a kernel. */
-  #matrix(
-    { name }: NamedTensor,
-    { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
-    type: "f32" | "f16",
-  ): Segment[] {
-    const stored = this.#stored(name);
+  /**
+   * PyTorch's (columns, inputs), several side by side, as segments of (inputs, padded width): transposed and converted, or
+   * quantized, by a kernel.
+   */
+  #matrix(parts: readonly LinearNames[], type: WeightType): Segment[] {
+    const { inputs } = formOf(parts);
+    const columns = columnsOf(parts);
+    const name = parts.map(({ weight }) => weight.name).join(" ");
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
+    const quantized = type === "int8" || type === "int4";
+    const notices = new Map(parts.map((part) => [part, quantized ? this.#noticeFor(part.weight.name) : undefined]));
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      for (const { column, row, count } of rowRuns(part, from, width)) {
-        this.#reads.push(() => this.#columns(someRows(stored, row, count, rowBytes), inputs, weight, column - from));
+      for (const { linear, column, row, count } of stackedRuns(parts, from, width)) {
+        const stored = this.#stored(linear.weight.name);
+        const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
+        const rows = someRows(stored, row, count, rowBytes);
+        const notice = notices.get(linear);
+        this.#reads.push(() => this.#columns(rows, inputs, weight, column - from, notice));
       }
     }
     return segments;
   }
 
   /** Rows of a file become the columns of one segment, from `first` on. */
-  async #columns(rowsOfFile: StoredTensor, inputs: number, weight: Tensor, first: number): Promise<void> {
+  async #columns(
+    rowsOfFile: StoredTensor,
+    inputs: number,
+    weight: Tensor,
+    first: number,
+    notice: QuantizeNotice | undefined,
+  ): Promise<void> {
     const type = sourceType(rowsOfFile);
     const rowBytes = inputs * (type === "f32" ? 4 : 2);
     // Every piece but the last is a multiple of 4 columns.
     for await (const { at, bytes } of this.#pieces(rowsOfFile, 4 * rowBytes)) {
       const rows = bytes.length / rowBytes;
       const column = first + at / rowBytes;
-      this.#stage(bytes, (k, words) => convertWeight(k, { bytes: words, type, rows, inputs }, weight, column));
+      this.#stage(bytes, (k, words) => {
+        const piece = { bytes: words, type, rows, inputs };
+        if (notice) quantizeWeight(k, piece, weight, column, notice);
+        else convertWeight(k, piece, weight, column);
+      });
     }
+  }
+
+  /** Where a kernel tells that a matrix holds inf or NaN: whole numbers have neither. */
+  #noticeFor(name: string): QuantizeNotice {
+    this.#refused ??= this.#gpu.alloc("refused", [1], "u32");
+    return { refused: this.#refused, number: this.#quantized.push(name) };
+  }
+
+  /** @throws WeightsError */
+  async #expectNoneRefused(): Promise<void> {
+    if (this.#refused === undefined) return;
+    const [number = 0] = new Uint32Array(await this.#gpu.read(this.#refused));
+    const name = this.#quantized[number - 1];
+    if (name === undefined) return;
+    throw new WeightsError(this.#checkpoint.ref, [
+      `${name}: expected finite numbers under --dtype int8 and int4, got inf or NaN; use --dtype f16 or f32`,
+    ]);
   }
 
   /** Bytes of a tensor, each piece in the memory of the slot that is being filled. */

@@ -10,7 +10,8 @@ import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
 import type { CheckpointCard } from "../stages.ts";
-import { isLeaf, type NameLeaf, type NameTree } from "../weights/names/tensor-names.ts";
+import { columnsOf, formOf } from "../weights/names/stacked-rows.ts";
+import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
 import type { Loaded } from "./load.ts";
 
@@ -39,12 +40,14 @@ function unloaded(tree: NameTree): unknown {
   return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, unloaded(part as NameTree)]));
 }
 
-function unloadedLeaf(leaf: NameLeaf): unknown {
+function unloadedLeaf(leaf: NameLeaf | StackedNames): unknown {
   const tensor = (name: string, shape: readonly number[]): Tensor => {
     return { name, shape, type: "f32", storage: undefined, byteOffset: 0 };
   };
-  if (leaf.kind === "linear") {
-    const { bias, inputs, columns } = leaf;
+  if (leaf.kind === "linear" || leaf.kind === "stacked") {
+    const parts = leaf.kind === "stacked" ? leaf.parts : [leaf];
+    const { inputs, bias } = formOf(parts);
+    const columns = columnsOf(parts);
     return { segments: [], bias: bias && tensor(bias.name, [columns]), inputs, columns };
   }
   if (leaf.kind === "norm") {

@@ -7,7 +7,7 @@
 import { handOver } from "../kernels/hand-over.ts";
 import { layerNorm } from "../kernels/layer-norm.ts";
 import type { Norm } from "../kernels/weights.ts";
-import type { Activation, CheckpointCard, Pixels } from "../stages.ts";
+import { type Activation, activationType, type CheckpointCard, type Pixels } from "../stages.ts";
 import { type ClipVisionWeights, visionBlocks, widestOfVision } from "./clip.ts";
 import type { ClipVisionConfig } from "./clip-config.ts";
 import type { VisionConfig } from "./config-parts.ts";
@@ -43,6 +43,9 @@ export function clipTowerParts(
   vision: ClipVisionConfig,
   card: Pick<CheckpointCard, "image" | "features" | "dtype">,
 ): readonly Part[] {
-  const end: Part = { cost: 0, run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), card.dtype)] };
+  const end: Part = {
+    cost: 0,
+    run: (k, [x]) => [handOver(k, layerNorm(k, given(x), w.norm), activationType(card.dtype))],
+  };
   return [...visionBlocks(w, vision, card), end];
 }

@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, rename } from "node:fs/promises";
 import { resolve } from "node:path";
+import { activationType } from "../stages.ts";
 import { type CodeBasis, codeSizes, fitBasis } from "./codes.ts";
 import { ImageIndexError } from "./errors.ts";
 import { linesOf } from "./image-list.ts";
@@ -68,7 +69,11 @@ export class ImageIndexWriter {
   #end = headerBytes;
 
   /** @throws ImageIndexError when nothing can be written there */
-  static async create(file: string, model: IndexModel, type: VectorType = model.dtype): Promise<ImageIndexWriter> {
+  static async create(
+    file: string,
+    model: IndexModel,
+    type: VectorType = activationType(model.dtype),
+  ): Promise<ImageIndexWriter> {
     try {
       return new ImageIndexWriter(file, await beginVersion(file, model, type), model, type);
     } catch (cause) {

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { z } from "zod";
-import type { RunSettings } from "../stages.ts";
+import { activationType, dtypes, type RunSettings } from "../stages.ts";
 import {
   readPieces,
   readSafetensorsHeader,
@@ -65,7 +65,7 @@ const metadataSchema = z.object({
   format: z.literal(format),
   model: z.string(),
   model_digest: hexDigest,
-  dtype: z.enum(["f32", "f16"]),
+  dtype: z.enum(dtypes),
   settings: z.string().optional(),
   images_sha256: z.string(),
 });
@@ -121,7 +121,7 @@ export async function openImageIndex(file: string): Promise<ImageIndex | null> {
     throw damaged(file, "no vectors");
   }
   const type = (["f32", "f16", "int8"] as const).find((each) => storedTypes[each].name === vectors.dtype);
-  if (type === undefined || type === (dtype === "f32" ? "f16" : "f32")) {
+  if (type === undefined || (type !== "int8" && type !== activationType(dtype))) {
     throw damaged(file, `vectors of ${vectors.dtype} under ${dtype}`);
   }
   if (checks.bytes !== count * checkBytes) throw damaged(file, `${checks.bytes} bytes of checks for ${count} images`);

@@ -131,13 +131,16 @@ function lending(LANES: number, quick: boolean): { readonly LANES: number; reado
 export const tunedMatmul: TunedOperation<MatmulVariant> = {
   ...matmulOperation,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
-    const { rows } = parts(shapeClass);
+    const { type, rows } = parts(shapeClass);
     const groups = softwareAdapter ? [1] : [1, 2, 4];
     const workgroups = (quick ? groups.slice(0, 1) : groups).map((count) => count * lanes);
     const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
     // Lending pays where a load costs as much when all invocations want the same.
-    const loads = softwareAdapter ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
+    const loads =
+      softwareAdapter && (type === "f32" || type === "f16")
+        ? [1, lanes].flatMap((LANES) => lending(LANES, quick))
+        : lending(1, quick);
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
         vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
@@ -163,7 +166,7 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
             let value = 0;
             let size = 0;
             for (let k = 0; k < inputs; k++) {
-              const product = valueAt(row * inputs + k, seeds.x) * valueAt(column * inputs + k, seeds.weight);
+              const product = valueAt(row * inputs + k, seeds.x) * valueAt(column * inputs + k, seeds.weight, type);
               value += product;
               size += Math.abs(product);
             }

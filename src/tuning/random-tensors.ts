@@ -1,13 +1,19 @@
-// Tensors of trials: values that a table of 256 holds, exact in every type of weights, so that answers need no rounding.
+// Tensors of trials: values that a table of 256 holds, exact in their type, so that answers need no rounding.
 
 import type { Gpu } from "../gpu/device.ts";
-import type { ElementType, Tensor } from "../gpu/tensor.ts";
+import { byteLength, type ElementType, type Tensor } from "../gpu/tensor.ts";
 import { convertWeight } from "../kernels/convert-weight.ts";
-import type { Linear } from "../kernels/weights.ts";
+import { quantizeWeight } from "../kernels/quantize-weight.ts";
+import type { Linear, WeightType } from "../kernels/weights.ts";
 
 /** Whole 128ths in [-1, 1): eight bits, as many as bf16 has. */
 const values = Float32Array.from({ length: 256 }, (_, i) => (i - 128) / 128);
-const halfWords = Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16);
+/** -1, -1/2, -1/4 and -1/8: whichever is a group's largest becomes -2^(bits - 1) of int8 or int4, the others whole numbers. */
+const packedValues = Float32Array.from({ length: 256 }, (_, i) => -(2 ** -(i % 4)));
+
+function valuesOf(type: WeightType): Float32Array<ArrayBuffer> {
+  return type === "int8" || type === "int4" ? packedValues : values;
+}
 
 /** Bytes of a matrix that are on their way at a time. */
 const pieceBytes = 16 * 1024 * 1024;
@@ -19,8 +25,8 @@ function pick(i: number, seed: number): number {
 }
 
 /** Element `i` of the tensor of this seed. */
-export function valueAt(i: number, seed: number): number {
-  return values[pick(i, seed)] as number;
+export function valueAt(i: number, seed: number, type: WeightType = "f32"): number {
+  return valuesOf(type)[pick(i, seed)] as number;
 }
 
 /** Makes tensors, and frees them together. */
@@ -42,11 +48,11 @@ export class TrialTensors {
 
   /**
    * y = x·W without a bias, in as few segments as bindings allow. The weight of input k and column c is
-   * valueAt(c · inputs + k, seed). `columns` is a multiple of 4.
+   * valueAt(c · inputs + k, seed, type). `columns` is a multiple of 4.
    */
-  async linear(inputs: number, columns: number, type: "f32" | "f16", seed: number): Promise<Linear> {
+  async linear(inputs: number, columns: number, type: WeightType, seed: number): Promise<Linear> {
     const gpu = this.#gpu;
-    const most = Math.floor(gpu.bindingLimit / (inputs * (type === "f32" ? 4 : 2)) / 4) * 4;
+    const most = Math.floor(gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
     const segments: Linear["segments"][number][] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
@@ -68,6 +74,9 @@ export class TrialTensors {
     const gpu = this.#gpu;
     const rows = Math.min(width, Math.max(4, Math.floor(pieceBytes / (2 * inputs) / 4) * 4));
     const bytes = gpu.alloc("bytes", [Math.ceil((rows * inputs) / 2)], "u32");
+    const refused = gpu.alloc("refused", [1], "u32");
+    const { type } = weight;
+    const halfWords = Uint16Array.from(new Uint32Array(valuesOf(type as WeightType).buffer), (bits) => bits >>> 16);
     try {
       for (let row = 0; row < width; row += rows) {
         const count = Math.min(rows, width - row);
@@ -75,14 +84,16 @@ export class TrialTensors {
         const first = (from + row) * inputs;
         for (let i = 0; i < count * inputs; i++) words[i] = halfWords[pick(first + i, seed)] as number;
         await gpu.upload(bytes, new Uint8Array(words.buffer));
-        const list = await gpu.record("fill", (k) =>
-          convertWeight(k, { bytes, type: "bf16", rows: count, inputs }, weight, row),
-        );
+        const list = await gpu.record("fill", (k) => {
+          const piece = { bytes, type: "bf16", rows: count, inputs } as const;
+          if (type === "int8" || type === "int4") quantizeWeight(k, piece, weight, row, { refused, number: 1 });
+          else convertWeight(k, piece, weight, row);
+        });
         await gpu.submit([list]);
         list.destroy();
       }
     } finally {
-      gpu.free(bytes);
+      for (const each of [bytes, refused]) gpu.free(each);
     }
   }
 

@@ -26,7 +26,7 @@ export interface AnswerInput {
   readonly model: {
     readonly ref: string;
     readonly digest: string;
-    readonly dtype: "f32" | "f16";
+    readonly dtype: "f32" | "f16" | "int8" | "int4";
     /** How those workers run it; left out: as the checkpoint is. */
     readonly settings?: {
       readonly imageSize?: number | undefined;

@@ -47,7 +47,7 @@ function isRef(found: PromptRef | { readonly missing: keyof Missing }): found is
 function askedBy(input: AnswerInput): Asked {
   // Any client may start this workflow; what is no input must fail it, not its task for ever.
   const { image, model } = input ?? {};
-  if (typeof image !== "string" || typeof model?.digest !== "string" || !["f32", "f16"].includes(model.dtype)) {
+  if (typeof image !== "string" || typeof model?.digest !== "string" || !dtypes.includes(model.dtype)) {
     throw ApplicationFailure.nonRetryable(
       `answer: expected { image, model: { ref, digest, dtype } }, got ${JSON.stringify(input)?.slice(0, 200)}`,
       "AnswerInputError",
@@ -76,6 +76,8 @@ function askedBy(input: AnswerInput): Asked {
     generation: input.generation ?? {},
   };
 }
+
+const dtypes: readonly AnswerInput["model"]["dtype"][] = ["f32", "f16", "int8", "int4"];
 
 function isText(value: unknown): value is string {
   return typeof value === "string";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { Command } from "commander";
-import { NotAvailableError, UsageError } from "../../src/cli/errors.ts";
+import { UsageError } from "../../src/cli/errors.ts";
 import {
   addGenerationOptions,
   type GenerationFlags,
@@ -141,7 +141,8 @@ test("--dtype and --format take what there is and refuse what is not there yet",
     format: "jsonl",
     model: "a/b",
   });
-  assert.throws(() => opts("--dtype", "int8"), NotAvailableError);
+  assert.throws(() => opts("--dtype", "int2"), /--dtype: expected f32, f16, int8, int4 or auto, got "int2"/);
+  for (const dtype of ["f32", "f16", "int8", "int4", "auto"]) assert.equal(opts("--dtype", dtype).dtype, dtype);
   assert.throws(() => opts("--dtype", "float32"), UsageError);
   assert.throws(() => opts("--format", "json"), UsageError);
 });

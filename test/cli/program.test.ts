@@ -33,7 +33,7 @@ const wrong: readonly (readonly [string, RegExp])[] = [
   ["caption x.jpg --num-beam 3", /unknown option '--num-beam' \(Did you mean --num-beams\?\)/],
   ["caption x.jpg --num-beams 0", /--num-beams: expected a whole number from 1 to 32, got "0"/],
   ["caption x.jpg --length-penalty", /'--length-penalty <number>' argument missing/],
-  ["caption x.jpg --dtype int8", /--dtype int8: .* not available yet/],
+  ["caption x.jpg --dtype int2", /--dtype: expected f32, f16, int8, int4 or auto, got "int2"/],
   ["caption x.jpg --format json", /--format: expected text or jsonl, got "json"/],
   ["caption x.jpg --seed 3", /--seed: expected --do-sample beside it, got none; add it, or leave --seed out/],
   ["caption x.jpg --do-sample --num-beams 2", /--do-sample: expected --num-beams 1 beside it, got 2/],

@@ -28,7 +28,10 @@ const bandBytes = 4096;
 
 export interface Rig {
   readonly gpu: Gpu;
-  /** A tensor of these values (poison if left out); f16 values are rounded to nearest even. */
+  /**
+   * A tensor of these values (poison if left out); f16 values are rounded to nearest even, of int8 and int4 the words are
+   * given.
+   */
   tensor(name: string, shape: readonly number[], values?: ArrayLike<number>, type?: ElementType): Promise<Tensor>;
   /** Record, replay `times` times in one submit, check all bands, read back what `forward` returned. */
   run(forward: (k: Recorder) => readonly Tensor[], times?: number): Promise<Values[]>;
@@ -88,7 +91,7 @@ export async function openRig(options: OpenOptions = {}): Promise<Rig> {
   const read = async (tensor: Tensor): Promise<Values> => {
     const bytes = await gpu.read(tensor);
     if (tensor.type === "f16") return unpackF16(new Uint32Array(bytes)).subarray(0, elementCount(tensor.shape));
-    if (tensor.type === "u32") return new Uint32Array(bytes);
+    if (tensor.type === "u32" || isPacked(tensor.type)) return new Uint32Array(bytes);
     if (tensor.type === "i32") return new Int32Array(bytes);
     return new Float32Array(bytes);
   };
@@ -99,7 +102,8 @@ export async function openRig(options: OpenOptions = {}): Promise<Rig> {
     async tensor(name, shape, values, type = "f32") {
       const { tensor, words } = make(name, shape, type);
       if (values) {
-        assert.equal(values.length, elementCount(shape), `${name}: values for (${shape.join(", ")})`);
+        const count = isPacked(type) ? byteLength(shape, type) / 4 : elementCount(shape);
+        assert.equal(values.length, count, `${name}: values for (${shape.join(", ")})`);
         const at = bandBytes / 4;
         if (type === "f16") words.set(packF16(values), at);
         else if (type === "f32") words.set(new Uint32Array(Float32Array.from(values).buffer), at);
@@ -146,6 +150,10 @@ export async function openRig(options: OpenOptions = {}): Promise<Rig> {
       return results;
     },
   };
+}
+
+function isPacked(type: ElementType): boolean {
+  return type === "int8" || type === "int4";
 }
 
 export interface Tolerance {

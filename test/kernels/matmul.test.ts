@@ -3,14 +3,25 @@ import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { type Activation, matmul } from "../../src/kernels/matmul.ts";
+import { matmulOperation } from "../../src/kernels/matmul-variants.ts";
 import type { Linear, Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
-import { asFamily } from "./families.ts";
+import { dequantizeReference, packedWords, packReference, quantizeReference } from "../reference/quantize-weight.ts";
+import { asFamily, asVariant } from "./families.ts";
 import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
 
 const rig = await openRig();
 
-type Type = "f32" | "f16";
+const types = ["f32", "f16", "int8", "int4"] as const;
+type Type = (typeof types)[number];
+
+/** What (inputs, columns) of these values becomes as weights of a type. */
+function asWeights(exact: Float32Array, inputs: number, columns: number, type: Type): Float32Array {
+  if (type === "f32") return exact;
+  if (type === "f16") return exact.map(roundF16);
+  const whole = quantizeReference(exact, inputs, columns, type === "int8" ? 8 : 4);
+  return Float32Array.from(dequantizeReference(whole));
+}
 
 /** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
 async function segment(
@@ -26,7 +37,23 @@ async function segment(
   for (let k = 0; k < inputs; k++) {
     for (let c = 0; c < width; c++) padded[k * stride + c] = weight[k * columns + from + c] ?? Number.NaN;
   }
-  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], padded, type), from, width };
+  const values = type === "int8" || type === "int4" ? packed(padded, inputs, stride, width, type) : padded;
+  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], values, type), from, width };
+}
+
+/** Weights that are whole numbers and scales already, as words; a scale of the padding is NaN. */
+function packed(
+  padded: Float32Array,
+  inputs: number,
+  stride: number,
+  width: number,
+  type: "int8" | "int4",
+): Uint32Array {
+  const bits = type === "int8" ? 8 : 4;
+  const words = new Uint32Array(packedWords(inputs, stride, bits)).fill(0x7fc07fc0);
+  const values = padded.filter((_, i) => i % stride < width);
+  packReference(quantizeReference(values, inputs, width, bits), stride, { into: words });
+  return words;
 }
 
 interface Made {
@@ -51,7 +78,7 @@ async function make(
 ): Promise<Made> {
   const x = randomValues(rows * inputs, 1);
   const exact = randomValues(inputs * columns, 2);
-  const weight = type === "f16" ? exact.map(roundF16) : exact;
+  const weight = asWeights(exact, inputs, columns, type);
   const bias = options.bias ? randomValues(columns, 3) : undefined;
   const residual = options.residual ? randomValues(rows * columns, 4) : undefined;
   const factor = options.factor ? randomValues(rows * columns, 5) : undefined;
@@ -60,7 +87,7 @@ async function make(
   for (const [i, from] of starts.entries()) {
     segments.push(await segment(weight, inputs, columns, from, (starts[i + 1] ?? columns) - from, type));
   }
-  const round = type === "f16" ? roundF16 : (value: number) => value;
+  const round = type === "f32" ? (value: number) => value : roundF16;
   return {
     given: {
       rows,
@@ -92,6 +119,12 @@ function multiply(k: Recorder, { x, linear, factor, residual, given }: Made): Te
   });
 }
 
+/** matmul.wgsl with what CPU drivers take, and with a tile for GPUs, whose tables prefer shaders of their own. */
+function asTiles(k: Recorder, softwareAdapter: boolean): Recorder {
+  if (softwareAdapter) return asFamily(k, true);
+  return asVariant(k, matmulOperation, { shader: "matmul", WORKGROUP: 64, ROWS: 8, VECS: 1, LANES: 1, STEPS: 1 });
+}
+
 /** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
 function sumTolerance(inputs: number) {
   return { absolute: (inputs + 4) * 2 ** -23, relative: 2 ** -21, reason: `f32 sum of ${inputs} terms` };
@@ -111,13 +144,16 @@ const shapes = [
   [257, 88, 127],
 ] as const;
 
-for (const type of ["f32", "f16"] as const) {
+for (const type of types) {
+  const isPacked = type === "int8" || type === "int4";
+  // What follows the sums is the same code for all weights, and each combination is compiled for a second.
+  const whole = isPacked ? ({ bias: true } as const) : ({ bias: true, activation: "gelu" } as const);
   for (const softwareAdapter of [true, false]) {
     const kind = `${type} weights, ${softwareAdapter ? "CPU" : "GPU"} tiles`;
     for (const shape of shapes) {
       test(`(${shape.join(", ")}), ${kind}`, async () => {
-        const made = await make(shape, type, { bias: shape[0] % 2 === 1 });
-        const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+        const made = await make(shape, type, { bias: isPacked || shape[0] % 2 === 1 });
+        const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
         expectClose(y, matmulReference(made.given), sumTolerance(shape[1]));
       });
     }
@@ -132,10 +168,11 @@ for (const type of ["f32", "f16"] as const) {
       { factor: true, residual: true, activation: "silu" },
       { bias: true, residual: true, residualScale: 7.5 },
     ] as const) {
+      if (isPacked) continue;
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
           const made = await make([rows, 6, 37], type, options);
-          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+          const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
           expectClose(y, matmulReference(made.given), sumTolerance(6));
         }
       });
@@ -144,8 +181,8 @@ for (const type of ["f32", "f16"] as const) {
     // Read singly, four at a time, and by as many invocations as lend to each other.
     for (const inputs of [301, 300, 304]) {
       test(`a row's bits do not depend on the other rows, ${inputs} inputs, ${kind}`, async () => {
-        const made = await make([67, inputs, 45], type, { bias: true, activation: "gelu" });
-        const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+        const made = await make([67, inputs, 45], type, whole);
+        const [all] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
         assert.ok(all);
         for (const [from, rows] of [
           [0, 1],
@@ -156,7 +193,7 @@ for (const type of ["f32", "f16"] as const) {
         ] as const) {
           const part = made.given.x.slice(from * inputs, (from + rows) * inputs);
           const x = await rig.tensor("part", [rows, inputs], part);
-          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), { ...made, x })]);
+          const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), { ...made, x })]);
           assert.deepEqual(y, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
         }
       });
@@ -165,32 +202,53 @@ for (const type of ["f32", "f16"] as const) {
 
   for (const inputs of [130, 132, 136]) {
     test(`both families give the same bits, ${inputs} inputs, ${type} weights`, async () => {
-      const made = await make([21, inputs, 50], type, { bias: true, residual: true, activation: "gelu" });
-      const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);
+      const made = await make([21, inputs, 50], type, { ...whole, residual: !isPacked });
+      const [cpu, gpu] = await rig.run((k) => [multiply(asTiles(k, true), made), multiply(asTiles(k, false), made)]);
       assert.deepEqual(cpu, gpu);
     });
   }
 
   test(`inputs read four at a time give the bits of inputs read singly, ${type} weights`, async () => {
     const [rows, inputs, columns] = [9, 132, 50];
-    const { x, linear, given } = await make([rows, inputs, columns], type);
-    // One input more, which counts nothing.
+    const { x, linear, given } = await make([rows, inputs, columns], type, { bias: isPacked });
+    // One input more, which counts nothing, and changes no scale of whole numbers.
+    const added = type === "f32" || type === "f16" ? 1 : 0;
     const wider = Float32Array.from({ length: rows * (inputs + 1) }, (_, i) => {
       const [row, k] = [Math.floor(i / (inputs + 1)), i % (inputs + 1)];
       return k === inputs ? 0 : (given.x[row * inputs + k] ?? 0);
     });
-    const weight = Float32Array.from([...Array.from(given.weight), ...new Array<number>(columns).fill(1)]);
+    const weight = Float32Array.from([...Array.from(given.weight), ...new Array<number>(columns).fill(added)]);
     const segments = [await segment(weight, inputs + 1, columns, 0, columns, type)];
     const xs = await rig.tensor("x", [rows, inputs + 1], wider);
     const [fours, singly] = await rig.run((k) => [
       matmul(k, x, linear),
-      matmul(k, xs, { segments, bias: null, inputs: inputs + 1, columns }),
+      matmul(k, xs, { ...linear, segments, inputs: inputs + 1 }),
     ]);
     assert.deepEqual(fours, singly);
   });
 
+  if (isPacked) {
+    test(`x rounded to f16 times ${type} weights has the bits of f32 weights of the same values`, async () => {
+      for (const [rows, inputs] of [
+        [1, 45],
+        [1, 96],
+        [11, 72],
+        [11, 37],
+      ] as const) {
+        const { given, x, linear } = await make([rows, inputs, 38], type, { bias: true });
+        const rounded = await rig.tensor("rounded", [rows, inputs], given.x.map(roundF16));
+        const weight = await segment(Float32Array.from(given.weight), inputs, 38, 0, 38, "f32");
+        const [own, same] = await rig.run((k) => [
+          matmul(k, x, linear),
+          matmul(k, rounded, { ...linear, segments: [weight] }),
+        ]);
+        assert.deepEqual(own, same, `${rows} rows of ${inputs}`);
+      }
+    });
+  }
+
   test(`a matrix in three segments equals the whole one, ${type} weights`, async () => {
-    const options = { bias: true, residual: true, activation: "gelu" } as const;
+    const options = { ...whole, residual: !isPacked };
     for (const rows of [1, 11]) {
       const whole = await make([rows, 29, 61], type, options);
       const split = await make([rows, 29, 61], type, { ...options, splits: [8, 48] });
@@ -201,12 +259,14 @@ for (const type of ["f32", "f16"] as const) {
     }
   });
 
-  test(`more workgroups than one dimension holds, ${type} weights`, async () => {
-    const rows = 65535 * 8 + 11;
-    const made = await make([rows, 1, 1], type, { bias: true });
-    const [y] = await rig.run((k) => [multiply(k, made)]);
-    expectClose(y, matmulReference(made.given), sumTolerance(1));
-  });
+  if (!isPacked) {
+    test(`more workgroups than one dimension holds, ${type} weights`, async () => {
+      const rows = 65535 * 8 + 11;
+      const made = await make([rows, 1, 1], type, { bias: true });
+      const [y] = await rig.run((k) => [multiply(k, made)]);
+      expectClose(y, matmulReference(made.given), sumTolerance(1));
+    });
+  }
 }
 
 /** One activation over values of every size, against the reference. */
@@ -277,6 +337,27 @@ test("f16 weights may be denormal", async () => {
   );
 });
 
+test("whole numbers of every size, the least and the largest scales, groups of zeros", async () => {
+  for (const type of ["int8", "int4"] as const) {
+    const bits = type === "int8" ? 8 : 4;
+    const [inputs, columns] = [66, 260];
+    const least = -(2 ** (bits - 1));
+    const scale = [2 ** -107, -(2 ** -107), 1.9921875, -(2 ** 90), 0];
+    const whole = Int32Array.from({ length: inputs * columns }, (_, i) => least + ((i % (2 ** bits + 1)) % 2 ** bits));
+    const scales = Float64Array.from({ length: 3 * columns }, (_, i) => scale[i % scale.length] ?? 0);
+    const given = { bits, inputs, columns, whole, scales } as const;
+    const words = new Uint32Array(packedWords(inputs, columns, bits));
+    packReference(given, columns, { into: words });
+    const weight = await rig.tensor("weight", [inputs, columns], words, type);
+    const linear = { segments: [{ weight, from: 0, width: columns }], bias: null, inputs, columns };
+    // Row k takes input k alone.
+    const unit = Float32Array.from({ length: inputs * inputs }, (_, i) => (i % (inputs + 1) === 0 ? 1 : 0));
+    const x = await rig.tensor("x", [inputs, inputs], unit);
+    const [y] = await rig.run((k) => [matmul(k, x, linear)]);
+    expectClose(y, dequantizeReference(given), { absolute: 0, relative: 0, reason: "products by 1 are exact" });
+  }
+});
+
 test("wrong shapes and types are named", async () => {
   const made = await make([2, 3, 4], "f32", { bias: true });
   const narrow = await rig.tensor("narrow", [2, 2], [1, 2, 3, 4]);
@@ -295,4 +376,9 @@ test("wrong shapes and types are named", async () => {
   await assert.rejects(launch(made.x, made.linear, { factor: narrow }), /expected narrow to be \(2, 4\), got \(2, 2\)/);
   await assert.rejects(launch(made.x, { ...made.linear, bias: narrow }), /expected narrow to be \(4\), got \(2, 2\)/);
   await assert.rejects(launch(made.x, { ...made.linear, columns: 3, bias: null }), /columns up to 3, got 4/);
+  const whole = { segments: [{ weight: { ...packed, type: "u32" as const }, from: 0, width: 4 }], bias: null };
+  await assert.rejects(
+    launch(made.x, { ...whole, inputs: 3, columns: 4 }),
+    /matmul: expected packed to be f32, f16, int8, int4, got u32/,
+  );
 });

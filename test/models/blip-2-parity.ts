@@ -16,7 +16,7 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { checkModel } from "../../src/models/model-card.ts";
 import { optLanguageModel } from "../../src/models/opt.ts";
-import type { Dtype } from "../../src/stages.ts";
+import type { ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { optNames, projectionNames, qFormerNames, vitNames } from "../../src/weights/names/blip-2-opt.ts";
 import { openTestGpu } from "../gpu/open-test-gpu.ts";
@@ -79,7 +79,7 @@ function vitOf({ vision }: ReturnType<typeof blip2Config>): VisionConfig {
 async function blocksOf(
   gpu: Gpu,
   name: string,
-  dtype: Dtype,
+  dtype: ActivationType,
   image: string,
   inputIds: readonly number[],
   wanted: ReadonlyMap<string, Float32Array>,

@@ -23,7 +23,7 @@ import type { LanguageModel, PromptRows } from "../../src/models/language-model.
 import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { checkModel } from "../../src/models/model-card.ts";
-import { type Activation, type Dtype, defaultGeneration } from "../../src/stages.ts";
+import { type Activation, type ActivationType, defaultGeneration } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { blipDecoderNames, blipEncoderNames } from "../../src/weights/names/blip.ts";
 import { vitNames } from "../../src/weights/names/blip-2-opt.ts";
@@ -36,7 +36,7 @@ import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } fr
 interface Expected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly text_ids: readonly number[];
   }[];
@@ -101,7 +101,7 @@ export async function blipParityTests(name: string): Promise<void> {
 }
 
 /** The text half of a fixture that writes texts, on the GPU. */
-export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: Dtype) {
+export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: ActivationType) {
   const checkpoint = await openCheckpoint(blipFolder(name));
   const { card } = await checkModel(checkpoint, dtype);
   const config = blipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {});
@@ -119,7 +119,7 @@ export async function loadBlipLanguage(gpu: Gpu, name: string, dtype: Dtype) {
 async function blocksOf(
   gpu: Gpu,
   name: string,
-  dtype: Dtype,
+  dtype: ActivationType,
   image: string,
   textIds: readonly number[],
   wanted: ReadonlyMap<string, Float32Array>,

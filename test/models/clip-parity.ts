@@ -17,7 +17,7 @@ import { cursorBytes } from "../../src/models/contrast.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { vectorValues } from "../../src/search/similarity.ts";
-import type { Activation, Dtype, Pixels, Vectors } from "../../src/stages.ts";
+import type { Activation, ActivationType, Pixels, Vectors } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { clipTextNames, clipVisionNames } from "../../src/weights/names/clip.ts";
 import { fixtures } from "../fixture-files.ts";
@@ -170,7 +170,7 @@ async function layersOf(
   const checkpoint = await openCheckpoint(clipFolder(name));
   const config = clipConfig(name, (await readSettings(checkpoint, "config.json")) ?? {});
   const { card, release } = await loadModel(gpu, checkpoint, { dtype: "f32", purpose: "labels", stages: [] });
-  const loader = new WeightLoader(gpu, checkpoint, "f32" satisfies Dtype);
+  const loader = new WeightLoader(gpu, checkpoint, "f32" satisfies ActivationType);
   const vision = await loader.load(clipVisionNames(config));
   const text = await loader.load(clipTextNames(config));
   const upload = async (name: string, shape: readonly number[], type: "f32" | "u32", bytes: Uint8Array) => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { cp, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
-import type { Dtype } from "../../src/stages.ts";
+import type { ActivationType } from "../../src/stages.ts";
 import { readSafetensorsHeader } from "../../src/weights/safetensors.ts";
 import { fixtures, readJson } from "../fixture-files.ts";
 import { withHeader } from "../weights/checkpoint-files.ts";
@@ -21,7 +21,7 @@ export interface GlmCase extends ExpectedCase {
 export interface GlmExpected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly input_ids: readonly number[];
     /** Ids in front of the image. */

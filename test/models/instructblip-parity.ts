@@ -15,7 +15,7 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
 import { type QFormerSequence, qFormerBlock, queryEmbeddings, textEmbeddings } from "../../src/models/q-former.ts";
 import { rotaryFrequencies, rotaryTurns } from "../../src/models/rotary-turns.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { instructedQFormerNames, llamaNames } from "../../src/weights/names/instructblip.ts";
 import { fixtures } from "../fixture-files.ts";
@@ -26,7 +26,7 @@ import { type ExpectedCase, expectNear, generationOf, pixelsOf, readTensors } fr
 
 interface Pass {
   readonly prefix: string;
-  readonly dtype: Dtype;
+  readonly dtype: ActivationType;
   readonly image: string;
   readonly input_ids: readonly number[];
   readonly instruction_ids: readonly number[];

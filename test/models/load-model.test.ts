@@ -126,7 +126,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   const sum = Object.values(whole.memory).reduce((total, bytes) => total + bytes, 0);
   const allocated = gpu.allocatedBytes - before;
   // Beside the weights, what the first row will replay.
-  const most = sum * 1.02 + 3 * (whole.row.caches + whole.row.scratch);
+  const most = sum * 1.02 + 3 * (whole.rowBytes.caches + whole.rowBytes.scratch);
   assert.ok(allocated >= sum && allocated < most, `planned ${sum}, allocated ${allocated}`);
   await everything(whole);
   for (const [stage, programs] of [
@@ -139,7 +139,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
     assert.deepEqual(Object.keys(part.programs), programs);
     assert.deepEqual(part.card, whole.card);
     assert.deepEqual(part.memory, { [stage]: whole.memory[stage] });
-    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.row.caches + part.row.scratch);
+    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.rowBytes.caches + part.rowBytes.scratch);
     assert.ok(gpu.allocatedBytes - at < atMost, `${stage} alone`);
     part.release();
     assert.equal(gpu.allocatedBytes, at, `${stage} is gone`);

@@ -8,7 +8,7 @@ import { toPixels } from "../../src/image/pixels.ts";
 import type { LoadedModel } from "../../src/models/load-model.ts";
 import {
   type Activation,
-  type Dtype,
+  type ActivationType,
   defaultGeneration,
   type Generation,
   type ImageSettings,
@@ -21,7 +21,7 @@ import { fixtures, readJson } from "../fixture-files.ts";
 export interface Expected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly input_ids: readonly number[];
   }[];

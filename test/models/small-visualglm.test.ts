@@ -15,7 +15,7 @@ import { visualGlmConfig } from "../../src/models/glm-config.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { type LoadedModel, loadModel } from "../../src/models/load-model.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { glmNames, visualGlmLayout } from "../../src/weights/names/visualglm.ts";
 import { openTestGpu } from "../gpu/open-test-gpu.ts";
@@ -134,7 +134,10 @@ async function compareIds({ card, programs }: LoadedModel, cases: readonly GlmCa
 }
 
 /** Every tensor that the fixture holds of one pass, by the fixture's names. */
-async function statesOf(dtype: Dtype, pass: GlmExpected["tensors"][number]): Promise<Map<string, Float32Array>> {
+async function statesOf(
+  dtype: ActivationType,
+  pass: GlmExpected["tensors"][number],
+): Promise<Map<string, Float32Array>> {
   const model = await loadModel(gpu, checkpoint, { dtype, stages: ["encode", "query"] });
   const scheduler = new RowScheduler();
   const { encode, query } = model.programs;
@@ -217,7 +220,7 @@ async function upload(key: string, shape: readonly number[], values: readonly nu
 }
 
 /** Caches full of NaN, which nothing may meet. */
-async function caches({ cache }: LanguageModel, slots: number, type: ElementType & Dtype) {
+async function caches({ cache }: LanguageModel, slots: number, type: ElementType & ActivationType) {
   const make = async () => {
     const words = (slots * cache.width) / (type === "f16" ? 2 : 1);
     const tensor = await upload("cache", [words], new Array<number>(words).fill(0x7fc07fc0));

@@ -14,7 +14,7 @@ import { WeightLoader } from "../../src/models/load.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { relativeBuckets } from "../../src/models/relative-buckets.ts";
 import { type T5Weights, t5LanguageModel } from "../../src/models/t5.ts";
-import type { Activation, Dtype } from "../../src/stages.ts";
+import type { Activation, ActivationType } from "../../src/stages.ts";
 import { openCheckpoint, readSettings } from "../../src/weights/checkpoint.ts";
 import { t5Names } from "../../src/weights/names/blip-2-t5.ts";
 import { readJson } from "../fixture-files.ts";
@@ -25,7 +25,7 @@ import { type ExpectedCase, expectNear, idsOfCases, modelFolder, pixelsOf, readT
 interface Expected {
   readonly tensors: readonly {
     readonly prefix: string;
-    readonly dtype: Dtype;
+    readonly dtype: ActivationType;
     readonly image: string;
     readonly input_ids: readonly number[];
     readonly decoder_ids: readonly number[];
@@ -84,7 +84,7 @@ interface Pass {
 }
 
 /** Every tensor that the fixture may hold of one forward pass, by the fixture's names. */
-async function statesOf(gpu: Gpu, name: string, dtype: Dtype, pass: Pass): Promise<Map<string, Float32Array>> {
+async function statesOf(gpu: Gpu, name: string, dtype: ActivationType, pass: Pass): Promise<Map<string, Float32Array>> {
   const checkpoint = await openCheckpoint(modelFolder(name));
   const model = await loadModel(gpu, checkpoint, { dtype, stages: ["encode", "query"] });
   const scheduler = new RowScheduler();

@@ -9,8 +9,10 @@ import {
   type NameTable,
   norm,
   patchLinear,
+  stacked,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes of a ViT whose queries, keys and values are one matrix. */
@@ -128,7 +130,7 @@ export function projectionNames({
   qFormer,
   text,
 }: Pick<Blip2OptSizes, "qFormer"> & { readonly text: { readonly width: number } }) {
-  return linear("language_projection", qFormer.width, text.width);
+  return linear("language_projection", qFormer.width, text.width, { keeps: "f16" });
 }
 
 /** `language_model.*` */
@@ -137,15 +139,17 @@ export function optNames({ text }: Pick<Blip2OptSizes, "text">) {
   const decoder = "language_model.model.decoder";
   const rows = text.maxPositions + positionOffset;
   return {
-    head: linear(`${decoder}.embed_tokens`, width, vocabulary, { bias: false }),
+    head: vocabularyLinear(`${decoder}.embed_tokens`, width, vocabulary),
     positions: table(`${decoder}.embed_positions.weight`, [rows, width]),
     layers: layers(text.layers, (i) => {
       const key = `${decoder}.layers.${i}`;
       return {
         attentionNorm: norm(`${key}.self_attn_layer_norm`, width, normEps),
-        query: linear(`${key}.self_attn.q_proj`, width, width),
-        key: linear(`${key}.self_attn.k_proj`, width, width),
-        value: linear(`${key}.self_attn.v_proj`, width, width),
+        qkv: stacked(
+          linear(`${key}.self_attn.q_proj`, width, width),
+          linear(`${key}.self_attn.k_proj`, width, width),
+          linear(`${key}.self_attn.v_proj`, width, width),
+        ),
         out: linear(`${key}.self_attn.out_proj`, width, width),
         // Not to be confused with the decoder's own final_layer_norm: this is the feed-forward's.
         mlpNorm: norm(`${key}.final_layer_norm`, width, normEps),

@@ -2,7 +2,7 @@
 // models that write texts, and in place of the language model the Q-Former's own text branch and three heads.
 
 import { type Blip2OptSizes, feedForwardNames, qFormerLayerNames, qFormerNames, visionNames } from "./blip-2-opt.ts";
-import { layers, linear, type NameTable, table, tensorsOf } from "./tensor-names.ts";
+import { layers, linear, type NameTable, table, tensorsOf, vocabularyLinear } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/blip-2-config.ts. */
 export interface Blip2RetrievalSizes extends Pick<Blip2OptSizes, "vision" | "qFormer" | "queries"> {
@@ -17,7 +17,7 @@ export function qFormerWithTextNames(sizes: Pick<Blip2RetrievalSizes, "qFormer" 
   return {
     ...qFormerNames(sizes),
     text: {
-      words: linear("embeddings.word_embeddings", width, text.vocabulary, { bias: false }),
+      words: vocabularyLinear("embeddings.word_embeddings", width, text.vocabulary),
       positions: table("embeddings.position_embeddings.weight", [text.maxPositions, width]),
     },
     layers: layers(qFormer.layers, (i) => ({
@@ -33,10 +33,10 @@ export function retrievalHeadNames({
   projectionWidth,
 }: Pick<Blip2RetrievalSizes, "qFormer" | "projectionWidth">) {
   return {
-    vision: linear("vision_projection", qFormer.width, projectionWidth),
-    text: linear("text_projection", qFormer.width, projectionWidth),
+    vision: linear("vision_projection", qFormer.width, projectionWidth, { keeps: "f16" }),
+    text: linear("text_projection", qFormer.width, projectionWidth, { keeps: "f16" }),
     /** Two logits: no match, match. */
-    match: linear("itm_head", qFormer.width, 2),
+    match: linear("itm_head", qFormer.width, 2, { keeps: "f16" }),
   };
 }
 

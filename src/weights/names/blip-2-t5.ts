@@ -2,7 +2,7 @@
 // projection as with OPT.
 
 import { type Blip2OptSizes, projectionNames, qFormerNames, visionNames } from "./blip-2-opt.ts";
-import { layers, linear, type NameTable, picked, rmsNorm, tensorsOf } from "./tensor-names.ts";
+import { layers, linear, type NameTable, picked, rmsNorm, tensorsOf, vocabularyLinear } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/t5-config.ts. */
 export interface T5Sizes {
@@ -47,7 +47,7 @@ function feedForwardNames(key: string, { width, ffnWidth, normEps }: T5Sizes) {
     mlpNorm: rmsNorm(`${key}.layer_norm`, width, normEps),
     gate: linear(`${key}.DenseReluDense.wi_0`, width, ffnWidth, { bias: false }),
     up: linear(`${key}.DenseReluDense.wi_1`, width, ffnWidth, { bias: false }),
-    down: linear(`${key}.DenseReluDense.wo`, ffnWidth, width, { bias: false, keepsF32: true }),
+    down: linear(`${key}.DenseReluDense.wo`, ffnWidth, width, { bias: false, keeps: "f32" }),
   };
 }
 
@@ -98,10 +98,10 @@ function decoderNames(text: T5Sizes, picks: readonly number[]) {
 export function t5Names({ text }: Pick<Blip2T5Sizes, "text">, buckets: DistanceBuckets) {
   const { width, vocabulary, tied } = text;
   return {
-    embeddings: linear(`${model}.shared`, width, vocabulary, { bias: false }),
+    embeddings: vocabularyLinear(`${model}.shared`, width, vocabulary),
     encoder: encoderNames(text, buckets.encoder),
     decoder: decoderNames(text, buckets.decoder),
-    ...(tied ? {} : { head: linear(`${model}.lm_head`, width, vocabulary, { bias: false }) }),
+    ...(tied ? {} : { head: vocabularyLinear(`${model}.lm_head`, width, vocabulary) }),
   };
 }
 

@@ -1,7 +1,16 @@
 // The tensors of BLIP's three kinds, keys verbatim as transformers 4.57.6 writes them. The ViT's are BLIP-2's.
 
 import { type VitSizes, vitNames } from "./blip-2-opt.ts";
-import { type LinearNames, layers, linear, type NameTable, norm, table, tensorsOf } from "./tensor-names.ts";
+import {
+  type LinearNames,
+  layers,
+  linear,
+  type NameTable,
+  norm,
+  table,
+  tensorsOf,
+  vocabularyLinear,
+} from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/blip-config.ts. */
 export interface BlipSizes {
@@ -30,7 +39,7 @@ function attentionNames(key: string, width: number, keyWidth: number, eps: numbe
 }
 
 function words(prefix: string, { width, vocabulary }: BlipSizes["text"]): LinearNames {
-  return linear(`${prefix}.embeddings.word_embeddings`, width, vocabulary, { bias: false });
+  return vocabularyLinear(`${prefix}.embeddings.word_embeddings`, width, vocabulary);
 }
 
 /** All of a text half but its table of words. */
@@ -89,10 +98,10 @@ function copies({ vocabulary, width, tied }: BlipSizes["text"]): NameTable["tied
 /** `vision_proj.*`, `text_proj.*`, `itm_head.*` */
 export function blipRetrievalHeadNames({ vision, text, projectionWidth }: BlipSizes) {
   return {
-    vision: linear("vision_proj", vision.width, projectionWidth),
-    text: linear("text_proj", text.width, projectionWidth),
+    vision: linear("vision_proj", vision.width, projectionWidth, { keeps: "f16" }),
+    text: linear("text_proj", text.width, projectionWidth, { keeps: "f16" }),
     /** Two logits: no match, match. */
-    match: linear("itm_head", text.width, 2),
+    match: linear("itm_head", text.width, 2, { keeps: "f16" }),
   };
 }
 

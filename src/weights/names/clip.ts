@@ -12,6 +12,7 @@ import {
   patchLinear,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes of one of the two encoders. */
@@ -86,7 +87,7 @@ export function clipTowerNames({ vision }: { readonly vision: ClipTowerSizes }) 
 export function clipImageHeadNames({ vision, projectionWidth }: Pick<ClipSizes, "vision" | "projectionWidth">) {
   return {
     norm: norm("vision_model.post_layernorm", vision.width, vision.normEps),
-    projection: linear("visual_projection", vision.width, projectionWidth, { bias: false }),
+    projection: linear("visual_projection", vision.width, projectionWidth, { bias: false, keeps: "f16" }),
   };
 }
 
@@ -94,11 +95,11 @@ export function clipImageHeadNames({ vision, projectionWidth }: Pick<ClipSizes, 
 export function clipTextNames({ text, projectionWidth }: Pick<ClipSizes, "text" | "projectionWidth">) {
   const { width, vocabulary, maxPositions, normEps } = text;
   return {
-    words: linear("text_model.embeddings.token_embedding", width, vocabulary, { bias: false }),
+    words: vocabularyLinear("text_model.embeddings.token_embedding", width, vocabulary),
     positions: table("text_model.embeddings.position_embedding.weight", [maxPositions, width]),
     layers: layerNames("text_model", text),
     norm: norm("text_model.final_layer_norm", width, normEps),
-    projection: linear("text_projection", width, projectionWidth, { bias: false }),
+    projection: linear("text_projection", width, projectionWidth, { bias: false, keeps: "f16" }),
   };
 }
 

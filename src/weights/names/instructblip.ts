@@ -3,7 +3,18 @@
 
 import { type Blip2OptSizes, feedForwardNames, projectionNames, qFormerLayerNames, visionNames } from "./blip-2-opt.ts";
 import { type T5Sizes, t5Names } from "./blip-2-t5.ts";
-import { computed, layers, linear, type NameTable, norm, rmsNorm, table, tensorsOf } from "./tensor-names.ts";
+import {
+  computed,
+  layers,
+  linear,
+  type NameTable,
+  norm,
+  rmsNorm,
+  stacked,
+  table,
+  tensorsOf,
+  vocabularyLinear,
+} from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/llama-config.ts. */
 export interface LlamaSizes {
@@ -33,7 +44,7 @@ export function instructedQFormerNames(sizes: Omit<InstructBlipSizes<unknown>, "
     queryTokens: table("query_tokens", [1, queries, width], [queries, width]),
     norm: norm(`${embeddings}.layernorm`, width, normEps),
     text: {
-      words: linear(`${embeddings}.word_embeddings`, width, instruction.vocabulary, { bias: false }),
+      words: vocabularyLinear(`${embeddings}.word_embeddings`, width, instruction.vocabulary),
       positions: table(`${embeddings}.position_embeddings.weight`, [instruction.maxPositions, width]),
     },
     layers: layers(qFormer.layers, (i) => ({
@@ -49,15 +60,17 @@ export function llamaNames({ text }: { readonly text: LlamaSizes }, turns: () =>
   const plain = { bias: false } as const;
   const model = "language_model.model";
   return {
-    embeddings: linear(`${model}.embed_tokens`, width, vocabulary, plain),
+    embeddings: vocabularyLinear(`${model}.embed_tokens`, width, vocabulary),
     turns: computed("rotary turns", [maxPositions, headWidth], turns),
     layers: layers(text.layers, (i) => {
       const key = `${model}.layers.${i}`;
       return {
         attentionNorm: rmsNorm(`${key}.input_layernorm`, width, normEps),
-        query: linear(`${key}.self_attn.q_proj`, width, width, plain),
-        key: linear(`${key}.self_attn.k_proj`, width, width, plain),
-        value: linear(`${key}.self_attn.v_proj`, width, width, plain),
+        qkv: stacked(
+          linear(`${key}.self_attn.q_proj`, width, width, plain),
+          linear(`${key}.self_attn.k_proj`, width, width, plain),
+          linear(`${key}.self_attn.v_proj`, width, width, plain),
+        ),
         out: linear(`${key}.self_attn.o_proj`, width, width, plain),
         mlpNorm: rmsNorm(`${key}.post_attention_layernorm`, width, normEps),
         gate: linear(`${key}.mlp.gate_proj`, width, ffnWidth, plain),
@@ -66,7 +79,7 @@ export function llamaNames({ text }: { readonly text: LlamaSizes }, turns: () =>
       };
     }),
     norm: rmsNorm(`${model}.norm`, width, normEps),
-    ...(tied ? {} : { head: linear("language_model.lm_head", width, vocabulary, plain) }),
+    ...(tied ? {} : { head: vocabularyLinear("language_model.lm_head", width, vocabulary) }),
   };
 }
 

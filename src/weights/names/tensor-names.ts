@@ -23,10 +23,19 @@ export interface LinearNames {
   readonly bias: NamedTensor | null;
   readonly inputs: number;
   readonly columns: number;
-  /** Stays f32 under every --dtype, and so does what is multiplied with it. Left out: as --dtype says. */
-  readonly keepsF32?: true;
+  /**
+   * f32: stays so under every --dtype, and so does what is multiplied with it. f16: has no fewer bits than f16, because
+   * embeddings are looked up in it, or because it is small and errors count much. Left out: as --dtype says.
+   */
+  readonly keeps?: "f32" | "f16";
   /** Where weight and bias hold more than this Linear: which of their rows it is made of, in order. */
   readonly part?: RowPart;
+}
+
+/** One Linear out of several of the same inputs, their columns side by side; all of them have a bias, or none. */
+export interface StackedNames {
+  readonly kind: "stacked";
+  readonly parts: readonly LinearNames[];
 }
 
 /** A Norm: gain and bias (width). */
@@ -79,13 +88,13 @@ export interface ComputedNames {
 }
 
 export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | GridNames | ComputedNames;
-export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
+export type NameTree = NameLeaf | StackedNames | readonly NameTree[] | { readonly [part: string]: NameTree };
 
 export function linear(
   key: string,
   inputs: number,
   columns: number,
-  options: { bias?: boolean; keepsF32?: true; part?: RowPart } = {},
+  options: { bias?: boolean; keeps?: "f32" | "f16"; part?: RowPart } = {},
 ): LinearNames {
   const rows = options.part?.rows ?? columns;
   return {
@@ -94,9 +103,18 @@ export function linear(
     bias: (options.bias ?? true) ? { name: `${key}.bias`, shape: [rows] } : null,
     inputs,
     columns,
-    ...(options.keepsF32 && { keepsF32: true }),
+    ...(options.keeps && { keeps: options.keeps }),
     ...(options.part && { part: options.part }),
   };
+}
+
+export function stacked(...parts: readonly LinearNames[]): StackedNames {
+  return { kind: "stacked", parts };
+}
+
+/** A matrix of a row for every id: embeddings that are looked up, or a head. */
+export function vocabularyLinear(key: string, width: number, vocabulary: number): LinearNames {
+  return linear(key, width, vocabulary, { bias: false, keeps: "f16" });
 }
 
 /** Neighbouring columns of a Linear, and the first of the stored rows that they are. */
@@ -129,7 +147,7 @@ export function patchLinear(
   options: { bias?: boolean } = {},
 ): LinearNames {
   const plain = linear(key, channels * patch * patch, columns, options);
-  return { ...plain, weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
+  return { ...plain, keeps: "f16", weight: { name: plain.weight.name, shape: [columns, channels, patch, patch] } };
 }
 
 export function norm(key: string, width: number, eps: number): NormNames {
@@ -192,13 +210,13 @@ export function layers<T>(count: number, make: (index: number) => T): readonly T
   return Array.from({ length: count }, (_, index) => make(index));
 }
 
-export function isLeaf(tree: NameTree): tree is NameLeaf {
+export function isLeaf(tree: NameTree): tree is NameLeaf | StackedNames {
   return "kind" in tree && typeof tree.kind === "string";
 }
 
-/** The leaves of a tree, in order. */
+/** The leaves of a tree, in order; what is stacked as the Linears that it is made of. */
 export function leavesOf(tree: NameTree): readonly NameLeaf[] {
-  if (isLeaf(tree)) return [tree];
+  if (isLeaf(tree)) return tree.kind === "stacked" ? tree.parts : [tree];
   return Object.values(tree as { readonly [part: string]: NameTree }).flatMap(leavesOf);
 }
 

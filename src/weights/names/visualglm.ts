@@ -14,8 +14,10 @@ import {
   norm,
   patchLinear,
   type RowPart,
+  stacked,
   table,
   tensorsOf,
+  vocabularyLinear,
 } from "./tensor-names.ts";
 
 /** The sizes that decide the shapes; see models/glm-config.ts. */
@@ -172,7 +174,7 @@ export function visualGlmProjectionNames(
   { qFormer, text }: Pick<VisualGlmSizes, "qFormer" | "text">,
   { image }: VisualGlmLayout,
 ): LinearNames {
-  return linear(`${image}glm_proj`, qFormer.width, text.width);
+  return linear(`${image}glm_proj`, qFormer.width, text.width, { keeps: "f16" });
 }
 
 /** `transformer.`, and the head. */
@@ -182,15 +184,13 @@ export function glmNames({ text }: Pick<VisualGlmSizes, "text">, layout: VisualG
   const part = (index: number) =>
     layout.fused === "by head" ? nthOfHeads(index, 3, width, heads) : nth(index, 3, width);
   return {
-    embeddings: linear(`${trunk}.word_embeddings`, width, vocabulary, { bias: false }),
+    embeddings: vocabularyLinear(`${trunk}.word_embeddings`, width, vocabulary),
     layers: layers(text.layers, (i) => {
       const key = `${trunk}.layers.${i}`;
       const fused = (index: number) => linear(`${key}.attention.query_key_value`, width, width, { part: part(index) });
       return {
         attentionNorm: norm(`${key}.input_layernorm`, width, normEps),
-        query: fused(0),
-        key: fused(1),
-        value: fused(2),
+        qkv: stacked(fused(0), fused(1), fused(2)),
         out: linear(`${key}.attention.dense`, width, width),
         mlpNorm: norm(`${key}.post_attention_layernorm`, width, normEps),
         fc1: linear(`${key}.mlp.dense_h_to_4h`, width, mlpWidth),
@@ -198,7 +198,7 @@ export function glmNames({ text }: Pick<VisualGlmSizes, "text">, layout: VisualG
       };
     }),
     norm: norm(`${trunk}.final_layernorm`, width, normEps),
-    head: linear(layout.head, width, vocabulary, { bias: false }),
+    head: vocabularyLinear(layout.head, width, vocabulary),
   };
 }
 
