@@ -9,7 +9,7 @@ import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard } from "../stages.ts";
+import { type CheckpointCard, dtypes } from "../stages.ts";
 import { isLeaf, type NameLeaf, type NameTree } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
 import type { Loaded } from "./load.ts";
@@ -149,6 +149,12 @@ export function weightsTotal({ weights }: Pick<ModelPlan, "weights">): number {
   return Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
 }
 
+/** What takes less memory. The user chooses it: texts may change. */
+function narrower(dtype: CheckpointCard["dtype"]): string[] {
+  const others = dtypes.slice(dtypes.indexOf(dtype) + 1);
+  return others.length === 0 ? [] : [`--dtype ${others.join(" or ")}`];
+}
+
 /**
  * Refuse what cannot fit before it is tried.
  * @throws OutOfMemoryError with the plan's numbers, and what to do; MemorySettingError
@@ -163,7 +169,7 @@ export function expectRoom(
   const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
   if (available === null || needed <= available.bytes) return;
   const ways = [
-    ...(dtype === "f32" ? ["--dtype f16"] : []),
+    ...narrower(dtype),
     ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
     "a smaller model",
   ];
