@@ -8,10 +8,13 @@ import { UsageError } from "../src/cli/errors.ts";
 import { wholeNumber } from "../src/cli/generation-options.ts";
 import { tell, watchStdout, writeLine } from "../src/cli/output.ts";
 import { tellError } from "../src/cli/program.ts";
+import { openGpu } from "../src/gpu/device.ts";
 import { packageRoot } from "../src/gpu/package-root.ts";
 import { cacheFolder } from "../src/jobs/roots.ts";
-import type { Dtype } from "../src/stages.ts";
+import { checkModel } from "../src/models/model-card.ts";
+import { type Dtype, dtypes } from "../src/stages.ts";
 import { openTokenizer } from "../src/text/tokenizer.ts";
+import { openCheckpoint } from "../src/weights/checkpoint.ts";
 import { recordedDigest } from "./checkpoints.ts";
 import { EvaluationError, OtherScenesError } from "./errors.ts";
 import { findPartners } from "./partner-places.ts";
@@ -29,6 +32,7 @@ import {
   sceneSets,
 } from "./scene-sets.ts";
 import { isAllEqual, reportLines, reportOf, type SetReport } from "./set-report.ts";
+import { type LayerErrors, weightErrorLines, weightErrors } from "./weight-errors.ts";
 
 const captioner = "blip2-opt-demo";
 const matcher = "blip2-itm-demo";
@@ -37,7 +41,8 @@ const setNames = [...Object.keys(sceneSets), retrievalSet];
 const usage = `usage: npm run eval:demo [-- OPTIONS]
   --set NAME        ${setNames.join(", ")}; may be repeated (default: all)
   --limit N         only the first N scenes of each set (${retrievalSet}: then not compared with the reference)
-  --dtype TYPE      f32 (default) or f16, whose ids may differ from the reference's, which are of f32
+  --dtype TYPE      f32 (default), f16, int8 or int4, whose ids may differ from the reference's, which are of f32; of int8 and
+                    int4 also how far each layer's matrices are from what is stored
   --json FILE       also write the figures to a file
   --models FOLDER   holds ${captioner}, ${matcher}, digests.json and reference/ (default: models)
 Exit status: 0 all ids and places equal the reference's, 1 some differ or something is missing, 2 wrong use.
@@ -70,11 +75,13 @@ function flagsOf(args: readonly string[]): Flags | null {
     throw new UsageError(`--set: expected one of ${setNames.join(", ")}, got ${JSON.stringify(name)}`);
   });
   const { dtype } = values;
-  if (dtype !== "f32" && dtype !== "f16")
-    throw new UsageError(`--dtype: expected f32 or f16, got ${JSON.stringify(dtype)}`);
+  const type = dtypes.find((each) => each === dtype);
+  if (type === undefined) {
+    throw new UsageError(`--dtype: expected one of ${dtypes.join(", ")}, got ${JSON.stringify(dtype)}`);
+  }
   const limit =
     values.limit === undefined ? Number.POSITIVE_INFINITY : wholeNumber("--limit", 1, 1_000_000)(values.limit);
-  return { sets, limit, dtype, json: values.json, models: values.models };
+  return { sets, limit, dtype: type, json: values.json, models: values.models };
 }
 
 async function evaluate(flags: Flags): Promise<boolean> {
@@ -91,6 +98,7 @@ async function evaluate(flags: Flags): Promise<boolean> {
     environment: process.env,
     tell,
   });
+  const errors = dtype === "int8" || dtype === "int4" ? await errorsOf(models, names, dtype) : undefined;
   const reports: SetReport[] = [];
   const print = (report: SetReport, about: string) => {
     reports.push(report);
@@ -102,10 +110,34 @@ async function evaluate(flags: Flags): Promise<boolean> {
     print(await evaluateSearch(folder, flags, digests[matcher] ?? ""), about);
   }
   if (json !== undefined) {
-    await writeFile(json, `${JSON.stringify({ model_digests: digests, dtype, sets: reports }, null, 2)}\n`);
+    await writeFile(
+      json,
+      `${JSON.stringify({ model_digests: digests, dtype, ...(errors && { weight_errors: errors }), sets: reports }, null, 2)}\n`,
+    );
   }
-  // f16 rounds what the recorded reference does not
-  return dtype === "f16" ? reports.every(({ equalities }) => equalities !== null) : reports.every(isAllEqual);
+  // All but f32 round what the recorded reference does not
+  return dtype !== "f32" ? reports.every(({ equalities }) => equalities !== null) : reports.every(isAllEqual);
+}
+
+/** What quantization does to the matrices of these models, printed and returned by model. */
+async function errorsOf(models: string, names: readonly string[], type: "int8" | "int4") {
+  const gpu = await openGpu({ nap: true });
+  const byModel: Record<string, readonly LayerErrors[]> = {};
+  try {
+    for (const name of names) {
+      const checkpoint = await openCheckpoint(join(models, name));
+      const { trees } = await checkModel(checkpoint, type, {
+        digest: "",
+        purpose: name === matcher ? "matches" : "texts",
+      });
+      const layers = await weightErrors(gpu, checkpoint, trees, type);
+      byModel[name] = layers;
+      for (const line of [`${name}:`, ...weightErrorLines(layers, type), ""]) writeLine(line);
+    }
+  } finally {
+    gpu.close();
+  }
+  return byModel;
 }
 
 /** Captions and answers of the captioner. */

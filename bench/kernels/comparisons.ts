@@ -1,7 +1,8 @@
 // What is compared: the products, attentions, norms and layers of BLIP-2 with ViT-g and OPT-2.7B, at their true sizes.
 
 import type { Gpu } from "../../src/gpu/device.ts";
-import { attentionForms, linearForms, normForms, optLayerForms, vitLayerForms } from "./graphs.ts";
+import { byteLength } from "../../src/gpu/tensor.ts";
+import { attentionForms, linearForms, normForms, optLayerForms, quantizedForms, vitLayerForms } from "./graphs.ts";
 import type { Work } from "./limits.ts";
 import type { Comparison } from "./measure.ts";
 import {
@@ -11,6 +12,7 @@ import {
   normForward,
   openSide,
   optLayerForward,
+  quantizedForward,
   vitLayerForward,
 } from "./ours.ts";
 import { type AttentionShape, type OptShape, optShape, type VitShape, vitShape } from "./shapes.ts";
@@ -63,6 +65,9 @@ export function comparisons(gpu: Gpu): Comparison[] {
       queryProducts.map(([rows, inputs, columns]) => product(gpu, "matmul q-former", type, rows, inputs, columns)),
     ),
     ...optProducts.map(([inputs, columns]) => product(gpu, "matvec opt-2.7b", "f16", 1, inputs, columns)),
+    ...(["int8", "int4"] as const).flatMap((type) =>
+      optProducts.map(([inputs, columns]) => quantized(gpu, "matvec opt-2.7b", type, inputs, columns)),
+    ),
     attended(gpu, `attention ${tokens}x${heads}x${width / heads}`, {
       queryTokens: tokens,
       keyTokens: tokens,
@@ -94,6 +99,23 @@ export function product(gpu: Gpu, what: string, type: Type, rows: number, inputs
     ours: () => openSide(gpu, name, [rows, inputs], linearForward(shape, type)),
     forms: linearForms(rows, shape, type),
     tolerance: tolerances[type],
+  };
+}
+
+/** One row times whole numbers with a scale for 32 inputs, plus a bias; the same numbers on both sides. */
+export function quantized(gpu: Gpu, what: string, type: "int8" | "int4", inputs: number, columns: number): Comparison {
+  const shape = { inputs, columns, seed: 10 };
+  const name = `${what} ${type} ${inputs}x${columns}`;
+  return {
+    name,
+    work: {
+      flops: 2 * inputs * columns,
+      bytes: byteLength([inputs, columns], type) + 4 * (inputs + columns),
+    },
+    repeats: 1,
+    ours: () => openSide(gpu, name, [1, inputs], quantizedForward(shape, type)),
+    forms: quantizedForms(shape, type),
+    tolerance: tolerances.f16,
   };
 }
 

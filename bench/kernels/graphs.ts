@@ -1,6 +1,7 @@
 // What our kernels compute, as ONNX graphs for the peer: one operator in the forms that a runtime may be given it in, and
 // whole layers. Random constants have the seeds that ours.ts gives the same weights.
 
+import { groupSize } from "../../src/gpu/tensor.ts";
 import { elementTypes, type OnnxConstant, type OnnxGraph, type OnnxNode } from "./onnx-model.ts";
 import {
   type AttentionShape,
@@ -9,6 +10,7 @@ import {
   keyScale,
   type LinearShape,
   type OptShape,
+  quantizedScale,
   seeds,
   type VitShape,
 } from "./shapes.ts";
@@ -55,6 +57,17 @@ class Growing {
     const bias = this.random([columns], seed + 1, seeds.biasScale);
     if (op === "Gemm") return this.one("Gemm", [x, weight, bias]);
     return this.one("Add", [this.one("MatMul", [x, weight]), bias]);
+  }
+
+  /** x·W + b of whole numbers; see quantizedScale. */
+  quantized(x: string, { inputs, columns, seed }: LinearShape, bits: 4 | 8, level: number): string {
+    const groups = inputs / groupSize;
+    const weight = `constant-${this.constants.length}`;
+    this.constants.push({ name: weight, bytes: [columns, groups, (groupSize * bits) / 8], seed });
+    const scales = this.random([columns * groups], 0, 0, quantizedScale(inputs, bits));
+    const attributes = { K: inputs, N: columns, bits, block_size: groupSize, accuracy_level: level };
+    const y = this.one("MatMulNBits", [x, weight, scales], { domain: "com.microsoft", attributes });
+    return this.one("Add", [y, this.random([columns], seed + 1, seeds.biasScale)]);
   }
 
   norm(x: string, width: number, seed: number): string {
@@ -121,6 +134,21 @@ export function linearForms(rows: number, shape: LinearShape, type: Type): PeerF
   };
   const others: PeerForm[] = type === "f16" ? [form("f32", "MatMul")] : [];
   return [form(type, "MatMul"), form(type, "Gemm"), ...others];
+}
+
+/** One row through a matrix of whole numbers with a scale for 32 inputs; at level 4 the peer may round x to 8 bits. */
+export function quantizedForms(shape: LinearShape, type: "int8" | "int4"): PeerForm[] {
+  const bits = type === "int8" ? 8 : 4;
+  return typesFor("f16").flatMap((computed) =>
+    [0, 4].map((level) => {
+      const graph = new Growing();
+      const y = graph.quantized("x", shape, bits, level);
+      return {
+        name: `MatMulNBits ${computed}${level === 4 ? ", level 4" : ""}`,
+        graph: graph.finish(computed, [1, shape.inputs], y),
+      };
+    }),
+  );
 }
 
 /**

@@ -2,7 +2,7 @@
 // (ONNX 1.16), of which only what these models need is written down here.
 
 import protobuf from "protobufjs";
-import { type RandomValues, randomBytesOf } from "./random-values.ts";
+import { type RandomValues, randomBytesOf, randomWords } from "./random-values.ts";
 
 /** Numbers and lists of numbers are integers, unless wrapped in `float`. */
 export type OnnxAttribute = number | readonly number[] | string | { readonly float: number };
@@ -17,10 +17,11 @@ export interface OnnxNode {
   readonly attributes?: Readonly<Record<string, OnnxAttribute>>;
 }
 
-/** Random values, which the seed determines (random-values.ts), or integers as they are given. */
+/** Random values, which the seed determines (random-values.ts), integers as they are given, or random bytes of a shape. */
 export type OnnxConstant =
   | ({ readonly name: string; readonly shape: readonly number[] } & RandomValues)
-  | { readonly name: string; readonly integers: readonly number[] };
+  | { readonly name: string; readonly integers: readonly number[] }
+  | { readonly name: string; readonly bytes: readonly number[]; readonly seed: number };
 
 /** Plain data, so that it can be sent to another process and made bytes there. */
 export interface OnnxGraph {
@@ -39,7 +40,7 @@ export const sampleSize = 8;
 export const sampleName = "sample";
 
 /** As ONNX numbers them. */
-export const elementTypes = { f32: 1, f16: 10, int64: 7 } as const;
+export const elementTypes = { f32: 1, f16: 10, int64: 7, uint8: 2 } as const;
 const attributeTypes = { float: 1, int: 2, string: 3, ints: 7 } as const;
 
 const repeated = (type: string, id: number) => ({ rule: "repeated", type, id });
@@ -149,6 +150,11 @@ function tensorMessage(constant: OnnxConstant, type: OnnxGraph["type"]) {
   if ("integers" in constant) {
     const raw = new Uint8Array(BigInt64Array.from(constant.integers, BigInt).buffer);
     return { name: constant.name, dims: [constant.integers.length], type: elementTypes.int64, raw };
+  }
+  if ("bytes" in constant) {
+    const { name, bytes, seed } = constant;
+    const words = randomWords(bytes.reduce((product, size) => product * size, 1) / 4, seed);
+    return { name, dims: bytes, type: elementTypes.uint8, raw: new Uint8Array(words.buffer) };
   }
   const { name, shape, ...values } = constant;
   const count = shape.reduce((product, size) => product * size, 1);

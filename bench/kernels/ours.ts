@@ -2,7 +2,7 @@
 
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
-import { elementCount, type Tensor } from "../../src/gpu/tensor.ts";
+import { byteLength, type ElementType, elementCount, groupSize, type Tensor } from "../../src/gpu/tensor.ts";
 import { view } from "../../src/gpu/view.ts";
 import { attention } from "../../src/kernels/attention.ts";
 import { cachedAttention } from "../../src/kernels/cached-attention.ts";
@@ -13,7 +13,7 @@ import type { LanguageModel, SequenceRows } from "../../src/models/language-mode
 import { type OptLayer, optLanguageModel } from "../../src/models/opt.ts";
 import { encodeImage, type VitLayer, type VitWeights, vitBlock } from "../../src/models/vit.ts";
 import { sampleSize } from "./onnx-model.ts";
-import { type RandomValues, randomBytesOf } from "./random-values.ts";
+import { type RandomValues, randomBytesOf, randomWords } from "./random-values.ts";
 import {
   type AttentionShape,
   decodeMean,
@@ -21,6 +21,7 @@ import {
   keyScale,
   type LinearShape,
   type OptShape,
+  quantizedScale,
   seeds,
   type VitShape,
 } from "./shapes.ts";
@@ -103,6 +104,38 @@ export class Weights {
     return { segments, bias, inputs, columns };
   }
 
+  /**
+   * The peer's whole numbers as ours: it stores them with 2^(bits - 1) added, a column's group behind the other, and words of
+   * neighbouring inputs as ours are. Inputs are a multiple of 32, columns of 4.
+   */
+  async quantized({ inputs, columns, seed }: LinearShape, type: "int8" | "int4"): Promise<Linear> {
+    const bits = type === "int8" ? 8 : 4;
+    const groups = inputs / groupSize;
+    const inGroup = bits;
+    const theirs = randomWords(columns * groups * inGroup, seed);
+    const sign = type === "int8" ? 0x80808080 : 0x88888888;
+    const [scale = 0] = new Uint32Array(Float32Array.of(quantizedScale(inputs, bits)).buffer);
+    const most = Math.floor(this.#gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
+    const segments: Linear["segments"][number][] = [];
+    for (let from = 0; from < columns; from += most) {
+      const width = Math.min(most, columns - from);
+      const weight = this.#alloc("weight", [inputs, width], type);
+      const words = new Uint32Array(byteLength([inputs, width], type) / 4).fill(scale | (scale >>> 16));
+      for (let g = 0; g < groups; g++) {
+        const start = g * width * (inGroup + 0.5);
+        for (let w = 0; w < inGroup; w++) {
+          for (let c = 0; c < width; c++) {
+            words[start + w * width + c] = (theirs[((from + c) * groups + g) * inGroup + w] ?? 0) ^ sign;
+          }
+        }
+      }
+      await this.#gpu.upload(weight, new Uint8Array(words.buffer));
+      segments.push({ weight, from, width });
+    }
+    const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
+    return { segments, bias, inputs, columns };
+  }
+
   async norm(width: number, seed: number): Promise<Norm> {
     const gain = await this.tensor("gain", [width], { seed, scale: seeds.gainScale, mean: 1 });
     const bias = await this.tensor("bias", [width], { seed: seed + 1, scale: seeds.biasScale });
@@ -113,7 +146,7 @@ export class Weights {
     for (const tensor of this.#tensors.splice(0)) this.#gpu.free(tensor);
   }
 
-  #alloc(name: string, shape: readonly number[], type: Type | "u32"): Tensor {
+  #alloc(name: string, shape: readonly number[], type: ElementType): Tensor {
     const tensor = this.#gpu.alloc(name, shape, type);
     this.#tensors.push(tensor);
     return tensor;
@@ -162,6 +195,13 @@ function placed({ name, shape, type, storage, byteOffset }: Tensor): Tensor {
 export function linearForward(shape: LinearShape, type: Type) {
   return async (weights: Weights): Promise<Forward> => {
     const linear = await weights.linear(shape, type);
+    return (k, x) => matmul(k, x, linear);
+  };
+}
+
+export function quantizedForward(shape: LinearShape, type: "int8" | "int4") {
+  return async (weights: Weights): Promise<Forward> => {
+    const linear = await weights.quantized(shape, type);
     return (k, x) => matmul(k, x, linear);
   };
 }

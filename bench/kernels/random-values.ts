@@ -27,6 +27,18 @@ export function randomBytesOf(type: "f32" | "f16", count: number, values: Random
   return bytes.subarray(0, count * width);
 }
 
+/** `count` words of an endless row of random ones, which repeats after `period`. */
+export function randomWords(count: number, seed: number): Uint32Array {
+  let state = Math.imul(seed + 1, 0x9e3779b1) | 1;
+  const block = Uint32Array.from({ length: period }, () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state;
+  });
+  return Uint32Array.from({ length: count }, (_, i) => block[i % period] ?? 0);
+}
+
 const blocks = new Map<string, Uint8Array>();
 
 function randomBlock(type: "f32" | "f16", { seed, scale, mean = 0 }: RandomValues): Uint8Array {

@@ -30,6 +30,11 @@ export interface OptShape {
   readonly linears: Readonly<Record<"query" | "key" | "value" | "out" | "fc1" | "fc2", LinearShape>>;
 }
 
+/** Of all groups: whole numbers of so many bits times it have about the size of other weights. A power of two. */
+export function quantizedScale(inputs: number, bits: 4 | 8): number {
+  return 2 ** -(bits + Math.ceil(Math.log2(inputs) / 2) - 2);
+}
+
 export const seeds = {
   norm: 1000,
   keys: 2000,

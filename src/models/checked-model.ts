@@ -18,6 +18,8 @@ import { expectBindable, weightBytes } from "./weight-sizes.ts";
 /** Settings understood, every tensor there, of its shape and of a usable dtype. Nothing is uploaded. */
 export interface CheckedModel<Card extends CheckpointCard, Programs> {
   readonly card: Card;
+  /** The names of all weights, by stage. */
+  readonly trees: PartsByStage;
   /**
    * What these stages take on this device; those of all that the model has if left out. Nothing is allocated.
    * @throws KernelError for a weight that the device cannot bind
@@ -60,6 +62,7 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
     (Object.entries(parts) as [Stage, NameTree][]).filter(([stage]) => stages?.includes(stage) ?? true);
   return {
     card,
+    trees: parts,
     plan(gpu, stages) {
       const trees = wanted(stages);
       const unloaded = {};
