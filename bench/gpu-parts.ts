@@ -281,6 +281,7 @@ export function decodeCases(sizes: Sizes, type: "f16"): GpuCase[] {
           times.few.push(await run(few));
         }
         const step = (median(times.many) - median(times.few)) / (many - few);
+        if (!(step > 0)) throw new Error(`expected ${many} tokens to take longer than ${few}, got other work's noise`);
         const inBlock = 4 * opt.width ** 2 + 2 * opt.width * opt.ffnWidth;
         const read = 2 * (optLayers * inBlock + opt.width * vocabulary);
         return {

@@ -54,7 +54,7 @@ const tinySizes: Sizes = {
   t5: { width: 16, ffnWidth: 40 },
   cached: [8],
   batches: [1, 2],
-  newTokens: [4, 2],
+  newTokens: [40, 2],
   coldBytes: 1024,
 };
 
