@@ -13,7 +13,7 @@ import { type Gpu, openGpu } from "../src/gpu/device.ts";
 import type { RowProgram } from "../src/gpu/row-program.ts";
 import { RowScheduler } from "../src/gpu/scheduler.ts";
 import { blip2Config } from "../src/models/blip-2-config.ts";
-import { boundedSteps, type GenerateOptions, generateProgram } from "../src/models/generate.ts";
+import { type GenerateOptions, generateProgram, paceOf } from "../src/models/generate.ts";
 import type { GenerateRow } from "../src/models/generate-row.ts";
 import type { LanguageModel } from "../src/models/language-model.ts";
 import { WeightLoader } from "../src/models/load.ts";
@@ -116,9 +116,10 @@ async function compare(gpu: Gpu, model: LanguageModel, lengths: readonly number[
 
 async function side(gpu: Gpu, model: LanguageModel, lengths: readonly number[], { isJoined = true, inFlight }: Way) {
   let steps = 0;
+  const { steps: plan } = paceOf(gpu);
   const program = generateProgram(gpu, model, {
     steps(left, milliseconds) {
-      const count = boundedSteps(left, milliseconds);
+      const count = plan(left, milliseconds);
       steps += count;
       return count;
     },

@@ -25,8 +25,8 @@ import { Peer } from "./kernels/peer.ts";
 import { optShape } from "./kernels/shapes.ts";
 
 const usualRounds: Rounds = { warmUp: 2, timed: 10 };
-/** Rows of the larger batch of decoding. */
-const batch = 16;
+/** Rows of the larger batches of decoding. */
+const batches = [4, 16] as const;
 /** Blocks of OPT-2.7B. */
 const layers = 32;
 /** The id that OPT's texts begin with. */
@@ -95,7 +95,10 @@ function tellLimits({ flopsPerSecond, bytesPerSecond }: MachineLimits): void {
 function ownFigures(gpu: Gpu): OwnFigure[] {
   return [
     { name: "replayed step against freshly encoded, host time per dispatch", measure: () => encoded(gpu) },
-    { name: `layer opt-2.7b f16 batch ${batch} against batch 1`, measure: () => batched(gpu) },
+    ...batches.map((batch) => ({
+      name: `layer opt-2.7b f16 batch ${batch} against batch 1`,
+      measure: () => batched(gpu, batch),
+    })),
     { name: "tiny blip-2 end to end, image to caption", measure: () => tinyModel(gpu) },
   ];
 }
@@ -113,7 +116,7 @@ async function encoded(gpu: Gpu): Promise<Omit<BenchRow, "name">> {
 }
 
 /** Tokens of one block: sequences that share a step against one alone. */
-async function batched(gpu: Gpu): Promise<Omit<BenchRow, "name">> {
+async function batched(gpu: Gpu, batch: number): Promise<Omit<BenchRow, "name">> {
   const open = (count: number) => openSide(gpu, "decode", [count, opt27.width], optLayerForward(opt27, count));
   const [one, many] = [await open(1), await open(batch)];
   const medians = await inTurns([one, many], usualRounds);

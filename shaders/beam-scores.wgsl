@@ -1,11 +1,11 @@
-// scores[r, i] = running[r] + process(logits[source(r), i] - logSumExp(logits[source(r)]))
+// scores[r, i] = running[r] + process(logits[r, i] - logSumExp(logits[r]))
 // best[r, c]   = (max, argmax) of scores[r] over the ids of chunk c; of equal scores the lowest id
 //
-// A row r is (item r / beams, beam r % beams). source(r) = r, or with `perItem` = 1 (the first step) the item's one row.
+// A row r is (item r / beams, beam r % beams).
 // process, on log-probabilities: divided by the item's repetition penalty if >= 0, multiplied if < 0, when the id was
 // seen in the prompt or since; then the lowest number if the id ends a sequence and fewer than `minNew` ids are there.
 //
-// logits: (rows or items, vocabulary) f32. partials: (same, chunks) of (m, sum exp(logit - m)) of log-sum-exp.wgsl.
+// logits: (rows, vocabulary) f32. partials: (rows, chunks) of (m, sum exp(logit - m)) of log-sum-exp.wgsl.
 // seen: (rows, seenWords) bits, id i is bit i % 32 of word i / 32. stopIds: `stopCount` ids that end a sequence.
 // settings: (items, settingsWidth) of (maxNew, minNew, penalty as f32 bits, promptLength, …).
 // progress: (items, 2 + beams) of (generated, done, running scores as f32 bits).
@@ -22,7 +22,6 @@ struct Params {
   seenWords: u32,
   settingsWidth: u32,
   stopCount: u32,
-  perItem: u32,
   beams: u32,
 }
 
@@ -56,16 +55,15 @@ fn beamScores(
 ) {
   let row = group.y;
   let item = row / params.beams;
-  let source = select(row, item, params.perItem == 1u);
   let end = min((group.x + 1u) * chunk, params.vocabulary);
 
   var high = lowest;
   for (var c = 0u; c < groups.x; c++) {
-    high = max(high, partials[source * groups.x + c].x);
+    high = max(high, partials[row * groups.x + c].x);
   }
   var sum = 0.0;
   for (var c = 0u; c < groups.x; c++) {
-    let part = partials[source * groups.x + c];
+    let part = partials[row * groups.x + c];
     sum += part.y * exp(part.x - high);
   }
   let logSum = log(sum);
@@ -76,7 +74,7 @@ fn beamScores(
   var value = lowest;
   var id = none;
   for (var i = group.x * chunk + lane; i < end; i += lanes) {
-    var score = (logits[source * params.vocabulary + i] - high) - logSum;
+    var score = (logits[row * params.vocabulary + i] - high) - logSum;
     if (((seen[row * params.seenWords + (i >> 5u)] >> (i & 31u)) & 1u) == 1u) {
       score = select(score / penalty, score * penalty, score < 0.0);
     }

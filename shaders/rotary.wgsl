@@ -4,8 +4,9 @@
 //   y[r, h, p, i + half] = x[r, h, p, i + half] * cos_i + x[r, h, p, i]        * sin_i     for i < half
 //
 // with (cos_i, sin_i) = turns[position, i] and position = positions[r * stride + column + p].
-// x, y: (rows, heads * parts * 2 * half) f32. turns: (positions, half) of (cos, sin) f32. positions: (rows, stride) u32, of
-// which `parts` from `column` on are read. A row with no position becomes zeros.
+// y: (rows, heads * parts * 2 * half) f32; x: as many columns, the first ones of rows that are `width` wide.
+// turns: (positions, half) of (cos, sin) f32. positions: (rows, stride) u32, of which `parts` from `column` on are read. A row
+// with no position becomes zeros.
 // One invocation per (i, part of a head, row).
 //
 // Numerical choice: cosines and sines are read and not computed here, because WGSL promises no more than 2^-11 of them, and
@@ -20,6 +21,7 @@ struct Params {
   half: u32,
   stride: u32,
   column: u32,
+  width: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -41,14 +43,15 @@ fn rotary(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
   let i = pair % half;
   let position = positions[row * params.stride + params.column + block % params.parts];
   let first = (row * params.blocks + block) * 2u * half + i;
+  let source = row * params.width + block * 2u * half + i;
   if (position == none) {
     y[first] = 0.0;
     y[first + half] = 0.0;
     return;
   }
   let turn = turns[position * half + i];
-  let a = x[first];
-  let b = x[first + half];
+  let a = x[source];
+  let b = x[source + half];
   y[first] = a * turn.x - b * turn.y;
   y[first + half] = b * turn.x + a * turn.y;
 }

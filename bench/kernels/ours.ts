@@ -3,20 +3,22 @@
 import type { Gpu } from "../../src/gpu/device.ts";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import { byteLength, type ElementType, elementCount, groupSize, type Tensor } from "../../src/gpu/tensor.ts";
+import { view } from "../../src/gpu/view.ts";
 import { attention } from "../../src/kernels/attention.ts";
 import { cachedAttention } from "../../src/kernels/cached-attention.ts";
 import { layerNorm } from "../../src/kernels/layer-norm.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
 import type { Linear, Norm } from "../../src/kernels/weights.ts";
 import type { LanguageModel, SequenceRows } from "../../src/models/language-model.ts";
-import { optLanguageModel } from "../../src/models/opt.ts";
-import { vitBlock } from "../../src/models/vit.ts";
+import { type OptLayer, optLanguageModel } from "../../src/models/opt.ts";
+import { encodeImage, type VitLayer, type VitWeights, vitBlock } from "../../src/models/vit.ts";
 import { sampleSize } from "./onnx-model.ts";
 import { type RandomValues, randomBytesOf, randomWords } from "./random-values.ts";
 import {
   type AttentionShape,
   decodeMean,
   inputValues,
+  keyScale,
   type LinearShape,
   type OptShape,
   quantizedScale,
@@ -62,24 +64,43 @@ export class Weights {
   }
 
   /** A matrix in as few segments as the device's bindings allow. Its columns are a multiple of 4. */
-  async linear({ inputs, columns, seed }: LinearShape, type: Type): Promise<Linear> {
+  linear(shape: LinearShape, type: Type): Promise<Linear> {
+    return this.stacked([shape], type);
+  }
+
+  /** Matrices of the same inputs side by side. */
+  async stacked(parts: readonly LinearShape[], type: Type): Promise<Linear> {
+    const inputs = parts[0]?.inputs ?? 0;
+    const columns = parts.reduce((sum, part) => sum + part.columns, 0);
     const width = type === "f16" ? 2 : 4;
     const most = Math.floor(this.#gpu.bindingLimit / (inputs * width) / 4) * 4;
     const count = Math.ceil(columns / most);
     const each = Math.ceil(columns / count / 4) * 4;
     const segments: Linear["segments"][number][] = [];
-    const values = { seed, scale: seeds.weightScale(inputs) };
+    const scale = seeds.weightScale(inputs);
     for (let from = 0; from < columns; from += each) {
       const own = Math.min(each, columns - from);
       const weight = this.#alloc("weight", [inputs, own], type);
       const bytes = new Uint8Array(inputs * own * width);
-      for (let row = 0; row < inputs; row++) {
-        bytes.set(randomBytesOf(type, own, values, row * columns + from), row * own * width);
+      let before = 0;
+      for (const part of parts) {
+        const [start, end] = [Math.max(from - before, 0), Math.min(from + own - before, part.columns)];
+        for (let row = 0; row < inputs && start < end; row++) {
+          const values = randomBytesOf(type, end - start, { seed: part.seed, scale }, row * part.columns + start);
+          bytes.set(values, (row * own + before + start - from) * width);
+        }
+        before += part.columns;
       }
       await this.#gpu.upload(weight, bytes);
       segments.push({ weight, from, width: own });
     }
-    const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
+    const bias = this.#alloc("bias", [columns], "f32");
+    let first = 0;
+    for (const part of parts) {
+      const values = randomBytesOf("f32", part.columns, { seed: part.seed + 1, scale: seeds.biasScale });
+      await this.#gpu.upload(bias, values, 4 * first);
+      first += part.columns;
+    }
     return { segments, bias, inputs, columns };
   }
 
@@ -197,7 +218,7 @@ export function normForward(width: number, repeats: number) {
 export function attentionForward({ queryTokens, keyTokens, heads, headWidth }: AttentionShape, repeats: number) {
   return async (weights: Weights): Promise<Forward> => {
     const shape = [keyTokens, heads * headWidth];
-    const keys = await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean });
+    const keys = await weights.tensor("keys", shape, { seed: seeds.keys, scale: keyScale, mean: decodeMean });
     const values = await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean });
     const sizes = { batch: 1, queryTokens, keyTokens, heads, headWidth, scale: headWidth ** -0.5 };
     const all = (rows: Tensor) => ({ rows, column: 0 });
@@ -239,6 +260,42 @@ export function vitLayerForward({ tokens, width, heads, linears }: VitShape, typ
   };
 }
 
+/**
+ * A whole vision tower: patches of `patchSize`, `layers` blocks that share `sets` sets of weights in turn, final norm. x are pixels
+ * (images, 3 * side * side).
+ */
+export function vitTowerForward(
+  { tokens, width, heads, linears }: VitShape,
+  type: Type,
+  { layers, sets, patchSize }: { readonly layers: number; readonly sets: number; readonly patchSize: number },
+) {
+  return async (weights: Weights): Promise<Forward> => {
+    const made: VitLayer[] = [];
+    for (let set = 0; set < sets; set++) {
+      made.push({
+        norm1: await weights.norm(width, seeds.norm),
+        norm2: await weights.norm(width, seeds.norm + 10),
+        qkv: await weights.linear(linears.qkv, type),
+        projection: await weights.linear(linears.projection, type),
+        fc1: await weights.linear(linears.fc1, type),
+        fc2: await weights.linear(linears.fc2, type),
+      });
+    }
+    const tower: VitWeights = {
+      classEmbedding: await weights.tensor("class", [width], { seed: 90, scale: 1 }),
+      positions: await weights.tensor("positions", [tokens, width], { seed: 91, scale: 1 }),
+      patches: await weights.linear({ inputs: 3 * patchSize ** 2, columns: width, seed: 92 }, type),
+      layers: Array.from({ length: layers }, (_, i) => made[i % sets] as VitLayer),
+      norm: await weights.norm(width, seeds.norm + 20),
+    };
+    const side = patchSize * Math.sqrt(tokens - 1);
+    return (k, x) => {
+      const batch = x.shape[0] ?? 0;
+      return encodeImage(k, tower, view(x, [batch, 3, side, side]), { batch, heads, patchSize });
+    };
+  };
+}
+
 /** One new token for each of `batch` sequences, one block; all have `cached` positions before it. */
 export function optLayerForward(shape: OptShape, batch: number) {
   return async (weights: Weights): Promise<Forward> => {
@@ -261,20 +318,22 @@ export function optStepForward(shape: OptShape, layers: number) {
 }
 
 /** Blocks share one set of weights. */
-async function optModel(weights: Weights, shape: OptShape, layers: number): Promise<LanguageModel> {
+export async function optModel(
+  weights: Weights,
+  shape: OptShape,
+  layers: number,
+  { vocabulary = 64, queries = 0 }: { readonly vocabulary?: number; readonly queries?: number } = {},
+): Promise<LanguageModel> {
   const { width, heads, ffnWidth, linears, cached } = shape;
   const linear = (name: keyof OptShape["linears"]) => weights.linear(linears[name], "f16");
-  const layer = {
+  const layer: OptLayer = {
     attentionNorm: await weights.norm(width, seeds.norm),
     mlpNorm: await weights.norm(width, seeds.norm + 10),
-    query: await linear("query"),
-    key: await linear("key"),
-    value: await linear("value"),
+    qkv: await weights.stacked([linears.query, linears.key, linears.value], "f16"),
     out: await linear("out"),
     fc1: await linear("fc1"),
     fc2: await linear("fc2"),
   };
-  const vocabulary = 64;
   const head = await weights.linear({ inputs: width, columns: vocabulary, seed: 70 }, "f16");
   const positions = await weights.tensor("positions", [cached + 3, width], { seed: 80, scale: 1 }, "f16");
   const norm = await weights.norm(width, seeds.norm + 20);
@@ -282,7 +341,7 @@ async function optModel(weights: Weights, shape: OptShape, layers: number): Prom
   return optLanguageModel(
     { head: { ...head, bias: null }, positions, layers: new Array(layers).fill(layer), norm },
     { ...config, normEps: seeds.eps, bosId: 0, stopIds: [] },
-    { queries: 0, imageId: 1, cacheType: "f16" },
+    { queries, imageId: 1, cacheType: "f16" },
   );
 }
 
@@ -300,7 +359,7 @@ async function cachedRows(
     table: await weights.integers("table", [sequences, positions], slots),
     cache: [
       {
-        keys: await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean }, "f16"),
+        keys: await weights.tensor("keys", shape, { seed: seeds.keys, scale: keyScale, mean: decodeMean }, "f16"),
         values: await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean }, "f16"),
       },
     ],

@@ -161,10 +161,6 @@ function readable(name: string, value: number): string {
   return /Size$/.test(name) && value >= 1024 * 1024 ? `${Math.floor(value / (1024 * 1024))} MiB` : String(value);
 }
 
-function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(1)} MB`;
-}
-
 type Group = Awaited<ReturnType<typeof import("../workers/stages.ts").openStagesGroup>>;
 
 async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Finding> {
@@ -175,17 +171,20 @@ async function memory(group: Group, ref: string, flags: ModelFlags): Promise<Fin
     const { purposesOf } = await import("../models/model-card.ts");
     const { openCheckpoint } = await import("../weights/checkpoint.ts");
     const [purpose = "texts"] = await purposesOf(await openCheckpoint(ref));
-    const { card, memory } = await group.open({ ref, dtype, purpose, settings: settingsFrom(flags) });
+    const { card, memory, rowBytes } = await group.open({ ref, dtype, purpose, settings: settingsFrom(flags) });
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const { allocatedBytes } = await group.stats();
-    const parts = Object.entries(memory).map(([stage, bytes]) => `${stage} ${megabytes(bytes)}`);
+    const { availableMemory, bytesText, planText } = await import("../models/memory-plan.ts");
+    const left = availableMemory({ report: group.report, allocatedBytes });
+    const room = left === null ? "" : `, ${bytesText(left.bytes)} left (${left.source})`;
     const [what, [queries, width]] = "prompt" in card ? [card.handsOver, card.prompt] : ["vectors", card.vectors];
     return present(
       "model",
-      `${ref}: ${card.family} as ${dtype}, weights ${parts.join(", ")}, ${megabytes(allocatedBytes)} on the adapter in all, ` +
+      `${ref}: ${card.family} as ${dtype}, ${planText({ weights: memory, row: rowBytes })}; ` +
+        `${bytesText(allocatedBytes)} on the adapter in all${room}, ` +
         `loaded in ${seconds} s; image ${card.image.width} x ${card.image.height}, ${what} ${queries} x ${width}, ` +
         `${card.maxPositions} positions; digest ${card.digest.slice(0, 12)}`,
-      { card, memory, allocatedBytes },
+      { card, memory, rowBytes, allocatedBytes, left },
     );
   } catch (error) {
     return missing("model", error);

@@ -5,7 +5,6 @@ import { dirname } from "node:path";
 import { type Command, Option } from "commander";
 import type { Gpu } from "../gpu/device.ts";
 import type { TuningTable } from "../gpu/tuning-table.ts";
-import type { Variant } from "../gpu/variants.ts";
 import type { Candidate, ClassResult, Clock } from "../tuning/measure.ts";
 import type { TunedOperation } from "../tuning/tuned-operation.ts";
 import { UsageError } from "./errors.ts";
@@ -42,7 +41,8 @@ export function addTuneCommand(program: Command): void {
     .addHelpText(
       "after",
       `
-Every variant's answer is compared with one in double precision before it is timed. The rest of the machine should be idle; on
+Every variant's answer is compared with one in double precision before it is timed. Of variants that are equally fast up to
+noise (10 %), classes share one, so that little is compiled. The rest of the machine should be idle; on
 a CPU driver it takes some minutes. \`blipfleet doctor\` shows what is in use. To go back, delete the file.
 
 Examples:
@@ -72,6 +72,10 @@ async function tune(flags: Flags): Promise<void> {
     }
     const { file, base } = await target(gpu, flags);
     const results = await measureAll(gpu, classes, flags);
+    for (const result of results) {
+      if (flags.format === "jsonl") writeJson(jsonOf(result));
+      else writeLine(textOf(result));
+    }
     const { newTable } = await import("../tuning/new-table.ts");
     const how = `${commandLine(flags)}, medians of ${flags.clock} time`;
     const table = newTable(base, gpu.report, results, how);
@@ -109,27 +113,23 @@ async function target(gpu: Gpu, { output, only }: Flags): Promise<{ file: string
 async function measureAll(
   gpu: Gpu,
   classes: readonly { readonly operation: TunedOperation; readonly shapeClass: string }[],
-  { quick = false, clock, format }: Flags,
+  { quick = false, clock }: Flags,
 ): Promise<ClassResult[]> {
-  const { measureClass } = await import("../tuning/measure.ts");
+  const { chooseTogether, measureClass } = await import("../tuning/measure.ts");
   const { softwareAdapter, report } = gpu;
   const adapter = { softwareAdapter, lanes: report.subgroupMaxSize || (softwareAdapter ? 8 : 32), quick };
   const seconds = quick ? patience.quick : patience.whole;
-  const preferred = new Map<string, Variant[]>();
   const results: ClassResult[] = [];
   for (const [i, { operation, shapeClass }] of classes.entries()) {
     tell(`tune: ${i + 1} of ${classes.length}: ${operation.name}, ${shapeClass}`);
-    const known = preferred.get(operation.name) ?? [];
-    const result = await measureClass(gpu, operation, shapeClass, adapter, { clock, seconds, preferred: known });
-    preferred.set(operation.name, [...known, result.chosen.variant]);
+    const result = await measureClass(gpu, operation, shapeClass, adapter, { clock, seconds });
     results.push(result);
+    tell(`tune: fastest of ${result.candidates.length}: ${textOf(result)}`);
     for (const { problem } of result.candidates) {
       if (problem !== null) tell(`tune: ${operation.name}, ${shapeClass}: left out: ${problem}`);
     }
-    if (format === "jsonl") writeJson(jsonOf(result));
-    else writeLine(textOf(result));
   }
-  return results;
+  return chooseTogether(results);
 }
 
 /** How many times as fast as what ran before; null where that did not work. */

@@ -1,6 +1,5 @@
 // Beam search, first of three: log-probabilities after the penalties, with the running scores added.
 
-import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import { type DecodeState, settingsHead } from "./decode-state.ts";
@@ -14,7 +13,7 @@ export interface BeamScores {
 }
 
 /**
- * @param logits (rows, vocabulary) f32, or (items, vocabulary) at the first step, when the beams of an item share theirs.
+ * @param logits (rows, vocabulary) f32.
  * @param partials of logSumExp over the same logits.
  */
 export function beamScores(
@@ -25,11 +24,8 @@ export function beamScores(
   cut: VocabularyChunks,
 ): BeamScores {
   const { items, beams, vocabulary, seen, settings, progress, stopIds } = state;
-  const [given = 0] = expectShape("beamScores", logits, ["rows", vocabulary]);
-  if (given !== items * beams && given !== items) {
-    throw new ShapeError(`beamScores: expected logits of ${items * beams} rows or ${items} items, got ${given}`);
-  }
-  expectShape("beamScores", partials, [given, cut.chunks, 2]);
+  expectShape("beamScores", logits, [items * beams, vocabulary]);
+  expectShape("beamScores", partials, [items * beams, cut.chunks, 2]);
   const [seenWords = 0] = expectShape("beamScores", seen, [items * beams, "words"]);
   const scores = k.scratch("scores", [items * beams, vocabulary]);
   const best = k.scratch("best", [items * beams, cut.chunks, 2], "u32");
@@ -41,7 +37,6 @@ export function beamScores(
       seenWords,
       settingsWidth: settingsHead + state.newRows,
       stopCount: state.stopCount,
-      perItem: given === items * beams ? 0 : 1,
       beams,
     },
     constants: { lanes: scanLanes(k.softwareAdapter), chunk: cut.chunk },

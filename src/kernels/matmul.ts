@@ -4,6 +4,7 @@ import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, groupSize, type Tensor } from "../gpu/tensor.ts";
 import { launchForm } from "./matmul-forms.ts";
+import { weightNumbers } from "./matmul-launch.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
@@ -13,9 +14,6 @@ import { overTwo } from "./workgroups.ts";
  * x·sigmoid(x).
  */
 export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
-
-/** As the shader numbers them. */
-const weightTypes = { f32: 0, f16: 1, int8: 2, int4: 3 } as const;
 
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
 
@@ -27,13 +25,14 @@ function readsFours(type: WeightType, inputs: number, rows: number): boolean {
 
 /** @throws ShapeError */
 function weightTypeOf({ name, type }: Tensor): WeightType {
-  if (Object.hasOwn(weightTypes, type)) return type as WeightType;
-  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightTypes).join(", ")}, got ${type}`);
+  if (Object.hasOwn(weightNumbers, type)) return type as WeightType;
+  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightNumbers).join(", ")}, got ${type}`);
 }
 
 /**
  * activation(x·W + b) * factor + residualScale * residual. x: (rows, inputs), factor, residual: (rows, columns) -> (rows, columns) f32.
- * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows.
+ * With weights other than f32 x is rounded to f16 first; sums stay f32. A row's bits do not depend on the other rows; on GPUs, where other
+ * variants serve other numbers of rows, only within a class of those.
  * @throws ShapeError
  */
 export function matmul(
@@ -54,10 +53,10 @@ export function matmul(
   if (residual) expectShape("matmul", residual, [rows, columns]);
   const y = k.scratch("y", [rows, columns]);
   for (const { weight, from, width } of segments) {
+    const type = weightTypeOf(weight);
     const stride = Math.ceil(width / 4) * 4;
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
-    const type = weightTypeOf(weight);
     const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
     const { variant } = choice;
     if (variant.shader !== "matmul") {
@@ -73,7 +72,7 @@ export function matmul(
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
-        WEIGHT: weightTypes[type],
+        WEIGHT: weightNumbers[type],
         LANES,
         STEPS: Math.min(most.STEPS, LANES),
         FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",

@@ -182,7 +182,8 @@ function askSample(k: Recorder, given: Given): Question {
 function askBeams(k: Recorder, given: Given): Question[] {
   const state = stateOf(given, 2, [2, 0, floatBits(1), 1, floatBits(1), floatBits(2)], 0);
   const cut = { chunk: 2, chunks: 2 };
-  const logits = given([1, 4], [5 + Math.log(4), 5 + Math.log(2), 5, 5]);
+  const own = [5 + Math.log(4), 5 + Math.log(2), 5, 5];
+  const logits = given([2, 4], [...own, ...own]);
   const scores = beamScores(k, logits, logSumExp(k, logits, cut), state, cut);
   beamStep(k, beamCandidates(k, scores, 2, 4, cut), state);
   advance(k, state);

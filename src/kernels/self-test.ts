@@ -7,6 +7,7 @@ import type { ElementType, Tensor } from "../gpu/tensor.ts";
 import type { Choice } from "../gpu/variants.ts";
 import { add } from "./add.ts";
 import { attention } from "./attention.ts";
+import { attentionWeights } from "./attention-weights.ts";
 import { convertPlain } from "./convert-plain.ts";
 import { convertWeight } from "./convert-weight.ts";
 import { embedPatches } from "./embed-patches.ts";
@@ -126,6 +127,9 @@ function problemWith({ kernel, expected }: Question, got: Float32Array): string 
 function questions(k: Recorder, given: Given): Question[] {
   return [
     ...matmulTypes.flatMap((type) => [1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, type))),
+    ...(["f32", "f16"] as const).flatMap((type) =>
+      [1, 3, 9, 17, 65].map((rows) => askLongMatmul(k, given, rows, type)),
+    ),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
     askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
@@ -137,6 +141,7 @@ function questions(k: Recorder, given: Given): Question[] {
     askAttention(k, given, false),
     askAttention(k, given, true),
     askPositionBias(k, given),
+    askWeights(k, given),
     askCausal(k, given),
     {
       kernel: "unfold-patches",
@@ -197,6 +202,38 @@ function askMatmul(k: Recorder, given: Given, rows: number, type: WeightType): Q
       const sum = large + r - 1 + (inputs === 4 ? 4 : 0);
       return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
     }).flat(),
+  };
+}
+
+/** Small whole numbers, more inputs and columns than one step of a tile takes, and no tile divides them: every sum is exact. */
+function askLongMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16"): Question {
+  const [inputs, columns] = [rows === 1 ? 331 : 332, 70];
+  const stride = 72;
+  const xAt = (r: number, i: number) => ((3 * r + i) % 5) - 2;
+  const weightAt = (i: number, c: number) => (c < columns ? ((2 * i + c) % 3) - 1 : 0);
+  const halves = [0xbc00, 0, 0x3c00]; // -1, 0 and 1
+  const half = (i: number, c: number) => halves[weightAt(i, c) + 1] ?? 0;
+  const weights = Array.from({ length: inputs }, (_, i) =>
+    type === "f32"
+      ? Array.from({ length: stride }, (_, c) => weightAt(i, c))
+      : Array.from({ length: stride / 2 }, (_, pair) => half(i, 2 * pair) | (half(i, 2 * pair + 1) << 16)),
+  );
+  const linear = {
+    segments: [{ weight: given([inputs, stride], weights.flat(), type), from: 0, width: columns }],
+    bias: given([columns], new Array(columns).fill(400)),
+    ...{ inputs, columns },
+  };
+  const residual = given([rows, columns], new Array(rows * columns).fill(0));
+  const x = Array.from({ length: rows * inputs }, (_, at) => xAt(Math.floor(at / inputs), at % inputs));
+  const sum = (r: number, c: number) => {
+    let total = 400;
+    for (let i = 0; i < inputs; i++) total += xAt(r, i) * weightAt(i, c);
+    return total;
+  };
+  return {
+    kernel: `matmul of ${rows} long rows with ${type} weights`,
+    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
+    expected: Array.from({ length: rows * columns }, (_, at) => sum(Math.floor(at / columns), at % columns)),
   };
 }
 
@@ -273,7 +310,7 @@ function askRotary(k: Recorder, given: Given): Question {
   const positions = { rows: given([1, 3], [7, 1, 0], "u32"), column: 1 };
   return {
     kernel: "rotary",
-    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, 1),
+    answer: rotary(k, given([1, 4], [1, 2, 3, 4]), turns, positions, { heads: 1, headWidth: 4 }),
     expected: [-2, 1, 3, 4],
   };
 }
@@ -311,6 +348,17 @@ function askAttention(k: Recorder, given: Given, padded: boolean): Question {
       sizes,
     ),
     expected: new Array(9 * headWidth).fill(5),
+  };
+}
+
+/** Scores 0 and ln 2, then twice as much. */
+function askWeights(k: Recorder, given: Given): Question {
+  const part = (values: readonly number[]) => ({ rows: given([2, 1], values), column: 0 });
+  const sizes = { batch: 1, queryTokens: 2, keyTokens: 2, heads: 1, headWidth: 1, scale: 1 };
+  return {
+    kernel: "attention-weights",
+    answer: attentionWeights(k, part([1, 2]), part([0, Math.log(2)]), sizes),
+    expected: [0.5, 1, 0.25, 1],
   };
 }
 

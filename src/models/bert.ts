@@ -60,8 +60,7 @@ export function attentionOf(
   { batch, heads }: BertAttentionSizes,
 ): Tensor {
   const form = formOf(w, x, keys, batch, heads);
-  const all = { firstItem: 0, items: batch };
-  return attentionWeights(k, whole(matmul(k, x, w.query)), whole(keys), form, all).weights;
+  return attentionWeights(k, whole(matmul(k, x, w.query)), whole(keys), form);
 }
 
 function whole(rows: Tensor) {

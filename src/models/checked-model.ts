@@ -73,21 +73,23 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
       const { programs, close } = programsOf(gpu, unloaded as WeightsOf<P>);
       const row = workingOf(programs as Readonly<Record<string, unknown>>);
       close();
-      const bytes = trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]);
-      return { weights: Object.fromEntries(bytes), row };
+      return {
+        weights: Object.fromEntries(
+          trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]),
+        ),
+        row,
+      };
     },
     async load(gpu, loader, stages) {
       const weights = {};
       for (const [stage, tree] of wanted(stages))
         Object.assign(weights, loader.allocate(tree, weightTypeOf(card, stage)));
       const opened = programsOf(gpu, weights as WeightsOf<P>);
-      try {
-        await Promise.all([loader.fill(), prepare(opened.programs as NamedPrograms)]);
-        return opened;
-      } catch (error) {
-        opened.close();
-        throw error;
-      }
+      // Both to their ends: nothing may be at work on buffers that are about to be freed.
+      const [filled] = await Promise.allSettled([loader.fill(), prepare(opened.programs as NamedPrograms)]);
+      if (filled.status === "fulfilled") return opened;
+      opened.close();
+      throw filled.reason;
     },
   };
 }

@@ -263,7 +263,7 @@ function followGiven(k: Recorder, state: DecodeState, givenIds: Tensor, logits: 
   advance(k, state);
 }
 
-/** logits (rows or items, vocabulary) -> the beams of each item, and everything moved on by one */
+/** logits (rows, vocabulary) -> the beams of each item, and everything moved on by one */
 function chooseByBeams(k: Recorder, state: DecodeState, logits: Tensor, keep: number): void {
   const cut = vocabularyChunks(state.vocabulary, state.beams);
   const scores = beamScores(k, logits, logSumExp(k, logits, cut), state, cut);

@@ -15,7 +15,7 @@ import type { DecodeMachine } from "./decode-machine.ts";
 import { GenerationError } from "./errors.ts";
 import type { GenerateRow } from "./generate-row.ts";
 
-/** Steps of the next submit, given how many are left at most and what the last step took (undefined: not known). */
+/** Steps of the next submit, given how many it may hold and what the last step took (undefined: not known). */
 export type StepPlan = (left: number, stepMilliseconds: number | undefined) => number;
 
 export interface BatchPlan {
@@ -176,10 +176,12 @@ class GenerateBatch {
 
   #nextSteps({ next }: DecodeMachine): Work[] {
     const sitting = this.#sitting();
-    const left = Math.max(...sitting.map(({ row, steps }) => row.generation.maxNewTokens - steps));
-    if (left <= 0) return [];
+    const left = sitting.map(({ row, steps }) => row.generation.maxNewTokens - steps).filter((steps) => steps > 0);
+    if (left.length === 0) return [];
+    // Where another row may wait for a place, no further than to the first that is certain to become free.
+    const most = this.room() === 0 ? Math.min(...left) : Math.max(...left);
     const isWhole = next.length === 1;
-    const count = isWhole ? this.#plan.steps(left, this.#stepMilliseconds) : 1;
+    const count = isWhole ? this.#plan.steps(most, this.#stepMilliseconds) : 1;
     for (const seat of sitting) seat.steps += count;
     if (isWhole) return [{ lists: new Array<Recording>(count).fill(next[0] as Recording), ends: true, steps: count }];
     return next.map((list, i) => ({ lists: [list], ends: i === next.length - 1, steps: 0 }));

@@ -11,22 +11,43 @@ import { generateBatch, type StepPlan } from "./generate-batch.ts";
 import { bucketsOf, checkGenerateRow, type GenerateRow, generateKey, maxGenerateRows } from "./generate-row.ts";
 import type { LanguageModel } from "./language-model.ts";
 
-/** Milliseconds that a submit of several steps should take: well under the 250 that others may have to wait. */
-const submitTarget = 150;
-/** Steps of one submit at most; a row that ends early waits for the rest of its submit, and so does who takes its place. */
-const mostSteps = 16;
+/**
+ * How long a submit of several steps should take, and how many submits are under way at once. A row that ends early waits
+ * for the rest of its submit and for all that was submitted behind it, and so does who takes its place. So a submit is no
+ * longer than it must be for its own cost (0.8 ms on lavapipe) to be a small part of it, and well under the 250 ms that
+ * other stages may have to wait. On a CPU driver the host has nothing to hide behind a second submit, which there only
+ * postpones the end of rows (`npm run bench -- --only batching`); on a GPU it hides the reading of ids. The figures for GPUs
+ * are a guess that no GPU has measured yet.
+ */
+const pace = {
+  software: { submitMilliseconds: 20, inFlight: 1 },
+  gpu: { submitMilliseconds: 10, inFlight: 2 },
+} as const;
+/** Steps of one submit at most, however quick they are. */
+const mostSteps = 8;
 
-/** One step until it is known how long it takes, then as many as fit the target. */
-export const boundedSteps: StepPlan = (left, stepMilliseconds) => {
-  if (stepMilliseconds === undefined) return 1;
-  const fitting = Math.floor(submitTarget / Math.max(stepMilliseconds, submitTarget / mostSteps));
-  return Math.min(left, Math.max(1, fitting));
-};
+/** One step until it is known how long it takes, then as many as fit. */
+export function stepsWithin(submitMilliseconds: number): StepPlan {
+  return (left, stepMilliseconds) => {
+    if (stepMilliseconds === undefined) return 1;
+    const fitting = Math.floor(submitMilliseconds / Math.max(stepMilliseconds, submitMilliseconds / mostSteps));
+    return Math.min(left, Math.max(1, fitting));
+  };
+}
+
+/** What generate does unless it is told otherwise. */
+export function paceOf({
+  softwareAdapter,
+}: Pick<Gpu, "softwareAdapter">): Required<Pick<GenerateOptions, "steps" | "inFlight">> {
+  const { submitMilliseconds, inFlight } = softwareAdapter ? pace.software : pace.gpu;
+  return { steps: stepsWithin(submitMilliseconds), inFlight };
+}
 
 /** Machines kept, idle ones too; each holds the caches of a whole batch. */
 const keptMachines = 4;
 
 export interface GenerateOptions {
+  /** Default: as many as take some milliseconds, by adapter. */
   readonly steps?: StepPlan;
   /** Floating-point operations that one submit may hold; default: by adapter. */
   readonly mostOperations?: number;
@@ -70,8 +91,9 @@ export function startGenerate(
   model: LanguageModel,
   rows: readonly GenerateRow[],
   machines: RecordingCache<DecodeMachine>,
-  { steps = boundedSteps, mostOperations, inFlight = 1 }: GenerateOptions = {},
+  options: GenerateOptions = {},
 ): Batch<number[], GenerateRow> {
+  const { steps, mostOperations, inFlight } = { ...paceOf(gpu), ...options };
   const [head] = rows;
   if (head === undefined) throw new GenerationError("generate: expected rows of one key, got none");
   const key = generateKey(head);

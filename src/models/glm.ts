@@ -8,7 +8,7 @@
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
+import { type LayerCache, splitIntoCache } from "../kernels/append-cache.ts";
 import { blockPositions } from "../kernels/block-positions.ts";
 import { cachedAttention } from "../kernels/cached-attention.ts";
 import { embedPrompt } from "../kernels/embed-prompt.ts";
@@ -25,9 +25,8 @@ import type { LanguageModel, ModelPart, SequenceRows } from "./language-model.ts
 /** One block. Linears are width -> width, but fc1 width -> mlpWidth and fc2 back; all have biases. */
 export interface GlmLayer {
   readonly attentionNorm: Norm;
-  readonly query: Linear;
-  readonly key: Linear;
-  readonly value: Linear;
+  /** width -> 3 * width: queries, keys, values. */
+  readonly qkv: Linear;
   readonly out: Linear;
   readonly mlpNorm: Norm;
   readonly fc1: Linear;
@@ -64,7 +63,7 @@ export function glmLanguageModel(
   return {
     vocabulary: weights.head.columns,
     width,
-    widest: Math.max(width, mlpWidth),
+    widest: Math.max(3 * width, mlpWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,
@@ -135,10 +134,16 @@ function selfAttention(
 ): Tensor {
   if (contexts === undefined) throw new ShapeError("glm: expected the lengths of contexts, got none");
   const positions = { rows: blockPositions(k, cursors, contexts), column: 0 };
-  const turned = (linear: Linear) => rotary(k, matmul(k, x, linear), turns, positions, heads);
-  const query = turned(w.query);
-  appendCache(k, turned(w.key), matmul(k, x, w.value), cursors, cache);
-  return cachedAttention(k, query, cache, table, cursors, heads, (width / heads) ** -0.5, { contexts });
+  const headWidth = width / heads;
+  const fused = matmul(k, x, w.qkv); //                                          (rows, 3 * width)
+  const turned = rotary(k, fused, turns, positions, { heads: 2 * heads, headWidth }); // (rows, 2 * width)
+  const parts = {
+    queries: { rows: turned, column: 0 },
+    keys: { rows: turned, column: width },
+    values: { rows: fused, column: 2 * width },
+  };
+  const queries = splitIntoCache(k, parts, width, cursors, cache); //            (rows, width)
+  return cachedAttention(k, queries, cache, table, cursors, heads, headWidth ** -0.5, { contexts });
 }
 
 /** hidden (rows, width) -> (rows, vocabulary) */

@@ -3,7 +3,7 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
+import { type LayerCache, splitIntoCache } from "../kernels/append-cache.ts";
 import { cachedAttention } from "../kernels/cached-attention.ts";
 import { embedPrompt } from "../kernels/embed-prompt.ts";
 import { embedTokens } from "../kernels/embed-tokens.ts";
@@ -19,9 +19,8 @@ import type { LlamaConfig } from "./llama-config.ts";
 /** One pre-norm block. Linears are width -> width, but gate and up width -> ffnWidth and down back; no biases. */
 export interface LlamaLayer {
   readonly attentionNorm: RmsNorm;
-  readonly query: Linear;
-  readonly key: Linear;
-  readonly value: Linear;
+  /** width -> 3 * width: queries, keys, values. */
+  readonly qkv: Linear;
   readonly out: Linear;
   readonly mlpNorm: RmsNorm;
   readonly gate: Linear;
@@ -58,7 +57,7 @@ export function llamaLanguageModel(
   return {
     vocabulary: w.embeddings.columns,
     width,
-    widest: Math.max(width, ffnWidth),
+    widest: Math.max(3 * width, ffnWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,
@@ -117,9 +116,16 @@ function selfAttention(
   rows: SequenceRows,
   cache: LayerCache,
 ): Tensor {
-  const turned = (linear: Linear) =>
-    rotary(k, matmul(k, x, linear), turns, { rows: rows.cursors, column: positionColumn }, heads);
-  const query = turned(w.query);
-  appendCache(k, turned(w.key), matmul(k, x, w.value), rows.cursors, cache);
-  return cachedAttention(k, query, cache, rows.table, rows.cursors, heads, (w.query.columns / heads) ** -0.5);
+  const { inputs: width } = w.qkv;
+  const headWidth = width / heads;
+  const fused = matmul(k, x, w.qkv); //                                              (rows, 3 * width)
+  const positions = { rows: rows.cursors, column: positionColumn };
+  const turned = rotary(k, fused, turns, positions, { heads: 2 * heads, headWidth }); // (rows, 2 * width)
+  const parts = {
+    queries: { rows: turned, column: 0 },
+    keys: { rows: turned, column: width },
+    values: { rows: fused, column: 2 * width },
+  };
+  const queries = splitIntoCache(k, parts, width, rows.cursors, cache); //           (rows, width)
+  return cachedAttention(k, queries, cache, rows.table, rows.cursors, heads, headWidth ** -0.5);
 }

@@ -33,7 +33,7 @@ export interface LoadedModel<P extends Purpose = "texts"> {
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
   /** What one row under way takes beside them, under default settings. */
-  readonly row: WorkingBytes;
+  readonly rowBytes: WorkingBytes;
   /** Free weights and recordings. No program may be used any more. */
   release(): void;
 }
@@ -55,7 +55,7 @@ export async function loadModel<P extends Purpose = "texts">(
   const checked = await checkModel(checkpoint, dtype, { ...options, digest: "" });
   const plan = checked.plan(gpu, stages);
   expectRoom(gpu, checked.card, plan, options.environment);
-  const { weights: memory, row } = plan;
+  const { weights: memory, row: rowBytes } = plan;
   const total = weightsTotal(plan);
   let done = 0;
   let isLoading = true;
@@ -80,7 +80,7 @@ export async function loadModel<P extends Purpose = "texts">(
     opened = await checked.load(gpu, loader, stages);
     loader.finish();
     isLoading = false;
-    return { card: { ...checked.card, digest: await digest }, programs: opened.programs, memory, row, release };
+    return { card: { ...checked.card, digest: await digest }, programs: opened.programs, memory, rowBytes, release };
   } catch (error) {
     failed.abort(error);
     release();

@@ -11,6 +11,7 @@ import { selectRows } from "../kernels/select-rows.ts";
 import type { Linear, Norm, RmsNorm, Segment, WeightType } from "../kernels/weights.ts";
 import type { Checkpoint } from "../weights/checkpoint.ts";
 import { WeightsError } from "../weights/errors.ts";
+import { columnsOf, formOf, stackedRuns } from "../weights/names/stacked-rows.ts";
 import {
   type ComputedNames,
   type GridNames,
@@ -22,8 +23,7 @@ import {
   type NormNames,
   type PickedNames,
   type RmsNormNames,
-  type RowPart,
-  rowRuns,
+  type StackedNames,
   type TableNames,
 } from "../weights/names/tensor-names.ts";
 import { readPieces, readValues, type StoredTensor, type StoredType } from "../weights/safetensors.ts";
@@ -31,7 +31,7 @@ import { interpolatePositions } from "./interpolate-positions.ts";
 import { largestPiece, matrixType, segmentColumns } from "./weight-sizes.ts";
 
 /** What a name tree becomes: the same tree with weight records as leaves. */
-export type Loaded<T> = T extends LinearNames
+export type Loaded<T> = T extends LinearNames | StackedNames
   ? Linear
   : T extends NormNames
     ? Norm
@@ -100,8 +100,13 @@ export class WeightLoader {
    * numbers holds inf or NaN
    */
   async fill(): Promise<void> {
-    for (const read of this.#reads.splice(0)) await read();
-    await this.#settle();
+    try {
+      for (const read of this.#reads.splice(0)) await read();
+      await this.#settle();
+    } finally {
+      // Where one piece has failed others may be under way, in buffers that are freed next.
+      await Promise.allSettled(this.#slots.map(({ busy }) => busy));
+    }
     await this.#expectNoneRefused();
   }
 
@@ -131,40 +136,60 @@ export class WeightLoader {
     return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, this.#tree(part as NameTree, type)]));
   }
 
-  #leaf(leaf: NameLeaf, type: WeightType): Linear | Norm | RmsNorm | Tensor {
+  #leaf(leaf: NameLeaf | StackedNames, type: WeightType): Linear | Norm | RmsNorm | Tensor {
     if (leaf.kind === "table") return this.#table(leaf.stored, leaf.shape);
     if (leaf.kind === "picked") return this.#picked(leaf);
     if (leaf.kind === "grid") return this.#grid(leaf);
     if (leaf.kind === "computed") return this.#computed(leaf);
     if (leaf.kind === "rms-norm") return { gain: this.#table(leaf.gain), eps: leaf.eps };
     if (leaf.kind === "norm") return { gain: this.#table(leaf.gain), bias: this.#table(leaf.bias), eps: leaf.eps };
-    const { weight, bias, inputs, columns, part } = leaf;
-    return {
-      segments: this.#matrix(weight, { inputs, columns, part }, matrixType(leaf, type)),
-      bias: bias && this.#table(bias, [columns], part),
-      inputs,
-      columns,
-    };
+    return this.#linear(leaf.kind === "stacked" ? leaf.parts : [leaf], type);
   }
 
-  /** A tensor of one binding, as f32. @param part of a vector, which of its values */
-  #table(named: NamedTensor, shape: readonly number[] = named.shape, part?: RowPart): Tensor {
-    const tensor = this.#alloc(named.name, shape, "f32");
-    this.#reads.push(() => this.#values(named, tensor, part));
+  /** Matrices whose widths do not let them share a tensor get segments of their own. */
+  #linear(parts: readonly LinearNames[], type: WeightType): Linear {
+    const form = formOf(parts);
+    const { inputs, bias } = form;
+    const columns = columnsOf(parts);
+    const together = parts.length === 1 || parts.every((part) => part.columns % 4 === 0);
+    const groups = together ? [parts] : parts.map((part) => [part]);
+    let before = 0;
+    const segments = groups.flatMap((group) => {
+      const first = before;
+      before += columnsOf(group);
+      return this.#matrix(group, matrixType(form, type)).map((segment) => ({ ...segment, from: first + segment.from }));
+    });
+    return { segments, bias: bias && this.#biases(parts), inputs, columns };
+  }
+
+  #biases(parts: readonly LinearNames[]): Tensor {
+    const tensor = this.#alloc(parts.map(({ bias }) => bias?.name).join(" "), [columnsOf(parts)], "f32");
+    for (const { linear, column, row, count } of stackedRuns(parts, 0, columnsOf(parts))) {
+      const { bias } = linear;
+      if (bias) this.#reads.push(() => this.#values(bias, tensor, { first: column, row, count }));
+    }
     return tensor;
   }
 
-  async #values({ name }: NamedTensor, tensor: Tensor, part?: RowPart): Promise<void> {
+  /** A tensor of one binding, as f32. */
+  #table(named: NamedTensor, shape: readonly number[] = named.shape): Tensor {
+    const tensor = this.#alloc(named.name, shape, "f32");
+    this.#reads.push(() => this.#values(named, tensor));
+    return tensor;
+  }
+
+  /** `count` values of a file from its `row`-th on, from `first` on in the tensor. */
+  async #values(
+    { name }: NamedTensor,
+    tensor: Tensor,
+    { first, row, count } = { first: 0, row: 0, count: elementCount(tensor.shape) },
+  ): Promise<void> {
     const stored = this.#stored(name);
     const type = sourceType(stored);
     const elementBytes = type === "f32" ? 4 : 2;
-    for (const { column, row, count } of rowRuns(part, 0, elementCount(tensor.shape))) {
-      const run = someRows(stored, row, count, elementBytes);
-      for await (const { at, bytes } of this.#pieces(run, elementBytes)) {
-        const values = { type, count: bytes.length / elementBytes };
-        const first = column + at / elementBytes;
-        this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first));
-      }
+    for await (const { at, bytes } of this.#pieces(someRows(stored, row, count, elementBytes), elementBytes)) {
+      const values = { type, count: bytes.length / elementBytes };
+      this.#stage(bytes, (k, words) => convertPlain(k, { bytes: words, ...values }, tensor, first + at / elementBytes));
     }
   }
 
@@ -209,23 +234,27 @@ export class WeightLoader {
     return tensor;
   }
 
-  /** PyTorch's (columns, inputs) as segments of (inputs, padded width): transposed and converted, or quantized, by a kernel. */
-  #matrix(
-    { name }: NamedTensor,
-    { inputs, columns, part }: { inputs: number; columns: number; part: RowPart | undefined },
-    type: WeightType,
-  ): Segment[] {
-    const stored = this.#stored(name);
+  /**
+   * PyTorch's (columns, inputs), several side by side, as segments of (inputs, padded width): transposed and converted, or
+   * quantized, by a kernel.
+   */
+  #matrix(parts: readonly LinearNames[], type: WeightType): Segment[] {
+    const { inputs } = formOf(parts);
+    const columns = columnsOf(parts);
+    const name = parts.map(({ weight }) => weight.name).join(" ");
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
-    const notice = type === "int8" || type === "int4" ? this.#noticeFor(name) : undefined;
+    const quantized = type === "int8" || type === "int4";
+    const notices = new Map(parts.map((part) => [part, quantized ? this.#noticeFor(part.weight.name) : undefined]));
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
       const weight = this.#alloc(name, [inputs, Math.ceil(width / 4) * 4], type);
       segments.push({ weight, from, width });
-      for (const { column, row, count } of rowRuns(part, from, width)) {
+      for (const { linear, column, row, count } of stackedRuns(parts, from, width)) {
+        const stored = this.#stored(linear.weight.name);
+        const rowBytes = inputs * (sourceType(stored) === "f32" ? 4 : 2);
         const rows = someRows(stored, row, count, rowBytes);
+        const notice = notices.get(linear);
         this.#reads.push(() => this.#columns(rows, inputs, weight, column - from, notice));
       }
     }

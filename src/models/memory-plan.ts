@@ -10,7 +10,8 @@ import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
 import { type CheckpointCard, dtypes } from "../stages.ts";
-import { isLeaf, type NameLeaf, type NameTree } from "../weights/names/tensor-names.ts";
+import { columnsOf, formOf } from "../weights/names/stacked-rows.ts";
+import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
 import type { Loaded } from "./load.ts";
 
@@ -39,12 +40,14 @@ function unloaded(tree: NameTree): unknown {
   return Object.fromEntries(Object.entries(tree).map(([name, part]) => [name, unloaded(part as NameTree)]));
 }
 
-function unloadedLeaf(leaf: NameLeaf): unknown {
+function unloadedLeaf(leaf: NameLeaf | StackedNames): unknown {
   const tensor = (name: string, shape: readonly number[]): Tensor => {
     return { name, shape, type: "f32", storage: undefined, byteOffset: 0 };
   };
-  if (leaf.kind === "linear") {
-    const { bias, inputs, columns } = leaf;
+  if (leaf.kind === "linear" || leaf.kind === "stacked") {
+    const parts = leaf.kind === "stacked" ? leaf.parts : [leaf];
+    const { inputs, bias } = formOf(parts);
+    const columns = columnsOf(parts);
     return { segments: [], bias: bias && tensor(bias.name, [columns]), inputs, columns };
   }
   if (leaf.kind === "norm") {
@@ -149,12 +152,6 @@ export function weightsTotal({ weights }: Pick<ModelPlan, "weights">): number {
   return Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** What takes less memory. The user chooses it: texts may change. */
-function narrower(dtype: CheckpointCard["dtype"]): string[] {
-  const others = dtypes.slice(dtypes.indexOf(dtype) + 1);
-  return others.length === 0 ? [] : [`--dtype ${others.join(" or ")}`];
-}
-
 /**
  * Refuse what cannot fit before it is tried.
  * @throws OutOfMemoryError with the plan's numbers, and what to do; MemorySettingError
@@ -168,8 +165,9 @@ export function expectRoom(
   const available = availableMemory(gpu, environment);
   const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
   if (available === null || needed <= available.bytes) return;
+  const smaller = dtypes.slice(dtypes.indexOf(dtype) + 1);
   const ways = [
-    ...narrower(dtype),
+    ...(smaller.length > 0 ? [`--dtype ${smaller.join(" or ")}`] : []),
     ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
     "a smaller model",
   ];

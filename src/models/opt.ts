@@ -3,7 +3,7 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { appendCache, type LayerCache } from "../kernels/append-cache.ts";
+import { type LayerCache, splitIntoCache } from "../kernels/append-cache.ts";
 import { cachedAttention } from "../kernels/cached-attention.ts";
 import { embedPrompt } from "../kernels/embed-prompt.ts";
 import { embedTokens } from "../kernels/embed-tokens.ts";
@@ -18,9 +18,8 @@ import type { OptConfig } from "./opt-config.ts";
 /** One pre-norm block. Linears are width -> width, but fc1 width -> ffnWidth and fc2 back; all have biases. */
 export interface OptLayer {
   readonly attentionNorm: Norm;
-  readonly query: Linear;
-  readonly key: Linear;
-  readonly value: Linear;
+  /** width -> 3 * width: queries, keys, values. */
+  readonly qkv: Linear;
   readonly out: Linear;
   readonly mlpNorm: Norm;
   readonly fc1: Linear;
@@ -53,7 +52,7 @@ export function optLanguageModel(
   return {
     vocabulary: weights.head.columns,
     width,
-    widest: Math.max(width, ffnWidth),
+    widest: Math.max(3 * width, ffnWidth),
     maxPositions,
     prompt: { kind: "prompt", shape: [queries, width] },
     queries,
@@ -103,9 +102,12 @@ function selfAttention(
   rows: SequenceRows,
   cache: LayerCache,
 ): Tensor {
-  const query = matmul(k, x, w.query);
-  appendCache(k, matmul(k, x, w.key), matmul(k, x, w.value), rows.cursors, cache);
-  return cachedAttention(k, query, cache, rows.table, rows.cursors, heads, (w.query.columns / heads) ** -0.5);
+  const { inputs: width } = w.qkv;
+  const fused = matmul(k, x, w.qkv); //                                          (rows, 3 * width)
+  const part = (index: number) => ({ rows: fused, column: index * width });
+  const parts = { queries: part(0), keys: part(1), values: part(2) };
+  const queries = splitIntoCache(k, parts, width, rows.cursors, cache); //       (rows, width)
+  return cachedAttention(k, queries, cache, rows.table, rows.cursors, heads, (width / heads) ** -0.5);
 }
 
 /** hidden (rows, width) -> (rows, vocabulary) */

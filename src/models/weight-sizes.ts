@@ -1,4 +1,4 @@
-// What weights take on the GPU, and of which type and in how many segments a matrix is there.
+// What weights take on a GPU, by their names alone: types, bytes, and where a matrix is cut.
 
 import type { Gpu } from "../gpu/device.ts";
 import { KernelError } from "../gpu/errors.ts";

@@ -1,7 +1,7 @@
 // Which tiles of matmul are tried, and on what: the products of ViT-g, of the Q-Former and of OPT-2.7b's steps.
 
 import { matmul } from "../kernels/matmul.ts";
-import type { MatmulForm } from "../kernels/matmul-forms.ts";
+import { formTypes, type MatmulForm } from "../kernels/matmul-forms.ts";
 import { type MatmulVariant, matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
 import { TrialTensors, valueAt, weightAt } from "./random-tensors.ts";
 import type { Adapter, TunedOperation } from "./tuned-operation.ts";
@@ -137,14 +137,16 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
     const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
     // Lending pays where a load costs as much when all invocations want the same.
-    const loads = softwareAdapter ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
+    const loads =
+      softwareAdapter && (type === "f32" || type === "f16")
+        ? [1, lanes].flatMap((LANES) => lending(LANES, quick))
+        : lending(1, quick);
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
         vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
       ),
     );
-    // The other forms read f32 and f16.
-    const forms = softwareAdapter || type === "int8" || type === "int4" ? [] : gpuForms(rows);
+    const forms = softwareAdapter ? [] : gpuForms(rows).filter(({ shader }) => formTypes[shader].includes(type));
     return [...(quick ? forms.filter((_, i) => i % 3 === 0) : forms), ...plain];
   },
   trial(shapeClass, { quick }: Adapter) {

@@ -33,12 +33,10 @@ export interface MeasureOptions {
   readonly clock: Clock;
   /** Seconds of timing, after compilation and checks. */
   readonly seconds: number;
-  /** Variants that are taken rather than one that is faster by less than noise, because they are compiled anyway. */
-  readonly preferred: readonly Variant[];
 }
 
 /** A gain that is not worth another pipeline, and may be noise. */
-const noise = 0.05;
+export const noise = 0.1;
 /** Candidates this much slower than the best are timed no more after the first rounds. */
 const hopeless = 1.5;
 const roundsForAll = 2;
@@ -66,7 +64,7 @@ export async function measureClass(
   operation: TunedOperation,
   shapeClass: string,
   adapter: Adapter,
-  { clock, seconds, preferred }: MeasureOptions,
+  { clock, seconds }: MeasureOptions,
 ): Promise<ClassResult> {
   const { measured, open } = operation.trial(shapeClass, adapter);
   const usual = usualVariant(gpu, operation, shapeClass);
@@ -106,12 +104,30 @@ export async function measureClass(
   const candidates = [...timed, ...wrong];
   const named = (variant: Variant | null) =>
     candidates.find((each) => variant !== null && variantName(each.variant) === variantName(variant)) ?? null;
-  const best = timed[0]?.milliseconds ?? Number.NaN;
-  const nearBest = timed.filter(({ milliseconds }) => milliseconds <= best * (1 + noise));
-  const known = new Set([...preferred, ...(usual ? [usual] : [])].map(variantName));
-  const chosen = nearBest.find(({ variant }) => known.has(variantName(variant))) ?? nearBest[0];
+  const [chosen] = timed;
   if (chosen === undefined) throw new KernelError(`${operation.name}, ${shapeClass}: expected times, got none`);
   return { operation: operation.name, shapeClass, measured, candidates, usual: named(usual), chosen };
+}
+
+/**
+ * The same results, but of the variants that are as fast as the fastest, up to noise, each class has the one that is so in most
+ * classes of its operation: it is compiled anyway. Of equals it has the usual one, else the fastest.
+ */
+export function chooseTogether(results: readonly ClassResult[]): ClassResult[] {
+  const nearBest = ({ candidates, chosen }: ClassResult) =>
+    candidates.filter(({ milliseconds }) => {
+      return milliseconds !== null && milliseconds <= (chosen.milliseconds ?? Number.NaN) * (1 + noise);
+    });
+  const uses = new Map<string, number>();
+  const key = ({ operation }: ClassResult, { variant }: Candidate) => `${operation} ${variantName(variant)}`;
+  for (const result of results) {
+    for (const each of nearBest(result)) uses.set(key(result, each), (uses.get(key(result, each)) ?? 0) + 1);
+  }
+  return results.map((result) => {
+    const rank = (each: Candidate) => 2 * (uses.get(key(result, each)) ?? 0) + (each === result.usual ? 1 : 0);
+    const [chosen = result.chosen] = nearBest(result).sort((a, b) => rank(b) - rank(a));
+    return { ...result, chosen };
+  });
 }
 
 /** What runs without a table of this machine, or null where none works. */

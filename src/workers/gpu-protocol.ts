@@ -1,6 +1,7 @@
 // What the main thread and the GPU thread say to each other.
 
 import type { AdapterReport } from "../gpu/adapter.ts";
+import type { WorkingBytes } from "../gpu/row-program.ts";
 import type { Priority, ProgramStats } from "../gpu/scheduler.ts";
 import type { VariantReport } from "../gpu/variants.ts";
 import type { Stage } from "../messages/job.ts";
@@ -62,6 +63,8 @@ export interface ThreadModel {
   readonly programs: readonly ProgramName[];
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
+  /** What one row under way takes beside them, under default settings. */
+  readonly rowBytes: WorkingBytes;
 }
 
 export interface GpuStats {

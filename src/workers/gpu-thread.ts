@@ -58,8 +58,8 @@ async function main(port: MessagePort, { options, closed }: GpuThreadData): Prom
             onProgress: (progress) => say({ type: "progress", id: message.id, progress }),
           });
           const model = models.push(loaded) - 1;
-          const { card, folder, programs, memory } = loaded;
-          return { model, card, folder, programs: Object.keys(programs), memory };
+          const { card, folder, programs, memory, rowBytes } = loaded;
+          return { model, card, folder, programs: Object.keys(programs), memory, rowBytes };
         });
       case "row": {
         const abort = new AbortController();

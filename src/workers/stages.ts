@@ -4,6 +4,7 @@ import { availableParallelism } from "node:os";
 import path from "node:path";
 import { Piscina } from "piscina";
 import type { AdapterReport } from "../gpu/adapter.ts";
+import type { WorkingBytes } from "../gpu/row-program.ts";
 import type { VariantReport } from "../gpu/variants.ts";
 import type { Purpose } from "../models/families.ts";
 import type { MemoryPlan } from "../models/memory-plan.ts";
@@ -55,29 +56,25 @@ export interface StagesGroupOptions {
   readonly models?: string;
 }
 
-/** A model that writes texts, served by this process. */
-export interface OpenedStages extends Stages {
+/** What a model takes on the adapter. */
+export interface Planned {
   /** Bytes of weights by part. */
   readonly memory: MemoryPlan;
+  /** What one row under way takes beside them, under default settings. */
+  readonly rowBytes: WorkingBytes;
 }
+
+/** A model that writes texts, served by this process. */
+export interface OpenedStages extends Stages, Planned {}
 
 /** A model that compares images with texts, served by this process. */
-export interface OpenedContrastStages extends ContrastStages {
-  /** Bytes of weights by part. */
-  readonly memory: MemoryPlan;
-}
+export interface OpenedContrastStages extends ContrastStages, Planned {}
 
 /** The same of one that classifies. */
-export interface OpenedLabelStages extends LabelStages {
-  /** Bytes of weights by part. */
-  readonly memory: MemoryPlan;
-}
+export interface OpenedLabelStages extends LabelStages, Planned {}
 
 /** The same of one that has a matching head. */
-export interface OpenedRetrievalStages extends RetrievalStages {
-  /** Bytes of weights by part. */
-  readonly memory: MemoryPlan;
-}
+export interface OpenedRetrievalStages extends RetrievalStages, Planned {}
 
 /** The stages of a model by what it is opened for. */
 export interface OpenedFor {
@@ -210,6 +207,7 @@ type IoResult<Name extends keyof IoTasks> = Awaited<ReturnType<IoTasks[Name]>>;
 class ThreadedImageStages<Card extends CheckpointCard> {
   readonly card: Card;
   readonly memory: MemoryPlan;
+  readonly rowBytes: WorkingBytes;
   readonly close: () => Promise<void>;
   readonly #host: GpuHost;
   readonly #io: IoPool;
@@ -219,6 +217,7 @@ class ThreadedImageStages<Card extends CheckpointCard> {
     // The thread loads the kind that was asked for, or refuses.
     this.card = model.card as CheckpointCard as Card;
     this.memory = model.memory;
+    this.rowBytes = model.rowBytes;
     this.close = close;
     this.#host = host;
     this.#io = io;

@@ -28,7 +28,7 @@ import { type Health, type HealthOptions, serveHealth } from "./health.ts";
 import { WorkerMetrics } from "./metrics.ts";
 import { hasStage, openQueueWorkers, type Versioning } from "./queue-workers.ts";
 import { installRuntime } from "./runtime.ts";
-import { openStagesGroup, type StagesGroup } from "./stages.ts";
+import { openStagesGroup, type Planned, type StagesGroup } from "./stages.ts";
 import { type Environment, temporalSettings, temporalUnavailable } from "./temporal-settings.ts";
 import { workerDefaults } from "./worker-defaults.ts";
 import { type Logger, workerLog } from "./worker-log.ts";
@@ -39,7 +39,7 @@ export const allStages: readonly Stage[] = ["encode", "query", "generate"];
 export interface ServedGroup
   extends Pick<StagesGroup, "close" | "fatal" | "report">,
     Partial<Pick<StagesGroup, "variants">> {
-  open(request: ModelRequest): Promise<Stages | ContrastStages>;
+  open(request: ModelRequest): Promise<(Stages | ContrastStages) & Partial<Planned>>;
   stats(): Promise<{ readonly load: number }>;
 }
 
@@ -143,7 +143,7 @@ export async function runWorker(options: RunWorkerOptions): Promise<void> {
       servings.push(serving);
       await checkSizes(prompts, serving, stages);
       const served = stages.filter((stage) => hasStage(serving, stage));
-      logModel(log, opened.card, served);
+      logModel(log, opened, served);
     }
     metrics.gauge(
       "blipfleet_gpu_rows",
@@ -351,12 +351,15 @@ export function adapterName({ device, description }: Pick<AdapterReport, "device
   return [device, description].filter((part) => part !== "").join(", ") || "unknown adapter";
 }
 
-function logModel(log: Logger, card: CheckpointCard, stages: readonly Stage[]): void {
+function logModel(
+  log: Logger,
+  { card, memory, rowBytes }: { readonly card: CheckpointCard } & Partial<Planned>,
+  stages: readonly Stage[],
+): void {
   const { ref: model, digest, dtype, settings } = card;
-  log.info(
-    { model, digest, dtype, ...(settings && { settings }), queues: stages.map((stage) => stageQueue(stage, card)) },
-    "model loaded",
-  );
+  const queues = stages.map((stage) => stageQueue(stage, card));
+  const about = { model, digest, dtype, ...(settings && { settings }), queues };
+  log.info({ ...about, ...(memory && { weightBytes: memory, rowBytes }) }, "model loaded");
 }
 
 function announce(log: Logger, address: string, health: Health | null, workers: readonly Worker[]): void {

@@ -8,6 +8,7 @@ import { after, test } from "node:test";
 import { openGpu } from "../../src/gpu/device.ts";
 import { ownTableFile, readTable } from "../../src/gpu/tuning-table.ts";
 import { matmulOperation } from "../../src/kernels/matmul-variants.ts";
+import { noise } from "../../src/tuning/measure.ts";
 import { refuseNothing } from "../kernels/families.ts";
 import { runCli } from "./run-cli.ts";
 
@@ -40,9 +41,12 @@ test("a class is measured, told and used from then on; the next measurement leav
     assert.ok(milliseconds > 0);
   }
   const best = Math.min(...told.candidates.map((each: { milliseconds: number }) => each.milliseconds));
-  assert.ok(told.milliseconds <= best * 1.05, line);
+  assert.ok(told.milliseconds <= best * (1 + noise), line);
   assert.ok(Math.abs(told.speedup - told.default_milliseconds / told.milliseconds) < 1e-9, line);
-  assert.match(stderr, /tune: 1 of 1: matmul, f16, 1 row\n(.*\n)*tune: wrote .*, which is used from now on\n$/);
+  assert.match(
+    stderr,
+    /tune: 1 of 1: matmul, f16, 1 row\ntune: fastest of \d+: .*\n(.*\n)*tune: wrote .*, which is used from now on\n$/,
+  );
 
   const gpu = await openGpu({ nap: true, cacheFolder, tell: refuseNothing });
   gpu.close();

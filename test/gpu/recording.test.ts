@@ -232,6 +232,18 @@ test("uploads in pieces and at offsets, and odd tails, arrive", async () => {
   gpu.free(x);
 });
 
+test("copies fill the beginnings of other tensors, behind what was submitted before", async () => {
+  const from = gpu.alloc("from", [3], "f32");
+  const to = gpu.alloc("to", [5], "f32");
+  await gpu.upload(from, new Uint8Array(Float32Array.of(1, 2, 3).buffer));
+  await gpu.upload(to, new Uint8Array(new Float32Array(5).fill(9).buffer));
+  gpu.copy([[from, to]]);
+  assert.deepEqual([...new Float32Array(await gpu.read(to))], [1, 2, 3, 9, 9]);
+  const halves = gpu.alloc("halves", [2], "f16");
+  for (const refused of [to, halves]) assert.throws(() => gpu.copy([[refused, from]]), ShapeError);
+  for (const tensor of [from, to, halves]) gpu.free(tensor);
+});
+
 test("the harness finds writes past the end and elements left out", async () => {
   const one = (shader: string) => (k: Recorder) => {
     const y = k.scratch("y", [5]);

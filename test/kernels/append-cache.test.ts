@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { appendCache } from "../../src/kernels/append-cache.ts";
+import { appendCache, splitIntoCache } from "../../src/kernels/append-cache.ts";
 import { none } from "../../src/kernels/decode-state.ts";
 import { openRig, randomValues, roundF16 } from "./harness.ts";
 
@@ -58,6 +58,56 @@ for (const width of [1, 2, 5, 63, 64, 65, 128, 131]) {
       const slots = [6, none, 0, 3, none, 7];
       const count = slots.length * width;
       await run(width, 9, slots, type, randomValues(count, 1, 30), randomValues(count, 2, 0.01));
+    });
+  }
+}
+
+for (const width of [1, 5, 64, 66]) {
+  for (const type of ["f32", "f16"] as const) {
+    test(`columns of fused products, width ${width}, ${type}: queries of all rows come out`, async () => {
+      const slots = [2, none, 0];
+      const stride = type === "f16" ? Math.ceil(width / 2) * 2 : width;
+      const cacheTensor = (name: string) =>
+        rig.tensor(name, [3, stride], new Float32Array(3 * stride).fill(before), type);
+      const cache = { keys: await cacheTensor("keyCache"), values: await cacheTensor("valueCache") };
+      // Queries and keys behind a column that is neither, in rows of their own width; values in others.
+      const [turnedWidth, fusedWidth] = [2 * width + 1, 3 * width + 2];
+      const turned = randomValues(3 * turnedWidth, 3, 30);
+      const fused = randomValues(3 * fusedWidth, 4, 0.01);
+      const rows = { turned: await rig.tensor("turned", [3, turnedWidth], turned) };
+      const parts = {
+        queries: { rows: rows.turned, column: 1 },
+        keys: { rows: rows.turned, column: 1 + width },
+        values: { rows: await rig.tensor("fused", [3, fusedWidth], fused), column: 2 * width },
+      };
+      const words = slots.flatMap((slot) => [1, 2, slot, 3]);
+      const cursors = await rig.tensor("cursors", [3, 4], words, "u32");
+      const [queries] = await rig.run((k) => [splitIntoCache(k, parts, width, cursors, cache)]);
+      const columns = (from: Float32Array, wide: number, column: number, row: number) =>
+        from.subarray(row * wide + column, row * wide + column + width);
+      assert.deepEqual(
+        [...(queries ?? [])],
+        [0, 1, 2].flatMap((row) => [...columns(turned, turnedWidth, 1, row)]),
+      );
+      for (const [tensor, from, wide, column] of [
+        [cache.keys, turned, turnedWidth, 1 + width],
+        [cache.values, fused, fusedWidth, 2 * width],
+      ] as const) {
+        const expected = new Float32Array(3 * stride).fill(before);
+        for (const [row, slot] of [
+          [0, 2],
+          [2, 0],
+        ] as const) {
+          expected.fill(0, slot * stride, (slot + 1) * stride);
+          expected.set(columns(from, wide, column, row).map(type === "f16" ? roundF16 : (v) => v), slot * stride);
+        }
+        assert.deepEqual([...(await rig.read(tensor))], [...expected]);
+      }
+      const narrow = { ...parts, values: { ...parts.values, column: 2 * width + 3 } };
+      await assert.rejects(
+        rig.run((k) => [splitIntoCache(k, narrow, width, cursors, cache)]),
+        /ShapeError: appendCache: expected \d+ columns from \d+ on within fused, got/,
+      );
     });
   }
 }

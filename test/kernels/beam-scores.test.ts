@@ -11,17 +11,11 @@ import { expectClose, openRig, randomValues } from "./harness.ts";
 const rig = await openRig();
 const plain: Settings = { maxNew: 9, minNew: 0, penalty: 1, lengthPenalty: 1 };
 
-async function compare(
-  given: DecodeCase,
-  logits: Float32Array,
-  perItem: boolean,
-  chunk: number,
-  softwareAdapter: boolean,
-) {
+async function compare(given: DecodeCase, logits: Float32Array, chunk: number, softwareAdapter: boolean) {
   const { vocabulary, beams, items, stopIds } = given;
   const rows = items.length * beams;
   const state = await decodeState(rig, given);
-  const tensor = await rig.tensor("logits", [perItem ? items.length : rows, vocabulary], logits);
+  const tensor = await rig.tensor("logits", [rows, vocabulary], logits);
   const cut = { chunk, chunks: Math.ceil(vocabulary / chunk) };
   const [scores, best] = await rig.run((recorder) => {
     const k = asFamily(recorder, softwareAdapter);
@@ -31,7 +25,7 @@ async function compare(
   assert.ok(scores instanceof Float32Array && best);
   const expected = items.flatMap((item, i) =>
     Array.from({ length: beams }, (_, beam) => {
-      const from = (perItem ? i : i * beams + beam) * vocabulary;
+      const from = (i * beams + beam) * vocabulary;
       const own = logSoftmax(logits.subarray(from, from + vocabulary));
       const running = Math.fround(item.running?.[beam] ?? (beam === 0 ? 0 : -1e9));
       const done = penalised(own, new Set(item.seen), item.generated ?? 0, item.settings, stopIds);
@@ -66,34 +60,30 @@ for (const { softwareAdapter, family } of families) {
     [1025, 1024, 2],
     [2100, 1024, 6],
   ] as const) {
-    for (const perItem of [true, false]) {
-      const from = perItem ? "one row of logits per item" : "a row per beam";
-      test(`${vocabulary} ids in chunks of ${chunk}, ${beams} beams, ${from}, ${family}`, async () => {
-        const seen = Array.from({ length: vocabulary }, (_, id) => id).filter((id) => id % 4 === 0 || id === 31);
-        const running = Array.from({ length: beams }, (_, beam) => -1.5 * beam - 0.25);
-        const given: DecodeCase = {
-          beams,
-          newRows: 4,
-          vocabulary,
-          stopIds: [3, vocabulary - 1],
-          items: [
-            { settings: plain },
-            { settings: { ...plain, penalty: 1.7 }, seen, running },
-            { settings: { ...plain, penalty: 0.5, minNew: 4 }, seen, running, generated: 3 },
-            { settings: { ...plain, minNew: 3 }, running, generated: 3 },
-          ],
-        };
-        const count = given.items.length * (perItem ? 1 : beams) * vocabulary;
-        await compare(given, randomValues(count, beams, 5), perItem, chunk, softwareAdapter);
-        await compare(
-          given,
-          randomValues(count, 3, 5).map((value) => value + 500),
-          perItem,
-          chunk,
-          softwareAdapter,
-        );
-      });
-    }
+    test(`${vocabulary} ids in chunks of ${chunk}, ${beams} beams, ${family}`, async () => {
+      const seen = Array.from({ length: vocabulary }, (_, id) => id).filter((id) => id % 4 === 0 || id === 31);
+      const running = Array.from({ length: beams }, (_, beam) => -1.5 * beam - 0.25);
+      const given: DecodeCase = {
+        beams,
+        newRows: 4,
+        vocabulary,
+        stopIds: [3, vocabulary - 1],
+        items: [
+          { settings: plain },
+          { settings: { ...plain, penalty: 1.7 }, seen, running },
+          { settings: { ...plain, penalty: 0.5, minNew: 4 }, seen, running, generated: 3 },
+          { settings: { ...plain, minNew: 3 }, running, generated: 3 },
+        ],
+      };
+      const count = given.items.length * beams * vocabulary;
+      await compare(given, randomValues(count, beams, 5), chunk, softwareAdapter);
+      await compare(
+        given,
+        randomValues(count, 3, 5).map((value) => value + 500),
+        chunk,
+        softwareAdapter,
+      );
+    });
   }
 
   test(`a probability of one: log 0 is unharmed by the penalty, ${family}`, async () => {
@@ -104,19 +94,20 @@ for (const { softwareAdapter, family } of families) {
       stopIds: [],
       items: [{ settings: { ...plain, penalty: 3 }, seen: [4, 5] }],
     };
-    const logits = new Float32Array(9).fill(-30);
+    const logits = new Float32Array(18).fill(-30);
     logits[4] = 90;
-    await compare(given, logits, true, 8, softwareAdapter);
+    logits[9 + 4] = 90;
+    await compare(given, logits, 8, softwareAdapter);
   });
 
   test(`scores that the running score makes equal: the lowest id, ${family}`, async () => {
     // 1e9 leaves nothing of log-probabilities in f32, so all ids of beam 1 score the same.
     const given: DecodeCase = { beams: 2, newRows: 4, vocabulary: 200, stopIds: [], items: [{ settings: plain }] };
-    await compare(given, randomValues(200, 8, 3), true, 64, softwareAdapter);
+    await compare(given, randomValues(400, 8, 3), 64, softwareAdapter);
   });
 }
 
-test("logits of neither rows nor items are refused", async () => {
+test("logits of fewer rows than beams are refused", async () => {
   const state = await decodeState(rig, {
     beams: 3,
     newRows: 4,
@@ -129,6 +120,6 @@ test("logits of neither rows nor items are refused", async () => {
   const recording = rig.gpu.record("refused", (k) => beamScores(k, logits, partials, state, { chunk: 8, chunks: 1 }));
   await assert.rejects(
     recording,
-    (error) => error instanceof ShapeError && /6 rows or 2 items, got 4/.test(error.message),
+    (error) => error instanceof ShapeError && /to be \(6, 8\), got \(4, 8\)/.test(error.message),
   );
 });

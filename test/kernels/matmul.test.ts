@@ -3,57 +3,19 @@ import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import { type Activation, matmul } from "../../src/kernels/matmul.ts";
+import { matmulOperation } from "../../src/kernels/matmul-variants.ts";
 import type { Linear, Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
-import { dequantizeReference, packedWords, packReference, quantizeReference } from "../reference/quantize-weight.ts";
-import { asFamily } from "./families.ts";
+import { dequantizeReference, packedWords, packReference } from "../reference/quantize-weight.ts";
+import { asFamily, asVariant } from "./families.ts";
 import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
+import { asWeights, type WeightType, weightSegment, weightTypes } from "./matmul-rig.ts";
 
 const rig = await openRig();
 
-const types = ["f32", "f16", "int8", "int4"] as const;
-type Type = (typeof types)[number];
-
-/** What (inputs, columns) of these values becomes as weights of a type. */
-function asWeights(exact: Float32Array, inputs: number, columns: number, type: Type): Float32Array {
-  if (type === "f32") return exact;
-  if (type === "f16") return exact.map(roundF16);
-  const whole = quantizeReference(exact, inputs, columns, type === "int8" ? 8 : 4);
-  return Float32Array.from(dequantizeReference(whole));
-}
-
-/** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
-async function segment(
-  weight: Float32Array,
-  inputs: number,
-  columns: number,
-  from: number,
-  width: number,
-  type: Type,
-): Promise<Segment> {
-  const stride = Math.ceil(width / 4) * 4;
-  const padded = new Float32Array(inputs * stride).fill(Number.NaN);
-  for (let k = 0; k < inputs; k++) {
-    for (let c = 0; c < width; c++) padded[k * stride + c] = weight[k * columns + from + c] ?? Number.NaN;
-  }
-  const values = type === "int8" || type === "int4" ? packed(padded, inputs, stride, width, type) : padded;
-  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], values, type), from, width };
-}
-
-/** Weights that are whole numbers and scales already, as words; a scale of the padding is NaN. */
-function packed(
-  padded: Float32Array,
-  inputs: number,
-  stride: number,
-  width: number,
-  type: "int8" | "int4",
-): Uint32Array {
-  const bits = type === "int8" ? 8 : 4;
-  const words = new Uint32Array(packedWords(inputs, stride, bits)).fill(0x7fc07fc0);
-  const values = padded.filter((_, i) => i % stride < width);
-  packReference(quantizeReference(values, inputs, width, bits), stride, { into: words });
-  return words;
-}
+const segment = (...[weight, inputs, columns, from, width, type]: SegmentOf) =>
+  weightSegment(rig, weight, inputs, columns, from, width, type);
+type SegmentOf = readonly [Float32Array, number, number, number, number, WeightType];
 
 interface Made {
   readonly given: MatmulCase & { readonly x: Float32Array };
@@ -65,7 +27,7 @@ interface Made {
 
 async function make(
   [rows, inputs, columns]: readonly [number, number, number],
-  type: Type,
+  type: WeightType,
   options: {
     bias?: boolean;
     factor?: boolean;
@@ -118,6 +80,12 @@ function multiply(k: Recorder, { x, linear, factor, residual, given }: Made): Te
   });
 }
 
+/** matmul.wgsl with what CPU drivers take, and with a tile for GPUs, whose tables prefer shaders of their own. */
+function asTiles(k: Recorder, softwareAdapter: boolean): Recorder {
+  if (softwareAdapter) return asFamily(k, true);
+  return asVariant(k, matmulOperation, { shader: "matmul", WORKGROUP: 64, ROWS: 8, VECS: 1, LANES: 1, STEPS: 1 });
+}
+
 /** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
 function sumTolerance(inputs: number) {
   return { absolute: (inputs + 4) * 2 ** -23, relative: 2 ** -21, reason: `f32 sum of ${inputs} terms` };
@@ -137,7 +105,7 @@ const shapes = [
   [257, 88, 127],
 ] as const;
 
-for (const type of types) {
+for (const type of weightTypes) {
   const isPacked = type === "int8" || type === "int4";
   // What follows the sums is the same code for all weights, and each combination is compiled for a second.
   const whole = isPacked ? ({ bias: true } as const) : ({ bias: true, activation: "gelu" } as const);
@@ -146,7 +114,7 @@ for (const type of types) {
     for (const shape of shapes) {
       test(`(${shape.join(", ")}), ${kind}`, async () => {
         const made = await make(shape, type, { bias: isPacked || shape[0] % 2 === 1 });
-        const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+        const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
         expectClose(y, matmulReference(made.given), sumTolerance(shape[1]));
       });
     }
@@ -165,7 +133,7 @@ for (const type of types) {
       test(`epilogue ${JSON.stringify(options)}, ${kind}`, async () => {
         for (const rows of [1, 3, 19]) {
           const made = await make([rows, 6, 37], type, options);
-          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+          const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
           expectClose(y, matmulReference(made.given), sumTolerance(6));
         }
       });
@@ -175,7 +143,7 @@ for (const type of types) {
     for (const inputs of [301, 300, 304]) {
       test(`a row's bits do not depend on the other rows, ${inputs} inputs, ${kind}`, async () => {
         const made = await make([67, inputs, 45], type, whole);
-        const [all] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), made)]);
+        const [all] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), made)]);
         assert.ok(all);
         for (const [from, rows] of [
           [0, 1],
@@ -186,7 +154,7 @@ for (const type of types) {
         ] as const) {
           const part = made.given.x.slice(from * inputs, (from + rows) * inputs);
           const x = await rig.tensor("part", [rows, inputs], part);
-          const [y] = await rig.run((k) => [multiply(asFamily(k, softwareAdapter), { ...made, x })]);
+          const [y] = await rig.run((k) => [multiply(asTiles(k, softwareAdapter), { ...made, x })]);
           assert.deepEqual(y, all.slice(from * 45, (from + rows) * 45), `rows ${from} to ${from + rows - 1}`);
         }
       });
@@ -196,7 +164,7 @@ for (const type of types) {
   for (const inputs of [130, 132, 136]) {
     test(`both families give the same bits, ${inputs} inputs, ${type} weights`, async () => {
       const made = await make([21, inputs, 50], type, { ...whole, residual: !isPacked });
-      const [cpu, gpu] = await rig.run((k) => [multiply(asFamily(k, true), made), multiply(asFamily(k, false), made)]);
+      const [cpu, gpu] = await rig.run((k) => [multiply(asTiles(k, true), made), multiply(asTiles(k, false), made)]);
       assert.deepEqual(cpu, gpu);
     });
   }

@@ -27,7 +27,9 @@ async function run(given: RotaryCase, { before = 0, behind = 0 } = {}): Promise<
     ...other(behind),
   ]);
   const tensor = await rig.tensor("positions", [rows, before + parts + behind], words, "u32");
-  const [y] = await rig.run((k) => [rotary(k, x, table, { rows: tensor, column: before }, heads)]);
+  const [y] = await rig.run((k) => [
+    rotary(k, x, table, { rows: tensor, column: before }, { heads, headWidth: parts * partWidth }),
+  ]);
   return y;
 }
 
@@ -79,6 +81,20 @@ test("position 0 leaves every bit, and the base counts", async () => {
   }
 });
 
+test("the first columns of wider rows", async () => {
+  const [rows, heads, partWidth, wider] = [5, 2, 6, 19];
+  const x = randomValues(rows * wider, 6);
+  const own = Float32Array.from({ length: rows * 12 }, (_, i) => x[Math.floor(i / 12) * wider + (i % 12)] ?? 0);
+  const positions = Array.from({ length: rows }, (_, r) => (r === 2 ? null : [3 * r]));
+  const given = { heads, parts: 1, partWidth, base: 10000, x: own, positions };
+  const table = await rig.tensor("turns", [13, 6], rotaryTurns(rotaryFrequencies(6, 10000), 13));
+  const words = positions.flatMap((place) => place ?? [none]);
+  const places = await rig.tensor("positions", [rows, 1], words, "u32");
+  const tensor = await rig.tensor("x", [rows, wider], x);
+  const [y] = await rig.run((k) => [rotary(k, tensor, table, { rows: places, column: 0 }, { heads, headWidth: 6 })]);
+  expectClose(y, rotaryReference(given), tolerance);
+});
+
 test("more rows than one dimension holds", async () => {
   const rows = 65535 + 3;
   const positions = Array.from({ length: rows }, (_, r) => [r % 7]);
@@ -93,13 +109,11 @@ test("wrong shapes are named", async () => {
   const few = await rig.tensor("few", [1, 4], new Array(4).fill(1), "u32");
   const four = await table(4);
   const three = await table(3);
-  const launch = (turns: typeof four, rows: typeof cursors, column: number, heads: number) =>
-    rig.run((k) => [rotary(k, x, turns, { rows, column }, heads)]);
-  await assert.rejects(
-    launch(four, cursors, 0, 2),
-    /ShapeError: rotary: expected 2 heads of parts.* row of 12, got parts of 4/,
-  );
-  await assert.rejects(launch(three, cursors, 0, 1), /expected 1 heads of parts of an even width.*, got parts of 3/);
+  const launch = (turns: typeof four, rows: typeof cursors, column: number, heads: number, headWidth = 12 / heads) =>
+    rig.run((k) => [rotary(k, x, turns, { rows, column }, { heads, headWidth })]);
+  await assert.rejects(launch(four, cursors, 0, 2), /ShapeError: rotary: expected parts.* head of 6, got parts of 4/);
+  await assert.rejects(launch(three, cursors, 0, 1), /expected parts of an even width.*, got parts of 3/);
+  await assert.rejects(launch(four, cursors, 0, 4, 4), /expected 4 heads of 4 within a row of x, got 12 columns/);
   await assert.rejects(launch(four, few, 0, 3), /rotary: expected few to be \(2, stride\), got \(1, 4\)/);
   await assert.rejects(launch(four, cursors, 2, 1), /expected 3 positions from column 2 within cursors, got \(2, 4\)/);
 });

@@ -55,7 +55,12 @@ async function alone(program: Program, rows: readonly GenerateRow[]): Promise<nu
  * are dropped. It begins with few, and so with a machine that is too small later.
  * @returns ids by row; of dropped ones none
  */
-async function together(program: Program, rows: readonly GenerateRow[], seed: number): Promise<Map<number, number[]>> {
+async function together(
+  program: Program,
+  rows: readonly GenerateRow[],
+  seed: number,
+  dropOneIn: number,
+): Promise<Map<number, number[]>> {
   const pick = chance(seed);
   const order = [...rows.keys()];
   for (let i = order.length - 1; i > 0; i--) {
@@ -76,8 +81,7 @@ async function together(program: Program, rows: readonly GenerateRow[], seed: nu
     const more = order.splice(0, Math.max(least, pick(4 - open.size + 1)));
     joining.join(more.map((i) => rows[i] as GenerateRow));
     for (const row of more) open.add(came.push(row) - 1);
-    // One in twelve rows is dropped somewhere, the first ones too.
-    for (const place of open) if (pick(36) === 0) dropped.add(place);
+    for (const place of open) if (pick(dropOneIn) === 0) dropped.add(place);
     const partial = new Map<number, number[]>();
     const finished = await batch.step(dropped, (place, ids) => partial.set(place, ids));
     for (const place of dropped) open.delete(place);
@@ -93,8 +97,16 @@ async function together(program: Program, rows: readonly GenerateRow[], seed: nu
   return results;
 }
 
-/** Every row in several orders, against what it gets alone. */
-async function compareOrders(program: Program, rows: readonly GenerateRow[], seeds: readonly number[]): Promise<void> {
+/**
+ * Every row in several orders, against what it gets alone.
+ * @param dropOneIn how many boundaries a row goes through, about, before it is dropped
+ */
+async function compareOrders(
+  program: Program,
+  rows: readonly GenerateRow[],
+  seeds: readonly number[],
+  dropOneIn = 36,
+): Promise<void> {
   const key = generateKey(rows[0] as GenerateRow);
   for (const row of rows) assert.equal(generateKey(row), key, "rows that may meet");
   const expected = await alone(program, rows);
@@ -102,7 +114,7 @@ async function compareOrders(program: Program, rows: readonly GenerateRow[], see
   assert.ok(new Set(expected.map((ids) => ids.length)).size >= 4, "of different lengths");
   let compared = 0;
   for (const seed of seeds) {
-    for (const [row, ids] of await together(program, rows, seed)) {
+    for (const [row, ids] of await together(program, rows, seed, dropOneIn)) {
       assert.deepEqual(ids, expected[row], `order ${seed}, row ${row}`);
       compared++;
     }
@@ -210,6 +222,17 @@ for (const [name, folder] of [
     });
   }
 }
+
+test("one-end, 3 beams, every layer a submit of its own: rows join between two steps only", async () => {
+  const tiny = await loadTinyOpt(gpu, "one-end");
+  const program = generateProgram(gpu, tiny.model, { mostOperations: 1, inFlight: 2 });
+  const rows = [4, 9, 1, 6, 3, 8].map((maxNewTokens, i) => {
+    const generation = { ...defaultGeneration, numBeams: 3, maxNewTokens, minNewTokens: maxNewTokens };
+    return { ...picture(tiny.model.prompt, "f32", 0.8 + i), textIds: [2, 11 + i], generation };
+  });
+  await compareOrders(program, rows, [11, 12], 200);
+  program.close();
+});
 
 test("a joining row that cannot be served, or whose prompt is no number, disturbs nobody", async () => {
   const tiny = await loadTinyOpt(gpu, "one-end");

@@ -8,7 +8,7 @@ import { RecordingCache } from "../../src/gpu/recording-cache.ts";
 import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { type DecodeMachine, makeDecodeMachine } from "../../src/models/decode-machine.ts";
 import { GenerationError } from "../../src/models/errors.ts";
-import { boundedSteps, generateProgram, startGenerate } from "../../src/models/generate.ts";
+import { generateProgram, startGenerate, stepsWithin } from "../../src/models/generate.ts";
 import {
   bucketsOf,
   checkGenerateRow,
@@ -265,10 +265,11 @@ test("rows of a batch are bounded by what fits a binding", async () => {
   assert.throws(() => maxGenerateRows(gpu, tiny.model, "beams 5"), GenerationError);
 });
 
-test("steps of a submit: one to learn the time, then what fits, never more than are left", () => {
-  assert.equal(boundedSteps(19, undefined), 1);
-  assert.equal(boundedSteps(19, 0.01), 16);
-  assert.equal(boundedSteps(19, 40), 3);
-  assert.equal(boundedSteps(2, 40), 2);
-  assert.equal(boundedSteps(19, 5000), 1);
+test("steps of a submit: one to learn the time, then what fits, never more than it may hold", () => {
+  const steps = stepsWithin(20);
+  assert.equal(steps(19, undefined), 1);
+  assert.equal(steps(19, 0.01), 8);
+  assert.equal(steps(19, 6), 3);
+  assert.equal(steps(2, 6), 2);
+  assert.equal(steps(19, 5000), 1);
 });

@@ -1,10 +1,11 @@
 // What must not change a model's bytes: the batch, the split of its matrices, the topology, the other stages.
 
 import assert from "node:assert/strict";
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
 import { heavy, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
+import { quickForm, trueShapes } from "../../bench/true-shapes.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { KernelError, ShapeError } from "../../src/gpu/errors.ts";
@@ -126,7 +127,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
   const sum = Object.values(whole.memory).reduce((total, bytes) => total + bytes, 0);
   const allocated = gpu.allocatedBytes - before;
   // Beside the weights, what the first row will replay.
-  const most = sum * 1.02 + 3 * (whole.row.caches + whole.row.scratch);
+  const most = sum * 1.02 + 3 * (whole.rowBytes.caches + whole.rowBytes.scratch);
   assert.ok(allocated >= sum && allocated < most, `planned ${sum}, allocated ${allocated}`);
   await everything(whole);
   for (const [stage, programs] of [
@@ -139,7 +140,7 @@ test("only the parts of the wanted stages are loaded; the card is the same; rele
     assert.deepEqual(Object.keys(part.programs), programs);
     assert.deepEqual(part.card, whole.card);
     assert.deepEqual(part.memory, { [stage]: whole.memory[stage] });
-    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.row.caches + part.row.scratch);
+    const atMost = (whole.memory[stage] ?? 0) * 1.05 + 3 * (part.rowBytes.caches + part.rowBytes.scratch);
     assert.ok(gpu.allocatedBytes - at < atMost, `${stage} alone`);
     part.release();
     assert.equal(gpu.allocatedBytes, at, `${stage} is gone`);
@@ -283,4 +284,17 @@ test("bad checkpoints are refused before anything is uploaded", async () => {
     });
   }
   assert.equal(gpu.allocatedBytes, before);
+});
+
+test("a file that ends while it is read fails the load, and the device goes on", async () => {
+  const written = await writeRandomCheckpoint(path.join(folder, "cut"), quickForm(trueShapes["blip2-opt-2.7b"]));
+  const checkpoint = await openCheckpoint(written);
+  const before = gpu.allocatedBytes;
+  await truncate(path.join(written, "model-00002-of-00003.safetensors"), 500_000);
+  await assert.rejects(loadModel(gpu, checkpoint, { dtype: "f16" }), /expected \d+ bytes of .*, got an end/);
+  assert.ok(gpu.allocatedBytes - before < 1e6, `${gpu.allocatedBytes - before} bytes are left`);
+  const model = await loadModel(gpu, modelFolder("blip2-opt-tiny"), { dtype: "f32" });
+  const { encode } = model.programs;
+  await runBatch(encode, (await pixelsFor(model)).slice(0, 1));
+  model.release();
 });

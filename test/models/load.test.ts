@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { adapterLine } from "../../src/gpu/adapter.ts";
-import { openGpu } from "../../src/gpu/device.ts";
+import { type Gpu, openGpu } from "../../src/gpu/device.ts";
 import { byteLength, type Tensor } from "../../src/gpu/tensor.ts";
+import type { Linear } from "../../src/kernels/weights.ts";
 import { WeightLoader } from "../../src/models/load.ts";
 import { weightBytes } from "../../src/models/weight-sizes.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
@@ -14,6 +15,7 @@ import {
   norm,
   picked,
   rmsNorm,
+  stacked,
   table,
   tensorsOf,
   vocabularyLinear,
@@ -67,8 +69,8 @@ function store(values: Float32Array, type: Stored): { bytes: Buffer; stored: Flo
   return { bytes: Buffer.from(bits.buffer), stored };
 }
 
-async function valuesOf(tensor: Tensor): Promise<Float32Array> {
-  const bytes = await gpu.read(tensor);
+async function valuesOf(tensor: Tensor, device = gpu): Promise<Float32Array> {
+  const bytes = await device.read(tensor);
   return tensor.type === "f16" ? unpackF16(new Uint32Array(bytes)) : new Float32Array(bytes);
 }
 
@@ -214,6 +216,81 @@ test("parts of a matrix: blocks of rows become neighbouring columns, of the bias
     const before = gpu.allocatedBytes;
     loader.release();
     assert.ok(before - gpu.allocatedBytes >= weightBytes(parts, "f32"));
+  }
+});
+
+/** Segments and bias of a Linear as (columns, inputs) and (columns), as a file would hold them. */
+async function inFileOrder(
+  { segments, bias, inputs, columns }: Linear,
+  device: Gpu,
+): Promise<{ weight: number[]; bias: number[] }> {
+  const weight = new Array<number>(columns * inputs).fill(Number.NaN);
+  for (const { weight: tensor, from, width } of segments) {
+    const values = await valuesOf(tensor, device);
+    const stride = tensor.shape[1] ?? 0;
+    for (let i = 0; i < inputs; i++) {
+      for (let c = 0; c < width; c++) weight[(from + c) * inputs + i] = values[i * stride + c] ?? Number.NaN;
+    }
+  }
+  return { weight, bias: bias ? [...(await valuesOf(bias, device))] : [] };
+}
+
+for (const [what, widths, bindingLimit, segments] of [
+  ["share a tensor where all widths are multiples of 4", [8, 12, 4], undefined, [24]],
+  ["have their own where one is not", [8, 5, 4], undefined, [8, 5, 4]],
+  ["are cut at the binding limit, not where one ends", [8, 12, 4], 16 * 1024, [20, 4]],
+] as const) {
+  test(`matrices side by side ${what}; their biases are one`, async () => {
+    const inputs = bindingLimit === undefined ? 6 : 200;
+    const one = (i: number, width: number) =>
+      i === 1
+        ? linear("fused", inputs, width, { part: { rows: 3 * width, offset: width, block: width, period: 3 * width } })
+        : linear(`own ${i}`, inputs, width);
+    const names = stacked(...widths.map((width, i) => one(i, width)));
+    const stored = await writeTensors(`stacked ${what}`, tensorsOf(names), () => "F32");
+    const small = bindingLimit === undefined ? gpu : await openGpu({ nap: true, bindingLimit });
+    const before = small.allocatedBytes;
+    const loader = new WeightLoader(small, await openCheckpoint(`${folder}/stacked ${what}`), "f32");
+    const loaded = await loader.load(names);
+    loader.finish();
+    const allocated = small.allocatedBytes - before;
+    assert.ok(Math.abs(allocated - weightBytes(names, "f32")) < 100, `${allocated} of ${weightBytes(names, "f32")}`);
+    assert.deepEqual(
+      loaded.segments.map(({ width }) => width),
+      segments,
+    );
+    assert.equal(loaded.columns, widths[0] + widths[1] + widths[2]);
+    const rowsOf = (i: number, of: "weight" | "bias") => {
+      const width = (widths[i] ?? 0) * (of === "weight" ? inputs : 1);
+      const values = [...(stored.get(`${i === 1 ? "fused" : `own ${i}`}.${of}`) ?? [])];
+      return i === 1 ? values.slice(width, 2 * width) : values;
+    };
+    const { weight, bias } = await inFileOrder(loaded, small);
+    assert.deepEqual(
+      weight,
+      [0, 1, 2].flatMap((i) => rowsOf(i, "weight")),
+    );
+    assert.deepEqual(
+      bias,
+      [0, 1, 2].flatMap((i) => rowsOf(i, "bias")),
+    );
+    loader.release();
+    if (small !== gpu) small.close();
+  });
+}
+
+test("matrices of different inputs, or only one with a bias, are not put side by side", async () => {
+  const names = [
+    stacked(linear("a", 4, 8), linear("b", 5, 8)),
+    stacked(linear("a", 4, 8), linear("c", 4, 8, { bias: false })),
+  ];
+  await writeTensors("unlike", tensorsOf(names), () => "F32");
+  const checkpoint = await openCheckpoint(`${folder}/unlike`);
+  for (const each of names) {
+    await assert.rejects(
+      new WeightLoader(gpu, checkpoint, "f32").load(each),
+      /WeightsError: stacked matrices.*expected the same inputs and type, all or none with a bias, got a\.weight \(8, 4\) with a bias; /s,
+    );
   }
 });
 

@@ -96,7 +96,7 @@ test("what a row takes is what is allocated for it, about", async () => {
     const ids = await one(generate, { prompt, textIds: [2], generation: defaultGeneration });
     assert.ok(ids.length > 0);
     const taken = device.allocatedBytes - weightsTotal({ weights: model.memory });
-    const planned = model.row.caches + model.row.scratch;
+    const planned = model.rowBytes.caches + model.rowBytes.scratch;
     assert.ok(taken > planned / 3 && taken < planned * 3, `${shapes}: planned ${planned}, allocated ${taken}`);
     model.release();
     device.close();

@@ -111,6 +111,19 @@ export async function loadTinyOpt(
     }
     return { segments, bias: bias ? await vector(bias) : null, inputs, columns };
   };
+  /** One Linear of several; an odd width has its own segments. */
+  const besides = async (parts: readonly Linear[], bias: readonly number[]): Promise<Linear> => {
+    const segments = parts.flatMap((part, i) =>
+      part.segments.map((segment) => ({ ...segment, from: i * part.columns + segment.from })),
+    );
+    const inputs = parts[0]?.inputs ?? 0;
+    return {
+      segments,
+      bias: await upload("bias", [bias.length], Float32Array.from(bias), "f32"),
+      inputs,
+      columns: bias.length,
+    };
+  };
   const norm = async (key: string): Promise<Norm> => ({
     gain: await vector(`${key}.weight`),
     bias: await vector(`${key}.bias`),
@@ -120,11 +133,13 @@ export async function loadTinyOpt(
   for (let i = 0; i < config.layers; i++) {
     const at = `model.decoder.layers.${i}`;
     const both = (part: string) => linear(`${at}.${part}.weight`, `${at}.${part}.bias`);
+    const thirds = ["q_proj", "k_proj", "v_proj"].map((part) => `self_attn.${part}`);
     layers.push({
       attentionNorm: await norm(`${at}.self_attn_layer_norm`),
-      query: await both("self_attn.q_proj"),
-      key: await both("self_attn.k_proj"),
-      value: await both("self_attn.v_proj"),
+      qkv: await besides(
+        await Promise.all(thirds.map(both)),
+        thirds.flatMap((part) => [...of(`${at}.${part}.bias`).values]),
+      ),
       out: await both("self_attn.out_proj"),
       mlpNorm: await norm(`${at}.final_layer_norm`),
       fc1: await both("fc1"),

@@ -131,7 +131,7 @@ export async function loadModel(gpu: Gpu, request: ModelRequest, { onProgress }:
     },
     folder: join(packageRoot, "test/fixtures/models/blip2-opt-tiny"),
     memory: { encode: 4, generate: 8 },
-    row: { caches: 2, scratch: 1 },
+    rowBytes: { caches: 2, scratch: 1 },
     release() {},
     programs: request.stages?.includes("encode") === false ? { generate } : all,
   };

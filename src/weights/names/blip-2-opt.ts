@@ -9,6 +9,7 @@ import {
   type NameTable,
   norm,
   patchLinear,
+  stacked,
   table,
   tensorsOf,
   vocabularyLinear,
@@ -144,9 +145,11 @@ export function optNames({ text }: Pick<Blip2OptSizes, "text">) {
       const key = `${decoder}.layers.${i}`;
       return {
         attentionNorm: norm(`${key}.self_attn_layer_norm`, width, normEps),
-        query: linear(`${key}.self_attn.q_proj`, width, width),
-        key: linear(`${key}.self_attn.k_proj`, width, width),
-        value: linear(`${key}.self_attn.v_proj`, width, width),
+        qkv: stacked(
+          linear(`${key}.self_attn.q_proj`, width, width),
+          linear(`${key}.self_attn.k_proj`, width, width),
+          linear(`${key}.self_attn.v_proj`, width, width),
+        ),
         out: linear(`${key}.self_attn.out_proj`, width, width),
         // Not to be confused with the decoder's own final_layer_norm: this is the feed-forward's.
         mlpNorm: norm(`${key}.final_layer_norm`, width, normEps),

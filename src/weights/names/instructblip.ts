@@ -10,6 +10,7 @@ import {
   type NameTable,
   norm,
   rmsNorm,
+  stacked,
   table,
   tensorsOf,
   vocabularyLinear,
@@ -65,9 +66,11 @@ export function llamaNames({ text }: { readonly text: LlamaSizes }, turns: () =>
       const key = `${model}.layers.${i}`;
       return {
         attentionNorm: rmsNorm(`${key}.input_layernorm`, width, normEps),
-        query: linear(`${key}.self_attn.q_proj`, width, width, plain),
-        key: linear(`${key}.self_attn.k_proj`, width, width, plain),
-        value: linear(`${key}.self_attn.v_proj`, width, width, plain),
+        qkv: stacked(
+          linear(`${key}.self_attn.q_proj`, width, width, plain),
+          linear(`${key}.self_attn.k_proj`, width, width, plain),
+          linear(`${key}.self_attn.v_proj`, width, width, plain),
+        ),
         out: linear(`${key}.self_attn.o_proj`, width, width, plain),
         mlpNorm: rmsNorm(`${key}.post_attention_layernorm`, width, normEps),
         gate: linear(`${key}.mlp.gate_proj`, width, ffnWidth, plain),

@@ -32,6 +32,12 @@ export interface LinearNames {
   readonly part?: RowPart;
 }
 
+/** One Linear out of several of the same inputs, their columns side by side; all of them have a bias, or none. */
+export interface StackedNames {
+  readonly kind: "stacked";
+  readonly parts: readonly LinearNames[];
+}
+
 /** A Norm: gain and bias (width). */
 export interface NormNames {
   readonly kind: "norm";
@@ -82,7 +88,7 @@ export interface ComputedNames {
 }
 
 export type NameLeaf = LinearNames | NormNames | RmsNormNames | PickedNames | TableNames | GridNames | ComputedNames;
-export type NameTree = NameLeaf | readonly NameTree[] | { readonly [part: string]: NameTree };
+export type NameTree = NameLeaf | StackedNames | readonly NameTree[] | { readonly [part: string]: NameTree };
 
 export function linear(
   key: string,
@@ -100,6 +106,10 @@ export function linear(
     ...(options.keeps && { keeps: options.keeps }),
     ...(options.part && { part: options.part }),
   };
+}
+
+export function stacked(...parts: readonly LinearNames[]): StackedNames {
+  return { kind: "stacked", parts };
 }
 
 /** A matrix of a row for every id: embeddings that are looked up, or a head. */
@@ -200,13 +210,13 @@ export function layers<T>(count: number, make: (index: number) => T): readonly T
   return Array.from({ length: count }, (_, index) => make(index));
 }
 
-export function isLeaf(tree: NameTree): tree is NameLeaf {
+export function isLeaf(tree: NameTree): tree is NameLeaf | StackedNames {
   return "kind" in tree && typeof tree.kind === "string";
 }
 
-/** The leaves of a tree, in order. */
+/** The leaves of a tree, in order; what is stacked as the Linears that it is made of. */
 export function leavesOf(tree: NameTree): readonly NameLeaf[] {
-  if (isLeaf(tree)) return [tree];
+  if (isLeaf(tree)) return tree.kind === "stacked" ? tree.parts : [tree];
   return Object.values(tree as { readonly [part: string]: NameTree }).flatMap(leavesOf);
 }
 

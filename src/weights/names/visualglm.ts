@@ -14,6 +14,7 @@ import {
   norm,
   patchLinear,
   type RowPart,
+  stacked,
   table,
   tensorsOf,
   vocabularyLinear,
@@ -189,9 +190,7 @@ export function glmNames({ text }: Pick<VisualGlmSizes, "text">, layout: VisualG
       const fused = (index: number) => linear(`${key}.attention.query_key_value`, width, width, { part: part(index) });
       return {
         attentionNorm: norm(`${key}.input_layernorm`, width, normEps),
-        query: fused(0),
-        key: fused(1),
-        value: fused(2),
+        qkv: stacked(fused(0), fused(1), fused(2)),
         out: linear(`${key}.attention.dense`, width, width),
         mlpNorm: norm(`${key}.post_attention_layernorm`, width, normEps),
         fc1: linear(`${key}.mlp.dense_h_to_4h`, width, mlpWidth),
