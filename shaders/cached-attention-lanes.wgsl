@@ -1,5 +1,3 @@
-enable subgroups;
-
 // attended[r, h, :] = sum_p softmax_p(score_rhp) * value[place(p), h, :]
 // with score_rhp = scale * query[r, h, :] . key[place(p), h, :]
 // over the positions p = 0 .. position[r], so a row sees itself and what came before it; with `hasContexts` at least over
@@ -20,6 +18,9 @@ enable subgroups;
 // Numerical choice: a score is four chains of fma, sums are chains of fma over ascending positions, shrunk at every block to
 // the largest score so far. Blocks start at position 0 for every row: the order of every sum is a function of the row's
 // position alone, and so are its bits.
+
+enable subgroups;
+
 const lanes = 8u;
 const headDim = 8u;
 const tile = 64u;

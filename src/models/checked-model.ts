@@ -73,12 +73,8 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
       const { programs, close } = programsOf(gpu, unloaded as WeightsOf<P>);
       const row = workingOf(programs as Readonly<Record<string, unknown>>);
       close();
-      return {
-        weights: Object.fromEntries(
-          trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]),
-        ),
-        row,
-      };
+      const bytes = trees.map(([stage, tree]) => [stage, weightBytes(tree, weightTypeOf(card, stage))]);
+      return { weights: Object.fromEntries(bytes), row };
     },
     async load(gpu, loader, stages) {
       const weights = {};

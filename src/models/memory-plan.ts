@@ -152,6 +152,12 @@ export function weightsTotal({ weights }: Pick<ModelPlan, "weights">): number {
   return Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
 }
 
+/** What takes less memory. The user chooses it: texts may change. */
+function narrower(dtype: CheckpointCard["dtype"]): string[] {
+  const others = dtypes.slice(dtypes.indexOf(dtype) + 1);
+  return others.length === 0 ? [] : [`--dtype ${others.join(" or ")}`];
+}
+
 /**
  * Refuse what cannot fit before it is tried.
  * @throws OutOfMemoryError with the plan's numbers, and what to do; MemorySettingError
@@ -165,9 +171,8 @@ export function expectRoom(
   const available = availableMemory(gpu, environment);
   const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
   if (available === null || needed <= available.bytes) return;
-  const smaller = dtypes.slice(dtypes.indexOf(dtype) + 1);
   const ways = [
-    ...(smaller.length > 0 ? [`--dtype ${smaller.join(" or ")}`] : []),
+    ...narrower(dtype),
     ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
     "a smaller model",
   ];

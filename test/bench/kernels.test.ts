@@ -177,11 +177,21 @@ test("a peer that does not come back after a form took it down leaves our figure
   assert.ok(told.includes("bench: x: slow on webgpu, again: no answer"), told.join("\n"));
 });
 
+test("a form that computes something else is told, and another is taken", async () => {
+  const told: string[] = [];
+  const quickIsWrong: Setting["peer"] = {
+    open: async ({ name }) => fakeSide(name, [name === "slow" ? 200 : 80], [], name === "slow" ? [1, 2] : [1, 3]),
+  };
+  const row = await compare(faked([1, 2], []), { ...setting, peer: quickIsWrong, tell: (line) => told.push(line) });
+  assert.deepEqual([row.peer, row.peerSetting], [100, "slow"]);
+  assert.ok(told.some((line) => /quick on webgpu: expected quick to give our results within 0.1/.test(line)));
+});
+
 test("a peer that computes something else is no comparison", async () => {
   const noted: string[] = [];
   await assert.rejects(
     compare(faked([1, 2.2], noted), { ...setting, peer: fakePeer(noted) }),
-    /x: expected quick to give our results within 0.1, got 1, 2 for 1, 2.2/,
+    /no form on webgpu computes what we do: expected quick to give our results within 0.1, got 1, 2 for 1, 2.2/,
   );
 });
 
