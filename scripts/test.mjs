@@ -33,7 +33,7 @@ const onBothDrivers = ["gpu/", "kernels/", "models/small", "models/demo-examples
 const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local"];
 
 /** What needs subgroup matrices, by the start of its path below test/: it runs on an adapter that has them, and nowhere else. */
-const onMatrices = ["kernels/matmul-matrix"];
+const onMatrices = ["kernels/matmul-matrix", "models/ids-on-matrices"];
 const matrixDriverName = "lavapipe-26";
 
 /** Compiled test files, relative to dist/test, sorted. */

@@ -145,7 +145,6 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
     }
     workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {
-      let query = firstQuery + i * ROWS + r;
       var tileLargest = largest[r];
       // With fewer keys than that the other invocations have none.
       for (var other = 0u; other < min(8u, count); other++) {
@@ -158,9 +157,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) lane:
         sums[r][c] *= shrink;
       }
       for (var s = 0u; s < ROWS; s++) {
-        let key = first + j + 8u * s;
-        let seen = key < keyCount && (!CAUSAL || key <= query);
-        let weight = select(0.0, exp(scores[r][s] - tileLargest), seen);
+        let weight = select(0.0, exp(scores[r][s] - tileLargest), scores[r][s] > LOWEST);
         totals[r] += weight;
         weightTile[(i * ROWS + r) * (TILE + 1u) + j + 8u * s] = weight;
       }

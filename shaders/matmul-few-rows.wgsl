@@ -1,19 +1,20 @@
 // y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + scale * residual[r, j]
 //     with j = firstColumn + c and scale = residualScale, for the few rows of decoding on a GPU
 //
-// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
+// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row, or whole numbers of 8 or 4 bits
+// with scales, as quantize-weight.wgsl writes them; stride is a multiple of 4
 // bias: (columns)   factor, residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
 //
 // Columns alone are too few threads for a GPU's memory: a workgroup takes GROUPS groups of four columns, and SLICES lanes for
 // each of them share the inputs. In every step it copies its share of all rows' inputs into workgroup memory, rounded once;
-// meanwhile each lane's 4 * TURNS weights of the next step are on their way. At the end the slices are added up
+// meanwhile each lane's weights of TURNS fours of inputs of the next step are on their way. At the end the slices are added up
 // in workgroup memory. The grid's y deals out ROWS rows each.
 //
 // Numerical choice: an element is SLICES chains of fma in f32, each over its own fours of inputs in ascending order, added up in
-// ascending order of slices. A row's bits do not depend on the other rows nor on ROWS. With F16 each x is rounded to f16
-// first, by integer arithmetic.
+// ascending order of slices. A row's bits do not depend on the other rows nor on ROWS. With weights other than f32 each x
+// is rounded to f16 first, by integer arithmetic.
 
-const F16 = false;
+const WEIGHT = 0u; // 0 f32, 1 f16, 2 int8, 3 int4
 const FOURS = false;
 const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu, 5 silu
 const HAS_BIAS = true;
@@ -77,38 +78,68 @@ fn fourInputs(row: u32, four: u32) -> vec4f {
       values[i] = x[at / 4u][at % 4u];
     }
   }
-  if (F16) {
+  if (WEIGHT != 0u) {
     return vec4f(roundToHalf(values.x), roundToHalf(values.y), roundToHalf(values.z), roundToHalf(values.w));
   }
   return values;
 }
 
-/// Four neighbouring weights of a row of them as they are stored; past the last row or column others, which meet zeros or
-/// are not kept.
-fn storedWeights(row: u32, group: u32) -> vec4<u32> {
+/// Inputs of a column that share a scale, and words of whole numbers that these are.
+const GROUP = 32u;
+const WORDS = select(4u, 8u, WEIGHT == 2u);
+
+/// What a slice holds of four columns and four inputs as it is stored: f32 and f16 a vector for each input; whole numbers the
+/// words of the columns, then their scales.
+const STORED = select(4u, 2u, WEIGHT >= 2u);
+
+/// Past the last input or column others are read, which meet zeros or are not kept.
+fn storedWeights(four: u32, group: u32) -> array<vec4<u32>, STORED> {
   let groups = params.stride / 4u;
-  let at = min(row, params.inputs - 1u) * groups + min(group, groups - 1u);
-  if (F16) {
-    return vec4<u32>(weight[at], 0u, 0u);
+  let column = min(group, groups - 1u);
+  var stored: array<vec4<u32>, STORED>;
+  if (WEIGHT >= 2u) {
+    let held = min(four, (params.inputs - 1u) / 4u);
+    let start = 4u * held / GROUP * groups * (2u * WORDS + 1u);
+    let words = start + 2u * (4u * held % GROUP / (GROUP / WORDS) * groups + column);
+    stored[0] = vec4<u32>(weight[words], weight[words + 1u]);
+    if (WEIGHT == 3u && held % 2u == 1u) {
+      stored[0] >>= vec4<u32>(16u);
+    }
+    stored[1] = vec4<u32>(weight[start + 2u * WORDS * groups + column], 0u, 0u);
+    return stored;
   }
-  return vec4<u32>(weight[2u * at], weight[2u * at + 1u]);
+  for (var i = 0u; i < 4u; i++) {
+    let at = min(4u * four + i, params.inputs - 1u) * groups + column;
+    if (WEIGHT == 1u) {
+      stored[i % STORED] = vec4<u32>(weight[at], 0u, 0u);
+    } else {
+      stored[i % STORED] = vec4<u32>(weight[2u * at], weight[2u * at + 1u]);
+    }
+  }
+  return stored;
 }
 
-fn fourWeights(stored: vec4<u32>) -> vec4f {
-  if (F16) {
-    return vec4f(unpack2x16float(stored.x), unpack2x16float(stored.y));
+/// The weights of the i-th of four inputs. A whole number times its bf16 scale is exact.
+fn fourWeights(stored: array<vec4<u32>, STORED>, i: u32) -> vec4f {
+  if (WEIGHT >= 2u) {
+    let bits = select(4u, 8u, WEIGHT == 2u);
+    let whole = bitcast<vec4<i32>>(stored[0] << vec4<u32>(32u - bits - bits * i)) >> vec4<u32>(32u - bits);
+    let pairs = stored[1].xy;
+    let scales = vec4<u32>(pairs.x << 16u, pairs.x & 0xffff0000u, pairs.y << 16u, pairs.y & 0xffff0000u);
+    return vec4f(whole) * bitcast<vec4f>(scales);
   }
-  return bitcast<vec4f>(stored);
+  let own = stored[i % STORED];
+  if (WEIGHT == 1u) {
+    return vec4f(unpack2x16float(own.x), unpack2x16float(own.y));
+  }
+  return bitcast<vec4f>(own);
 }
 
 /// What a slice multiplies in one step.
-fn weightsOfStep(step: u32, slice: u32, group: u32) -> array<vec4<u32>, 4u * TURNS> {
-  var weights: array<vec4<u32>, 4u * TURNS>;
+fn weightsOfStep(step: u32, slice: u32, group: u32) -> array<array<vec4<u32>, STORED>, TURNS> {
+  var weights: array<array<vec4<u32>, STORED>, TURNS>;
   for (var turn = 0u; turn < TURNS; turn++) {
-    let four = step * STEP_FOURS + turn * SLICES + slice;
-    for (var i = 0u; i < 4u; i++) {
-      weights[4u * turn + i] = storedWeights(4u * four + i, group);
-    }
+    weights[turn] = storedWeights(step * STEP_FOURS + turn * SLICES + slice, group);
   }
   return weights;
 }
@@ -180,7 +211,7 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
 
   var sums: array<vec4f, ROWS>;
   let steps = (params.inputs + 4u * STEP_FOURS - 1u) / (4u * STEP_FOURS);
-  var next: array<vec4<u32>, 4u * TURNS>;
+  var next: array<array<vec4<u32>, STORED>, TURNS>;
   for (var ahead = 0u; ahead <= steps; ahead++) {
     let weights = next;
     next = weightsOfStep(ahead, slice, group);
@@ -193,7 +224,7 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
     workgroupBarrier();
     for (var turn = 0u; turn < TURNS; turn++) {
       for (var i = 0u; i < 4u; i++) {
-        let four = fourWeights(weights[4u * turn + i]);
+        let four = fourWeights(weights[turn], i);
         for (var r = 0u; r < ROWS; r++) {
           let scale = held[r * STEP_FOURS + turn * SLICES + slice][i];
           sums[r] = fma(vec4f(scale), four, sums[r]);

@@ -6,6 +6,7 @@ import {
   type AttentionShape,
   decodeMean,
   inputValues,
+  keyScale,
   type LinearShape,
   type OptShape,
   seeds,
@@ -131,8 +132,9 @@ export function attentionForms(shape: AttentionShape, repeats: number, halfFused
   const width = shape.heads * shape.headWidth;
   const form = (type: Type, kind: "fused" | "plain"): PeerForm => {
     const graph = new Growing();
-    const constant = (seed: number) => graph.random([1, shape.keyTokens, width], seed, 1, decodeMean);
-    const [keys, values] = [constant(seeds.keys), constant(seeds.values)];
+    const constant = (seed: number, scale: number) =>
+      graph.random([1, shape.keyTokens, width], seed, scale, decodeMean);
+    const [keys, values] = [constant(seeds.keys, keyScale), constant(seeds.values, 1)];
     let x = "x";
     for (let i = 0; i < repeats; i++) {
       x =
@@ -188,11 +190,11 @@ export function optLayerForms(shape: OptShape, type: Type): PeerForm[] {
     const [q, k, v] = [linears.query, linears.key, linears.value].map((each) =>
       graph.linear(normed, each, "MatMul"),
     ) as [string, string, string];
-    const behind = (seed: number, added: string) => {
-      const past = graph.random([1, cached, width], seed, 1, decodeMean);
+    const behind = (seed: number, scale: number, added: string) => {
+      const past = graph.random([1, cached, width], seed, scale, decodeMean);
       return graph.one("Concat", [past, added], { attributes: { axis: 1 } });
     };
-    const mixed = graph.fusedAttention(q, behind(seeds.keys, k), behind(seeds.values, v), {
+    const mixed = graph.fusedAttention(q, behind(seeds.keys, keyScale, k), behind(seeds.values, 1, v), {
       heads,
       headWidth: width / heads,
     });

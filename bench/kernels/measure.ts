@@ -52,10 +52,19 @@ export async function compare(comparison: Comparison, { peer, limits, rounds, te
   const cpu = peer && (await fastestForm(peer, cpuForms, "cpu", refuse));
   for (const each of [webgpu, cpu]) expectSame(name, ours.sample, each, tolerance);
   const sides = [ours, webgpu?.side, cpu?.side].filter((side) => side !== undefined && side !== null);
-  const medians = await inTurns(sides, rounds);
-  for (const side of sides) await side.close();
+  const medians = await unlessPeer(
+    () => inTurns(sides, rounds),
+    (error) => refuse(`in the timed runs: ${error.message}`),
+  );
+  // Without its peer the row is ours alone.
+  const times = medians ?? (await inTurns([ours], rounds));
+  for (const side of sides)
+    await unlessPeer(
+      () => side.close(),
+      () => {},
+    );
   const of = (side: Side | undefined) => {
-    const median = side && medians.get(side);
+    const median = side && times.get(side);
     return median === undefined ? null : median / repeats;
   };
   const [own = Number.NaN, other, ceiling] = [of(ours) ?? Number.NaN, of(webgpu?.side), of(cpu?.side)];
@@ -68,9 +77,20 @@ export async function compare(comparison: Comparison, { peer, limits, rounds, te
     cpu: ceiling ?? null,
     ofLimit: leastMilliseconds(work, limits) / own,
     first: ours.first,
-    peerFirst: webgpu?.side.first ?? null,
-    peerSetting: webgpu?.form.name ?? null,
+    peerFirst: (medians && webgpu?.side.first) ?? null,
+    peerSetting: (medians && webgpu?.form.name) ?? null,
   };
+}
+
+/** What `work` gives, or null where the peer failed in it, which `told` is told. */
+async function unlessPeer<T>(work: () => Promise<T>, told: (error: PeerError) => void): Promise<T | null> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof PeerError)) throw error;
+    told(error);
+    return null;
+  }
 }
 
 /** Medians of the sides' runs in milliseconds. Every other round goes through the sides backwards. */
@@ -107,9 +127,14 @@ async function fastestForm(
       refuse(`${form.name} on ${provider}: ${error.message}`);
     }
   }
+  if (!best?.side.gone) return best;
   // A form after it took the process down.
-  if (best?.side.gone) return { form: best.form, side: await peer.open(best.form, provider) };
-  return best;
+  const { form } = best;
+  const side = await unlessPeer(
+    () => peer.open(form, provider),
+    (error) => refuse(`${form.name} on ${provider}, again: ${error.message}`),
+  );
+  return side && { form, side };
 }
 
 /** @throws Error when a peer computes something else than we do */

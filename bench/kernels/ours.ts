@@ -18,6 +18,7 @@ import {
   type AttentionShape,
   decodeMean,
   inputValues,
+  keyScale,
   type LinearShape,
   type OptShape,
   seeds,
@@ -177,7 +178,7 @@ export function normForward(width: number, repeats: number) {
 export function attentionForward({ queryTokens, keyTokens, heads, headWidth }: AttentionShape, repeats: number) {
   return async (weights: Weights): Promise<Forward> => {
     const shape = [keyTokens, heads * headWidth];
-    const keys = await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean });
+    const keys = await weights.tensor("keys", shape, { seed: seeds.keys, scale: keyScale, mean: decodeMean });
     const values = await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean });
     const sizes = { batch: 1, queryTokens, keyTokens, heads, headWidth, scale: headWidth ** -0.5 };
     const all = (rows: Tensor) => ({ rows, column: 0 });
@@ -318,7 +319,7 @@ async function cachedRows(
     table: await weights.integers("table", [sequences, positions], slots),
     cache: [
       {
-        keys: await weights.tensor("keys", shape, { seed: seeds.keys, scale: 1, mean: decodeMean }, "f16"),
+        keys: await weights.tensor("keys", shape, { seed: seeds.keys, scale: keyScale, mean: decodeMean }, "f16"),
         values: await weights.tensor("values", shape, { seed: seeds.values, scale: 1, mean: decodeMean }, "f16"),
       },
     ],

@@ -47,6 +47,12 @@ export const inputValues = { seed: 1, scale: 1 } as const;
 /** What keys and values lie around, so that attention repeated does not fade to 0. */
 export const decodeMean = 0.5;
 
+/**
+ * How large keys are around it: with queries of about 1 the largest of some hundred weights is then a tenth to a half, and a
+ * wrong score shows in the result.
+ */
+export const keyScale = 6;
+
 export function vitShape(tokens: number, width: number, heads: number, mlpWidth: number): VitShape {
   return {
     tokens,

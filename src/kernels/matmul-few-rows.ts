@@ -1,7 +1,8 @@
 // matmul for the few rows of decoding on a GPU. Shader: shaders/matmul-few-rows.wgsl
 
 import type { Recorder } from "../gpu/recorder.ts";
-import { type MatmulLaunch, matmulBindings, matmulSizes } from "./matmul-launch.ts";
+import { type MatmulLaunch, matmulBindings, matmulSizes, weightNumbers } from "./matmul-launch.ts";
+import type { WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
 /** Constants of the shader. */
@@ -24,7 +25,7 @@ export function launchMatmulFewRows(k: Recorder, given: MatmulLaunch, tile: FewR
     constants: {
       ...constants,
       ...{ ROWS, GROUPS, SLICES, TURNS },
-      F16: given.weight.type === "f16" ? "true" : "false",
+      WEIGHT: weightNumbers[given.weight.type as WeightType],
       FOURS: inputs % 4 === 0 ? "true" : "false",
     },
     workgroups: [Math.ceil(stride / (4 * GROUPS)), ...overTwo(Math.ceil(rows / ROWS))],

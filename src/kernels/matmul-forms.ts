@@ -1,7 +1,9 @@
 // The forms of matmul for GPUs, each a shader of its own: what a table may say of them, what they need, how they are launched.
 
 import { z } from "zod";
+import { KernelError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
+import type { ElementType } from "../gpu/tensor.ts";
 import type { Needs } from "../gpu/variants.ts";
 import { fewRowsBytes, launchMatmulFewRows } from "./matmul-few-rows.ts";
 import type { MatmulLaunch } from "./matmul-launch.ts";
@@ -62,7 +64,19 @@ function workgroupNeeds(invocations: number, bytes: number): Needs {
   return { limits: { ...most, maxComputeWorkgroupStorageSize: bytes } };
 }
 
+/** What weights each form multiplies. */
+export const formTypes: Readonly<Record<MatmulForm["shader"], readonly ElementType[]>> = {
+  "matmul-tiled": ["f32", "f16"],
+  "matmul-few-rows": ["f32", "f16", "int8", "int4"],
+  "matmul-matrix": ["f16"],
+};
+
+/** @throws KernelError for weights that the form does not multiply, where a table chose it for them */
 export function launchForm(k: Recorder, given: MatmulLaunch, form: MatmulForm): void {
+  const types = formTypes[form.shader];
+  if (!types.includes(given.weight.type)) {
+    throw new KernelError(`${form.shader}: expected weights of ${types.join(" or ")}, got ${given.weight.type}`);
+  }
   if (form.shader === "matmul-tiled") launchMatmulTiled(k, given, form);
   else if (form.shader === "matmul-few-rows") launchMatmulFewRows(k, given, form);
   else launchMatmulMatrix(k, given, form, k.variants.report);

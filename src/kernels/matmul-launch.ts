@@ -4,6 +4,9 @@ import type { Launch } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Choice } from "../gpu/variants.ts";
 
+/** As the shaders number them. */
+export const weightNumbers = { f32: 0, f16: 1, int8: 2, int4: 3 } as const;
+
 /** One launch fills the columns [firstColumn, firstColumn + width) of y. */
 export interface MatmulLaunch {
   /** (rows, inputs) f32 */

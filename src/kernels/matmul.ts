@@ -4,6 +4,7 @@ import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
 import { launchForm } from "./matmul-forms.ts";
+import { weightNumbers } from "./matmul-launch.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
@@ -13,9 +14,6 @@ import { overTwo } from "./workgroups.ts";
  * x·sigmoid(x).
  */
 export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
-
-/** As the shader numbers them. */
-const weightTypes = { f32: 0, f16: 1, int8: 2, int4: 3 } as const;
 
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
 
@@ -27,8 +25,8 @@ function readsFours(type: WeightType, inputs: number, rows: number): boolean {
 
 /** @throws ShapeError */
 function weightTypeOf({ name, type }: Tensor): WeightType {
-  if (Object.hasOwn(weightTypes, type)) return type as WeightType;
-  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightTypes).join(", ")}, got ${type}`);
+  if (Object.hasOwn(weightNumbers, type)) return type as WeightType;
+  throw new ShapeError(`matmul: expected ${name} to be ${Object.keys(weightNumbers).join(", ")}, got ${type}`);
 }
 
 /**
@@ -68,14 +66,14 @@ export function matmul(
     }
     const { WORKGROUP, ROWS, VECS, ...most } = variant;
     // Packed weights bring what is to be done with a load: there inputs are not lent.
-    const LANES = weightTypes[type] > weightTypes.f16 ? 1 : Math.min(most.LANES, powerOfTwoIn(inputs));
+    const LANES = weightNumbers[type] > weightNumbers.f16 ? 1 : Math.min(most.LANES, powerOfTwoIn(inputs));
     const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
     k.launch("matmul", {
       inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
       outputs: { y },
       params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
       constants: {
-        WEIGHT: weightTypes[type],
+        WEIGHT: weightNumbers[type],
         LANES,
         STEPS: Math.min(most.STEPS, LANES),
         FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",

@@ -82,13 +82,11 @@ export function checkedModel<Card extends CheckpointCard, P extends PartsByStage
       for (const [stage, tree] of wanted(stages))
         Object.assign(weights, loader.allocate(tree, weightTypeOf(card, stage)));
       const opened = programsOf(gpu, weights as WeightsOf<P>);
-      try {
-        await Promise.all([loader.fill(), prepare(opened.programs as NamedPrograms)]);
-        return opened;
-      } catch (error) {
-        opened.close();
-        throw error;
-      }
+      // Both to their ends: nothing may be at work on buffers that are about to be freed.
+      const [filled] = await Promise.allSettled([loader.fill(), prepare(opened.programs as NamedPrograms)]);
+      if (filled.status === "fulfilled") return opened;
+      opened.close();
+      throw filled.reason;
     },
   };
 }

@@ -100,8 +100,13 @@ export class WeightLoader {
    * numbers holds inf or NaN
    */
   async fill(): Promise<void> {
-    for (const read of this.#reads.splice(0)) await read();
-    await this.#settle();
+    try {
+      for (const read of this.#reads.splice(0)) await read();
+      await this.#settle();
+    } finally {
+      // Where one piece has failed others may be under way, in buffers that are freed next.
+      await Promise.allSettled(this.#slots.map(({ busy }) => busy));
+    }
     await this.#expectNoneRefused();
   }
 

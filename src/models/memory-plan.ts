@@ -9,7 +9,7 @@ import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
-import type { CheckpointCard } from "../stages.ts";
+import { type CheckpointCard, dtypes } from "../stages.ts";
 import { columnsOf, formOf } from "../weights/names/stacked-rows.ts";
 import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
@@ -165,8 +165,9 @@ export function expectRoom(
   const available = availableMemory(gpu, environment);
   const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
   if (available === null || needed <= available.bytes) return;
+  const smaller = dtypes.slice(dtypes.indexOf(dtype) + 1);
   const ways = [
-    ...(dtype === "f32" ? ["--dtype f16"] : []),
+    ...(smaller.length > 0 ? [`--dtype ${smaller.join(" or ")}`] : []),
     ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
     "a smaller model",
   ];

@@ -1,7 +1,7 @@
 // Which tiles of matmul are tried, and on what: the products of ViT-g, of the Q-Former and of OPT-2.7b's steps.
 
 import { matmul } from "../kernels/matmul.ts";
-import type { MatmulForm } from "../kernels/matmul-forms.ts";
+import { formTypes, type MatmulForm } from "../kernels/matmul-forms.ts";
 import { type MatmulVariant, matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
 import { TrialTensors, valueAt } from "./random-tensors.ts";
 import type { Adapter, TunedOperation } from "./tuned-operation.ts";
@@ -146,7 +146,7 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
         vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),
       ),
     );
-    const forms = softwareAdapter ? [] : gpuForms(rows);
+    const forms = softwareAdapter ? [] : gpuForms(rows).filter(({ shader }) => formTypes[shader].includes(type));
     return [...(quick ? forms.filter((_, i) => i % 3 === 0) : forms), ...plain];
   },
   trial(shapeClass, { quick }: Adapter) {

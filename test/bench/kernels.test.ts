@@ -127,6 +127,56 @@ test("the peer's fastest form counts, what it refuses is told, and all of it is 
   assert.deepEqual(closed, ["ours closed", "quick webgpu closed", "slow cpu closed", "slow webgpu closed"]);
 });
 
+/** Dies in its third run, when its forms have been tried. */
+const dyingPeer: Setting["peer"] = {
+  async open(form, provider) {
+    const side = fakeSide(`${form.name} ${provider}`, [80], [], [1, 2]);
+    let runs = 0;
+    return {
+      ...side,
+      run: async () => {
+        if (++runs > 2) throw new PeerError("its process ended");
+        return side.run();
+      },
+      close: async () => {
+        throw new PeerError("its process ended");
+      },
+    };
+  },
+};
+
+test("a peer that dies in the timed runs leaves our figure alone in the row", async () => {
+  const noted: string[] = [];
+  const told: string[] = [];
+  const [form] = faked([1, 2], noted).forms;
+  assert.ok(form);
+  const one = { ...faked([1, 2], noted), forms: [form] };
+  const row = await compare(one, { ...setting, peer: dyingPeer, tell: (line) => told.push(line) });
+  const { ours, peer, ratio, cpu, peerFirst, peerSetting } = row;
+  assert.deepEqual(
+    { ours, peer, ratio, cpu, peerFirst, peerSetting },
+    {
+      ...{ ours: 4, peer: null, ratio: null, cpu: null, peerFirst: null, peerSetting: null },
+    },
+  );
+  assert.deepEqual(told, ["bench: x: in the timed runs: its process ended"]);
+  assert.equal(noted.at(-1), "ours closed");
+});
+
+test("a peer that does not come back after a form took it down leaves our figure alone", async () => {
+  let opened = 0;
+  const peer: Setting["peer"] = {
+    async open({ name }, provider) {
+      if (provider === "cpu" || ++opened > 3) throw new PeerError("no answer");
+      return { ...fakeSide(name, [80], [], [1, 2]), gone: true };
+    },
+  };
+  const told: string[] = [];
+  const row = await compare(faked([1, 2], []), { ...setting, peer, tell: (line) => told.push(line) });
+  assert.deepEqual([row.ours, row.peer, row.peerSetting], [4, null, null]);
+  assert.ok(told.includes("bench: x: slow on webgpu, again: no answer"), told.join("\n"));
+});
+
 test("a peer that computes something else is no comparison", async () => {
   const noted: string[] = [];
   await assert.rejects(
@@ -199,17 +249,17 @@ test("model files stay as onnxruntime-node 1.30 has read them", () => {
     "MatMul f16 358e03ecc7a2",
     "Gemm f16 38eb129abaa8",
     "MatMul f32 e607ed1ea741",
-    "MultiHeadAttention f32 034bba770f3f",
-    "plain operators f32 0bf38c9c2879",
-    "MultiHeadAttention f32 1c9b97f6a0ac",
-    "plain operators f32 993b904605d4",
-    "MultiHeadAttention f16 f18c589e9ef9",
+    "MultiHeadAttention f32 2ecbf6431849",
+    "plain operators f32 8561cb71d4b5",
+    "MultiHeadAttention f32 e79611dd423c",
+    "plain operators f32 dce33c9cca34",
+    "MultiHeadAttention f16 29b3b7839bf9",
     "LayerNormalization f16 bc4b6c817146",
     "LayerNormalization f32 11e815d93618",
     "whole layer f32 a6853b92bbff",
     "whole layer f16, attention f32 4f4d88a8e5a2",
     "whole layer f32 a6853b92bbff",
-    "whole layer f16 6a12493d097d",
-    "whole layer f32 d7af63824e21",
+    "whole layer f16 96608d4bab58",
+    "whole layer f32 a7ba7e1c094d",
   ]);
 });

@@ -28,6 +28,14 @@ const shapes = awkwardShapes.filter(([rows]) => rows <= 33);
 
 testForm(rig, "f16 weights, 8 rows", launchOf(wide), { type: "f16", shapes, largest: 19 });
 testForm(rig, "f32 weights, 2 rows", launchOf(deep), { type: "f32", shapes, largest: 7 });
+for (const type of ["int8", "int4"] as const) {
+  const some = shapes.filter(([rows]) => rows <= 2 || rows === 31);
+  testForm(rig, `${type} weights`, launchOf({ ROWS: 2, GROUPS: 4, SLICES: 4, TURNS: 2 }), {
+    type,
+    shapes: some,
+    largest: 7,
+  });
+}
 testEpilogue(rig, launchOf({ ROWS: 1, GROUPS: 4, SLICES: 2, TURNS: 1 }), "f32");
 testHalves(rig, launchOf(wide));
 

@@ -5,10 +5,55 @@ import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
 import type { MatmulLaunch } from "../../src/kernels/matmul-launch.ts";
+import type { Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
+import { dequantizeReference, packedWords, packReference, quantizeReference } from "../reference/quantize-weight.ts";
 import { expectClose, type Rig, randomValues, roundF16 } from "./harness.ts";
 
-export type WeightType = "f32" | "f16";
+export const weightTypes = ["f32", "f16", "int8", "int4"] as const;
+export type WeightType = (typeof weightTypes)[number];
+
+/** What (inputs, columns) of these values becomes as weights of a type. */
+export function asWeights(exact: Float32Array, inputs: number, columns: number, type: WeightType): Float32Array {
+  if (type === "f32") return exact;
+  if (type === "f16") return exact.map(roundF16);
+  const whole = quantizeReference(exact, inputs, columns, type === "int8" ? 8 : 4);
+  return Float32Array.from(dequantizeReference(whole));
+}
+
+/** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
+export async function weightSegment(
+  rig: Rig,
+  weight: Float32Array,
+  inputs: number,
+  columns: number,
+  from: number,
+  width: number,
+  type: WeightType,
+): Promise<Segment> {
+  const stride = Math.ceil(width / 4) * 4;
+  const padded = new Float32Array(inputs * stride).fill(Number.NaN);
+  for (let k = 0; k < inputs; k++) {
+    for (let c = 0; c < width; c++) padded[k * stride + c] = weight[k * columns + from + c] ?? Number.NaN;
+  }
+  const values = type === "int8" || type === "int4" ? packed(padded, inputs, stride, width, type) : padded;
+  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], values, type), from, width };
+}
+
+/** Weights that are whole numbers and scales already, as words; a scale of the padding is NaN. */
+function packed(
+  padded: Float32Array,
+  inputs: number,
+  stride: number,
+  width: number,
+  type: "int8" | "int4",
+): Uint32Array {
+  const bits = type === "int8" ? 8 : 4;
+  const words = new Uint32Array(packedWords(inputs, stride, bits)).fill(0x7fc07fc0);
+  const values = padded.filter((_, i) => i % stride < width);
+  packReference(quantizeReference(values, inputs, width, bits), stride, { into: words });
+  return words;
+}
 
 /** One shader with one tile. */
 export type LaunchForm = (k: Recorder, given: MatmulLaunch) => void;
@@ -43,7 +88,7 @@ export async function makeMatmul(
   const exact = randomValues(inputs * columns, 2);
   const values = {
     x: randomValues(rows * inputs, 1),
-    weight: type === "f16" ? exact.map(roundF16) : exact,
+    weight: asWeights(exact, inputs, columns, type),
     bias: options.bias ? randomValues(columns, 3) : undefined,
     residual: options.residual ? randomValues(rows * columns, 4) : undefined,
     factor: options.factor ? randomValues(rows * columns, 5) : undefined,
@@ -59,29 +104,23 @@ export async function placeMatmul(
   { activation = "none", residualScale = 1, splits = [] }: Options = {},
 ): Promise<Made> {
   const starts = [0, ...splits];
-  const segments: { weight: Tensor; firstColumn: number; width: number }[] = [];
-  for (const [i, firstColumn] of starts.entries()) {
-    const width = (starts[i + 1] ?? columns) - firstColumn;
-    const stride = Math.ceil(width / 4) * 4;
-    const padded = new Float32Array(inputs * stride).fill(Number.NaN);
-    for (let k = 0; k < inputs; k++) {
-      for (let c = 0; c < width; c++)
-        padded[k * stride + c] = values.weight[k * columns + firstColumn + c] ?? Number.NaN;
-    }
-    segments.push({ weight: await rig.tensor("weight", [inputs, stride], padded, type), firstColumn, width });
+  const segments: Segment[] = [];
+  for (const [i, from] of starts.entries()) {
+    const width = (starts[i + 1] ?? columns) - from;
+    segments.push(await weightSegment(rig, Float32Array.from(values.weight), inputs, columns, from, width, type));
   }
   const optional = async (name: "bias" | "factor" | "residual") =>
     values[name] && rig.tensor(name, name === "bias" ? [columns] : [rows, columns], values[name]);
   const [bias, factor, residual] = [await optional("bias"), await optional("factor"), await optional("residual")];
   const given = await rig.tensor("x", [rows, inputs], values.x);
-  const round = type === "f16" ? roundF16 : (value: number) => value;
+  const round = type === "f32" ? (value: number) => value : roundF16;
   return {
     reference: { rows, inputs, columns, ...values, activation, residualScale, round },
     x: given,
     run(k, launch, x = given) {
       const y = k.scratch("y", [x.shape[0] ?? 0, columns]);
       const common = { x, bias: bias ?? null, factor, residual, y, residualScale, activation: activations[activation] };
-      for (const segment of segments) launch(k, { ...common, ...segment });
+      for (const { weight, from, width } of segments) launch(k, { ...common, weight, firstColumn: from, width });
       return y;
     },
   };

@@ -6,55 +6,16 @@ import { type Activation, matmul } from "../../src/kernels/matmul.ts";
 import { matmulOperation } from "../../src/kernels/matmul-variants.ts";
 import type { Linear, Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
-import { dequantizeReference, packedWords, packReference, quantizeReference } from "../reference/quantize-weight.ts";
+import { dequantizeReference, packedWords, packReference } from "../reference/quantize-weight.ts";
 import { asFamily, asVariant } from "./families.ts";
 import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
+import { asWeights, type WeightType, weightSegment, weightTypes } from "./matmul-rig.ts";
 
 const rig = await openRig();
 
-const types = ["f32", "f16", "int8", "int4"] as const;
-type Type = (typeof types)[number];
-
-/** What (inputs, columns) of these values becomes as weights of a type. */
-function asWeights(exact: Float32Array, inputs: number, columns: number, type: Type): Float32Array {
-  if (type === "f32") return exact;
-  if (type === "f16") return exact.map(roundF16);
-  const whole = quantizeReference(exact, inputs, columns, type === "int8" ? 8 : 4);
-  return Float32Array.from(dequantizeReference(whole));
-}
-
-/** Columns [from, from + width) of a (inputs, columns) matrix; NaN in the padding, which must never be seen. */
-async function segment(
-  weight: Float32Array,
-  inputs: number,
-  columns: number,
-  from: number,
-  width: number,
-  type: Type,
-): Promise<Segment> {
-  const stride = Math.ceil(width / 4) * 4;
-  const padded = new Float32Array(inputs * stride).fill(Number.NaN);
-  for (let k = 0; k < inputs; k++) {
-    for (let c = 0; c < width; c++) padded[k * stride + c] = weight[k * columns + from + c] ?? Number.NaN;
-  }
-  const values = type === "int8" || type === "int4" ? packed(padded, inputs, stride, width, type) : padded;
-  return { weight: await rig.tensor(`weight ${from}`, [inputs, stride], values, type), from, width };
-}
-
-/** Weights that are whole numbers and scales already, as words; a scale of the padding is NaN. */
-function packed(
-  padded: Float32Array,
-  inputs: number,
-  stride: number,
-  width: number,
-  type: "int8" | "int4",
-): Uint32Array {
-  const bits = type === "int8" ? 8 : 4;
-  const words = new Uint32Array(packedWords(inputs, stride, bits)).fill(0x7fc07fc0);
-  const values = padded.filter((_, i) => i % stride < width);
-  packReference(quantizeReference(values, inputs, width, bits), stride, { into: words });
-  return words;
-}
+const segment = (...[weight, inputs, columns, from, width, type]: SegmentOf) =>
+  weightSegment(rig, weight, inputs, columns, from, width, type);
+type SegmentOf = readonly [Float32Array, number, number, number, number, WeightType];
 
 interface Made {
   readonly given: MatmulCase & { readonly x: Float32Array };
@@ -66,7 +27,7 @@ interface Made {
 
 async function make(
   [rows, inputs, columns]: readonly [number, number, number],
-  type: Type,
+  type: WeightType,
   options: {
     bias?: boolean;
     factor?: boolean;
@@ -144,7 +105,7 @@ const shapes = [
   [257, 88, 127],
 ] as const;
 
-for (const type of types) {
+for (const type of weightTypes) {
   const isPacked = type === "int8" || type === "int4";
   // What follows the sums is the same code for all weights, and each combination is compiled for a second.
   const whole = isPacked ? ({ bias: true } as const) : ({ bias: true, activation: "gelu" } as const);

@@ -1,10 +1,11 @@
 // What must not change a model's bytes: the batch, the split of its matrices, the topology, the other stages.
 
 import assert from "node:assert/strict";
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { after, test } from "node:test";
 import { heavy, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
+import { quickForm, trueShapes } from "../../bench/true-shapes.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { openGpu } from "../../src/gpu/device.ts";
 import { KernelError, ShapeError } from "../../src/gpu/errors.ts";
@@ -283,4 +284,17 @@ test("bad checkpoints are refused before anything is uploaded", async () => {
     });
   }
   assert.equal(gpu.allocatedBytes, before);
+});
+
+test("a file that ends while it is read fails the load, and the device goes on", async () => {
+  const written = await writeRandomCheckpoint(path.join(folder, "cut"), quickForm(trueShapes["blip2-opt-2.7b"]));
+  const checkpoint = await openCheckpoint(written);
+  const before = gpu.allocatedBytes;
+  await truncate(path.join(written, "model-00002-of-00003.safetensors"), 500_000);
+  await assert.rejects(loadModel(gpu, checkpoint, { dtype: "f16" }), /expected \d+ bytes of .*, got an end/);
+  assert.ok(gpu.allocatedBytes - before < 1e6, `${gpu.allocatedBytes - before} bytes are left`);
+  const model = await loadModel(gpu, modelFolder("blip2-opt-tiny"), { dtype: "f32" });
+  const { encode } = model.programs;
+  await runBatch(encode, (await pixelsFor(model)).slice(0, 1));
+  model.release();
 });

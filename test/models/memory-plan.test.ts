@@ -59,7 +59,7 @@ for (const [folder, purpose, stages] of families) {
       (error: Error) => {
         assert.ok(error instanceof OutOfMemoryError, String(error));
         assert.ok(error.message.includes(planText(plan)), error.message);
-        return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16, or workers/.test(
+        return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16 or int8 or int4, or workers/.test(
           error.message,
         );
       },
