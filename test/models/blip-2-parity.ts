@@ -210,7 +210,7 @@ export function residuals(k: Recorder, prefix: string): { recorder: Recorder; bl
     launch(shader, launch) {
       k.launch(shader, launch);
       const { y } = launch.outputs;
-      if (shader !== "matmul" || y === undefined || launch.constants?.HAS_RESIDUAL !== "true") return;
+      if (!shader.startsWith("matmul") || y === undefined || launch.constants?.HAS_RESIDUAL !== "true") return;
       embeddings ??= launch.inputs.residual;
       if (sums.at(-1) !== y) sums.push(y);
     },

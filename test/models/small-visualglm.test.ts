@@ -254,7 +254,8 @@ function observe(k: Recorder): { recorder: Recorder; states(): Record<string, Te
       launch(shader, launch) {
         k.launch(shader, launch);
         const { y } = launch.outputs;
-        if (shader === "matmul" && launch.constants?.HAS_RESIDUAL === "true" && y && sums.at(-1) !== y) sums.push(y);
+        if (shader.startsWith("matmul") && launch.constants?.HAS_RESIDUAL === "true" && y && sums.at(-1) !== y)
+          sums.push(y);
       },
     },
     states() {

@@ -239,7 +239,7 @@ function observe(k: Recorder, weights: T5Weights): { recorder: Recorder; states(
       const { y } = launch.outputs;
       if (y === undefined) return;
       if (shader === "rms-norm" && launch.inputs.gain === weights.encoder.norm.gain) states = y;
-      if (shader === "matmul" && launch.constants?.HAS_RESIDUAL === "true" && sums.at(-1) !== y) sums.push(y);
+      if (shader.startsWith("matmul") && launch.constants?.HAS_RESIDUAL === "true" && sums.at(-1) !== y) sums.push(y);
     },
   };
   return {
