@@ -155,8 +155,7 @@ fn cachedAttention(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invoc
       sums[part] *= shrink;
     }
     for (var turn = 0u; turn < rounds; turn++) {
-      let position = start + turn * lanes + lane;
-      let weight = select(0.0, exp(scores[turn] - highest), position < visible);
+      let weight = select(0.0, exp(scores[turn] - highest), scores[turn] > lowest);
       total += weight;
       let held = min(lanes, count - turn * lanes);
       for (var other = 0u; other < held; other++) {
