@@ -130,6 +130,7 @@ function lending(LANES: number, quick: boolean): { readonly LANES: number; reado
 
 export const tunedMatmul: TunedOperation<MatmulVariant> = {
   ...matmulOperation,
+  group: (shapeClass) => parts(shapeClass).type,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
     const { type, rows } = parts(shapeClass);
     const groups = softwareAdapter ? [1] : [1, 2, 4];

@@ -11,6 +11,8 @@ export interface Candidate {
   readonly variant: Variant;
   /** Median of one run; null where it was not timed. */
   readonly milliseconds: number | null;
+  /** Seconds until its first answer: compilation, unless the driver remembers it. */
+  readonly compiled: number;
   /** Why it is not to be trusted on this adapter; null: it is. */
   readonly problem: string | null;
 }
@@ -18,6 +20,8 @@ export interface Candidate {
 export interface ClassResult {
   readonly operation: string;
   readonly shapeClass: string;
+  /** Classes of the same operation and group compile the same shader. */
+  readonly group: string;
   readonly measured: string;
   /** All that were tried; those that were timed first, the fastest at the head. */
   readonly candidates: readonly Candidate[];
@@ -52,6 +56,7 @@ interface Side {
   readonly variant: Variant;
   readonly list: Recording<Tensor>;
   readonly times: number[];
+  readonly compiled: number;
   runs: number;
 }
 
@@ -79,7 +84,7 @@ export async function measureClass(
     let first: Float32Array | null = null;
     for (const variant of tried) {
       const made = await prepared(gpu, operation, variant, trial, first);
-      if ("problem" in made) wrong.push({ variant, milliseconds: null, problem: made.problem });
+      if ("problem" in made) wrong.push({ variant, milliseconds: null, compiled: 0, problem: made.problem });
       else {
         sides.push(made.side);
         first ??= made.result;
@@ -97,8 +102,8 @@ export async function measureClass(
     trial.close();
   }
   const timed = sides
-    .map(({ variant, times }): Candidate & { readonly milliseconds: number } => {
-      return { variant, milliseconds: median(times), problem: null };
+    .map(({ variant, times, compiled }): Candidate & { readonly milliseconds: number } => {
+      return { variant, milliseconds: median(times), compiled, problem: null };
     })
     .sort((a, b) => a.milliseconds - b.milliseconds);
   const candidates = [...timed, ...wrong];
@@ -106,12 +111,13 @@ export async function measureClass(
     candidates.find((each) => variant !== null && variantName(each.variant) === variantName(variant)) ?? null;
   const [chosen] = timed;
   if (chosen === undefined) throw new KernelError(`${operation.name}, ${shapeClass}: expected times, got none`);
-  return { operation: operation.name, shapeClass, measured, candidates, usual: named(usual), chosen };
+  const group = operation.group?.(shapeClass) ?? "";
+  return { operation: operation.name, shapeClass, group, measured, candidates, usual: named(usual), chosen };
 }
 
 /**
  * The same results, but of the variants that are as fast as the fastest, up to noise, each class has the one that is so in most
- * classes of its operation: it is compiled anyway. Of equals it has the usual one, else the fastest.
+ * classes of its group: it is compiled anyway. Of equals it has the one that is compiled fastest.
  */
 export function chooseTogether(results: readonly ClassResult[]): ClassResult[] {
   const nearBest = ({ candidates, chosen }: ClassResult) =>
@@ -119,13 +125,14 @@ export function chooseTogether(results: readonly ClassResult[]): ClassResult[] {
       return milliseconds !== null && milliseconds <= (chosen.milliseconds ?? Number.NaN) * (1 + noise);
     });
   const uses = new Map<string, number>();
-  const key = ({ operation }: ClassResult, { variant }: Candidate) => `${operation} ${variantName(variant)}`;
+  const key = ({ operation, group }: ClassResult, { variant }: Candidate) =>
+    JSON.stringify([operation, group, variantName(variant)]);
   for (const result of results) {
     for (const each of nearBest(result)) uses.set(key(result, each), (uses.get(key(result, each)) ?? 0) + 1);
   }
   return results.map((result) => {
-    const rank = (each: Candidate) => 2 * (uses.get(key(result, each)) ?? 0) + (each === result.usual ? 1 : 0);
-    const [chosen = result.chosen] = nearBest(result).sort((a, b) => rank(b) - rank(a));
+    const shared = (each: Candidate) => uses.get(key(result, each)) ?? 0;
+    const [chosen = result.chosen] = nearBest(result).sort((a, b) => shared(b) - shared(a) || a.compiled - b.compiled);
     return { ...result, chosen };
   });
 }
@@ -152,6 +159,7 @@ async function prepared(
   const variants = gpu.variants.with(operation, variant, (line) => {
     refusal ??= line;
   });
+  const started = performance.now();
   let list: Recording<Tensor>;
   try {
     list = await gpu.record(operation.name, (k) =>
@@ -167,9 +175,10 @@ async function prepared(
     throw error;
   }
   const [bytes = new ArrayBuffer(0)] = await gpu.submit([list], { reads: [list.result] });
+  const compiled = (performance.now() - started) / 1000;
   const result = new Float32Array(bytes);
   const problem = wrongAnswer(result, trial, other);
-  if (problem === null) return { side: { variant, list, times: [], runs: 1 }, result };
+  if (problem === null) return { side: { variant, list, times: [], compiled, runs: 1 }, result };
   list.destroy();
   return { problem };
 }

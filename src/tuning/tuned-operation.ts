@@ -31,6 +31,8 @@ export interface Trial {
 }
 
 export interface TunedOperation<V extends Variant = Variant> extends Operation<V> {
+  /** Classes of one group compile the same shader, if they have the same variant. Left out: all classes do. */
+  group?(shapeClass: string): string;
   candidates(shapeClass: string, adapter: Adapter): readonly V[];
   trial(shapeClass: string, adapter: Adapter): Trial;
 }

@@ -7,36 +7,36 @@ import type { TuningTable } from "../../src/gpu/tuning-table.ts";
 import { type Candidate, type ClassResult, chooseTogether } from "../../src/tuning/measure.ts";
 import { newTable } from "../../src/tuning/new-table.ts";
 
-/** Sizes of a variant's one constant by their times; `usual` is what runs without the measurement. */
-function result(shapeClass: string, times: Readonly<Record<number, number>>, usual?: number): ClassResult {
+/** Sizes of a variant's one constant by their times; the larger are compiled longer. */
+function result(shapeClass: string, times: Readonly<Record<number, number>>, group = ""): ClassResult {
   const candidates = Object.entries(times)
-    .map(([size, milliseconds]): Candidate => ({ variant: { size: Number(size) }, milliseconds, problem: null }))
+    .map(([text, milliseconds]): Candidate => {
+      const size = Number(text);
+      return { variant: { size }, milliseconds, compiled: size, problem: null };
+    })
     .sort((a, b) => (a.milliseconds ?? 0) - (b.milliseconds ?? 0));
-  const wrong: Candidate = { variant: { size: 99 }, milliseconds: null, problem: "wrong" };
+  const wrong: Candidate = { variant: { size: 99 }, milliseconds: null, compiled: 0, problem: "wrong" };
   const [chosen] = candidates;
   assert.ok(chosen);
-  const named = candidates.find(({ variant }) => variant.size === usual) ?? null;
-  return {
-    operation: "double",
-    shapeClass,
-    measured: "a case",
-    candidates: [...candidates, wrong],
-    usual: named,
-    chosen,
-  };
+  const about = { operation: "double", shapeClass, group, measured: "a case" };
+  return { ...about, candidates: [...candidates, wrong], usual: null, chosen };
 }
 
 const sizes = (results: readonly ClassResult[]) => results.map(({ chosen }) => chosen.variant.size);
 
-test("classes share a variant that is as fast as the fastest, and no slower one", () => {
-  const together = chooseTogether([
+test("classes of a group share a variant that is as fast as the fastest, and no slower one", () => {
+  const results = [
     result("a", { 1: 10, 2: 10.5, 4: 20 }),
     result("b", { 2: 5, 4: 5.2 }),
     result("c", { 4: 1, 2: 1.2 }),
-  ]);
-  assert.deepEqual(sizes(together), [2, 2, 4]);
-  assert.deepEqual(sizes(chooseTogether([result("a", { 1: 10, 2: 10.5 }, 2)])), [2], "what runs already, of equals");
-  assert.deepEqual(sizes(chooseTogether([result("a", { 1: 10, 2: 11.5 }, 2)])), [1], "but not a slower one");
+    result("d", { 1: 3, 2: 3.1 }, "another"),
+  ];
+  assert.deepEqual(sizes(chooseTogether(results)), [2, 2, 4, 1]);
+});
+
+test("of variants that are equally fast the one that is compiled fastest is taken", () => {
+  assert.deepEqual(sizes(chooseTogether([result("a", { 4: 10, 2: 10.5 })])), [2]);
+  assert.deepEqual(sizes(chooseTogether([result("a", { 4: 10, 2: 11.5 })])), [4], "but not a slower one");
 });
 
 const report: AdapterReport = {
@@ -55,7 +55,7 @@ const report: AdapterReport = {
 
 test("a table has what was chosen first, then the faster of what is right, and keeps other classes", () => {
   const times = { 1: 10.1234, 2: 10.5, 4: 20, 8: 30, 16: 40 };
-  const [chosen] = chooseTogether([result("a", times, 2)]);
+  const [chosen] = chooseTogether([result("a", times), result("z", { 2: 1 })]);
   assert.ok(chosen);
   const made = newTable(null, report, [chosen], "by hand");
   assert.deepEqual(made.adapter, { vendor: "v", device: "d" });
