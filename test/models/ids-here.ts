@@ -1,4 +1,4 @@
-// Run by adapters.test.ts in a process of its own, for what only the environment can change: prints the ids of a few cases on
+// Run by ids-on-adapter.ts in a process of its own, for what only the environment can change: prints the ids of a few cases on
 // the device of openTestGpu(), and its lanes and features.
 
 import { writeSync } from "node:fs";
