@@ -41,6 +41,11 @@ export interface MeasureOptions {
 
 /** A gain that is not worth another pipeline, and may be noise. */
 export const noise = 0.1;
+/**
+ * What a variant may be slower that compiles in half the time and `seconds` less: a CPU driver takes a second or two for one
+ * pipeline, and a model has dozens.
+ */
+export const quickly = { slower: 0.35, seconds: 0.5 };
 /** Candidates this much slower than the best are timed no more after the first rounds. */
 const hopeless = 1.5;
 const roundsForAll = 2;
@@ -116,13 +121,16 @@ export async function measureClass(
 }
 
 /**
- * The same results, but of the variants that are as fast as the fastest, up to noise, each class has the one that is so in most
- * classes of its group: it is compiled anyway. Of equals it has the one that is compiled fastest.
+ * The same results, but of the variants that are as fast as the fastest, up to noise or for what they save in compilation, each
+ * class has the one that is so in most classes of its group: it is compiled anyway. Of equals it has the one that is compiled
+ * fastest.
  */
 export function chooseTogether(results: readonly ClassResult[]): ClassResult[] {
   const nearBest = ({ candidates, chosen }: ClassResult) =>
-    candidates.filter(({ milliseconds }) => {
-      return milliseconds !== null && milliseconds <= (chosen.milliseconds ?? Number.NaN) * (1 + noise);
+    candidates.filter(({ milliseconds, compiled }) => {
+      if (milliseconds === null || chosen.milliseconds === null) return false;
+      const saves = compiled <= chosen.compiled / 2 && compiled <= chosen.compiled - quickly.seconds;
+      return milliseconds <= chosen.milliseconds * (1 + (saves ? quickly.slower : noise));
     });
   const uses = new Map<string, number>();
   const key = ({ operation, group }: ClassResult, { variant }: Candidate) =>

@@ -5,6 +5,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { fallbackTable, readTable, shippedTables } from "../../src/gpu/tuning-table.ts";
+import { quickly } from "../../src/tuning/measure.ts";
 import { operations } from "../../src/tuning/operations.ts";
 
 const files = readdirSync(shippedTables);
@@ -29,8 +30,11 @@ for (const file of files) {
           [...others].sort((a, b) => a - b),
           `${name}, ${shapeClass}: the faster first`,
         );
-        // One that is used anyway is taken before one that gains less than a measurement's noise.
-        assert.ok(first <= 1.11 * (others[0] ?? first), `${name}, ${shapeClass}: the first is as fast as any`);
+        // One that is used anyway, or quickly compiled, is taken before one that gains little.
+        assert.ok(
+          first <= (1.01 + quickly.slower) * (others[0] ?? first),
+          `${name}, ${shapeClass}: the first is as fast as any`,
+        );
       }
     }
   });
