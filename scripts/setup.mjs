@@ -45,7 +45,7 @@ async function main() {
 
 /** Each piece in turn; one that cannot be had does not stop the others. @returns what the user must know */
 async function setUp(cache, { tests, local }) {
-  const { SetupError, say } = await import("./setup/steps.mjs");
+  const { SetupError, run, say } = await import("./setup/steps.mjs");
   const { ensurePackages, linkCommand } = await import("./setup/packages.mjs");
   const { driverFingerprint, ensureAdapters } = await import("./setup/adapters.mjs");
   const { ensureNatsServer, ensureTemporal, removeGoCaches } = await import("./setup/programs.mjs");
@@ -105,6 +105,11 @@ async function setUp(cache, { tests, local }) {
   mkdirSync(cache, { recursive: true });
   writeFileSync(`${path}.${process.pid}`, `${JSON.stringify(environment, null, 2)}\n`);
   renameSync(`${path}.${process.pid}`, path);
+  if (!before && adapter) {
+    // Compiling them is what takes its time; what every command would do at first is so done once, and is remembered.
+    say("testing the kernels on the adapter (under a minute on a software driver, once)");
+    await run(process.execPath, [join(root, "bin", "blipfleet.mjs"), "doctor"], { seconds: 600 });
+  }
   return problems;
 }
 
