@@ -31,6 +31,9 @@ const rmsNorm = { gain: tensor([width]), eps: 1e-5 };
 const shared = { vocabulary, width, layers: 1, heads, maxPositions: positions, normEps: 1e-5, stopIds: [] };
 const options = { queries: 0, imageId: 1, cacheType: "f16" } as const;
 
+/** One kernel, whichever the adapter is. */
+const attending = report.softwareAdapter ? "cached-attention-lanes" : "cached-attention";
+
 /** The shaders that a block launches for `rows` sequences, in order. */
 function launchesOf({ tokenParts }: LanguageModel): string[] {
   const launched: string[] = [];
@@ -67,7 +70,7 @@ test("OPT: eight", () => {
     "layer-norm",
     "matmul",
     "append-cache",
-    "cached-attention",
+    attending,
     "matmul",
     "layer-norm",
     "matmul",
@@ -95,7 +98,7 @@ test("Llama: ten", () => {
     "matmul",
     "rotary",
     "append-cache",
-    "cached-attention",
+    attending,
     "matmul",
     "rms-norm",
     "matmul",
@@ -123,7 +126,7 @@ test("ChatGLM: ten", () => {
     "matmul",
     "rotary",
     "append-cache",
-    "cached-attention",
+    attending,
     "matmul",
     "layer-norm",
     "matmul",
