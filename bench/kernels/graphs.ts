@@ -189,24 +189,24 @@ export function normForms(rows: number, width: number, repeats: number): PeerFor
 /** One block of ViT-g over x (1, tokens, width). @param halfFused see attentionForms */
 export function vitLayerForms(shape: VitShape, type: Type, halfFused: boolean): PeerForm[] {
   const { tokens, width, heads } = shape;
-  const form = (computed: Type, attention: "fused" | "widened"): PeerForm => {
+  const form = (computed: Type, attention: "fused" | "widened" | "plain"): PeerForm => {
     const graph = new Growing();
     const parts = shape.linears;
     const fused = graph.linear(graph.norm("x", width, seeds.norm), parts.qkv, "MatMul");
     const thirds = graph.op("Split", [fused], { attributes: { axis: -1, num_outputs: 3 } }, 3);
     const [q, k, v] = thirds as [string, string, string];
     const sizes = { heads, headWidth: width / heads };
-    const mixed = attention === "fused" ? graph.fusedAttention(q, k, v, sizes) : graph.widenedAttention(q, k, v, sizes);
+    const mixed = graph[`${attention}Attention`](q, k, v, sizes);
     const attended = graph.one("Add", [graph.linear(mixed, parts.projection, "MatMul"), "x"]);
     const hidden = graph.linear(graph.norm(attended, width, seeds.norm + 10), parts.fc1, "MatMul");
     const active = graph.one("Gelu", [hidden], { domain: "com.microsoft" });
     const y = graph.one("Add", [graph.linear(active, parts.fc2, "MatMul"), attended]);
-    const name = `whole layer ${computed}${attention === "widened" ? ", attention f32" : ""}`;
+    const name = `whole layer ${computed}${{ fused: "", widened: ", attention f32", plain: ", plain attention" }[attention]}`;
     return { name, graph: graph.finish(computed, [1, tokens, width], y) };
   };
-  const f32 = form("f32", "fused");
-  if (type === "f32") return [f32];
-  return [form("f16", "widened"), f32, ...(halfFused ? [form("f16", "fused")] : [])];
+  const f32 = [form("f32", "plain"), form("f32", "fused")];
+  if (type === "f32") return f32;
+  return [form("f16", "plain"), form("f16", "widened"), ...f32, ...(halfFused ? [form("f16", "fused")] : [])];
 }
 
 /** One block of OPT for one new token, x (1, 1, width), behind `cache` earlier ones whose keys and values are constants. */
