@@ -10,6 +10,7 @@ import { join } from "node:path";
 import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
+import { median } from "../src/gpu/median.ts";
 import type { RowProgram } from "../src/gpu/row-program.ts";
 import { RowScheduler } from "../src/gpu/scheduler.ts";
 import { blip2Config } from "../src/models/blip-2-config.ts";
@@ -165,8 +166,7 @@ function textRow({ prompt }: LanguageModel, length: number, seed: number): Gener
 }
 
 function medians(figures: readonly Figures[]): Figures {
-  const of = (value: (each: Figures) => number) =>
-    figures.map(value).sort((a, b) => a - b)[Math.floor(figures.length / 2)] ?? Number.NaN;
+  const of = (value: (each: Figures) => number) => median(figures.map(value));
   return {
     rate: of(({ rate }) => rate),
     processorRate: of(({ processorRate }) => processorRate),

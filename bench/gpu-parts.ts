@@ -1,6 +1,7 @@
 // What `npm run bench:gpu` measures: kernels on weights that no cache holds, a whole vision tower, decoding.
 
 import type { Gpu } from "../src/gpu/device.ts";
+import { median } from "../src/gpu/median.ts";
 import { RowScheduler } from "../src/gpu/scheduler.ts";
 import { byteLength, elementCount, type Tensor } from "../src/gpu/tensor.ts";
 import { matmul } from "../src/kernels/matmul.ts";
@@ -9,7 +10,6 @@ import { generateProgram } from "../src/models/generate.ts";
 import { defaultGeneration } from "../src/stages.ts";
 import { attentionWork, productWork, type Type } from "./kernels/comparisons.ts";
 import { leastMilliseconds, type MachineLimits, type Work } from "./kernels/limits.ts";
-import { median } from "./kernels/measure.ts";
 import {
   attentionForward,
   decodeAttentionForward,

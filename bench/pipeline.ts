@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { BenchRow } from "../src/cli/bench.ts";
 import { inOrder } from "../src/cli/in-order.ts";
 import { imagesInFlight } from "../src/cli/local-run.ts";
+import { median } from "../src/gpu/median.ts";
 import { cacheFolder } from "../src/jobs/roots.ts";
 import { jobWorkflowId } from "../src/messages/queues.ts";
 import { defaultGeneration, type Stages } from "../src/stages.ts";
@@ -106,9 +107,4 @@ async function run(fleet: Fleet, model: string, jobId: string, manifest: string)
   } finally {
     await jobs.close();
   }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }

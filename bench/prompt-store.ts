@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { BenchRow } from "../src/cli/bench.ts";
+import { median } from "../src/gpu/median.ts";
 import { connectNats } from "../src/messages/connect.ts";
 import { openJetStreamPromptStore } from "../src/messages/jetstream-prompt-store.ts";
 import type { PromptKey, PromptStore } from "../src/messages/prompt-store.ts";
@@ -124,11 +125,6 @@ function row(name: string, ours: readonly number[], peer?: readonly number[]): B
   const mine = median(ours);
   const theirs = peer === undefined ? null : median(peer);
   return { name, ours: mine, peer: theirs, unit: "1/s", ratio: theirs === null ? null : mine / theirs };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
 
 function keyOf(text: string): PromptKey {

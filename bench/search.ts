@@ -17,6 +17,7 @@ import { inOrder } from "../src/cli/in-order.ts";
 import { imagesInFlight } from "../src/cli/local-run.ts";
 import { chooseModel } from "../src/cli/model-options.ts";
 import { tell } from "../src/cli/output.ts";
+import { median } from "../src/gpu/median.ts";
 import { packageRoot } from "../src/gpu/package-root.ts";
 import { cacheFolder } from "../src/jobs/roots.ts";
 import { encodeImage } from "../src/matching.ts";
@@ -335,9 +336,4 @@ async function timed<T>(work: () => Promise<T>): Promise<Timed<T>> {
   const result = await work();
   const { user, system } = process.cpuUsage(before);
   return { result, seconds: (performance.now() - started) / 1000, processor: (user + system) / 1e6 };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }

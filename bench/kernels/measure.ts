@@ -1,6 +1,7 @@
 // One comparison: our side and the peer's, warm, in turns.
 
 import type { BenchRow } from "../../src/cli/bench.ts";
+import { median } from "../../src/gpu/median.ts";
 import type { PeerForm } from "./graphs.ts";
 import { leastMilliseconds, type MachineLimits, type Work } from "./limits.ts";
 import type { Side } from "./ours.ts";
@@ -161,9 +162,4 @@ function differenceOf(
   const gap = Math.max(...ours.map((value, i) => Math.abs(value - (sample[i] ?? Number.NaN))));
   if (gap <= tolerance) return null;
   return `expected ${name} to give our results within ${tolerance}, got ${sample.join(", ")} for ${ours.join(", ")}`;
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }

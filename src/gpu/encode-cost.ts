@@ -1,6 +1,7 @@
 // What the host pays per dispatch: replaying a frozen list against encoding it anew. For the bench.
 
 import type { Gpu } from "./device.ts";
+import { median } from "./median.ts";
 import { encode, type Recording } from "./recording.ts";
 
 export interface EncodeCost {
@@ -42,9 +43,4 @@ export async function measureEncodeCost(gpu: Gpu, list: Recording, rounds: numbe
     samples.fresh.push(anew);
   }
   return { replayed: median(samples.replayed), fresh: median(samples.fresh), dispatches: list.dispatches.length };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }

@@ -10,6 +10,11 @@ import { ShapeError } from "./errors.ts";
  */
 export type ElementType = "f32" | "f16" | "u32" | "i32" | "int8" | "int4";
 
+/** Whole numbers in words, with scales; see ElementType. */
+export function isPacked(type: ElementType): type is "int8" | "int4" {
+  return type === "int8" || type === "int4";
+}
+
 /** Inputs of a column that share a scale under int8 and int4. */
 export const groupSize = 32;
 
@@ -31,7 +36,7 @@ export function elementCount(shape: readonly number[]): number {
 
 /** Bytes that a tensor of this shape and type occupies, rounded up to 4. */
 export function byteLength(shape: readonly number[], type: ElementType): number {
-  if (type === "int8" || type === "int4") {
+  if (isPacked(type)) {
     const [inputs = 0, columns = 0] = shape;
     const scaleBytes = 2;
     return Math.ceil(inputs / groupSize) * columns * ((groupSize * (type === "int8" ? 8 : 4)) / 8 + scaleBytes);

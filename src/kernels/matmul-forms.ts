@@ -1,4 +1,4 @@
-// The forms of matmul for GPUs, each a shader of its own: what a table may say of them, what they need, how they are launched.
+// The forms of matmul, each a shader of its own: what a table may say of them, what they need, how they are launched.
 
 import { z } from "zod";
 import { KernelError } from "../gpu/errors.ts";
@@ -12,6 +12,20 @@ import { launchMatmulTiled, tiledBytes } from "./matmul-tiled.ts";
 
 const size = z.number().int().min(1);
 const four = size.multipleOf(4);
+const powerOfTwo = size.refine((value) => (value & (value - 1)) === 0, "expected a power of two");
+
+/**
+ * Constants of shaders/matmul.wgsl: invocations of a workgroup, rows and groups of four columns per invocation; with LANES how
+ * many of them load inputs for each other, and how many inputs they take in one step: both at most, inputs permitting.
+ */
+const register = z.strictObject({
+  shader: z.literal("matmul"),
+  WORKGROUP: size,
+  ROWS: size,
+  VECS: size,
+  LANES: powerOfTwo.default(1),
+  STEPS: powerOfTwo.default(1),
+});
 
 const tiled = z.strictObject({
   shader: z.literal("matmul-tiled"),
@@ -40,12 +54,15 @@ const matrix = z.strictObject({
   DEPTH: four,
 });
 
-export const matmulForms = [tiled, fewRows, matrix] as const;
-export type MatmulForm = z.infer<(typeof matmulForms)[number]>;
+export const matmulForm = z.discriminatedUnion("shader", [register, tiled, fewRows, matrix]);
+export type MatmulForm = z.infer<typeof matmulForm>;
+export type RegisterTile = z.infer<typeof register>;
 
 /** What a form asks of an adapter. */
 export function formNeeds(form: MatmulForm): Needs {
   switch (form.shader) {
+    case "matmul":
+      return { subgroup: form.LANES, limits: invocationLimits(form.WORKGROUP) };
     case "matmul-tiled":
       return workgroupNeeds(form.ROW_LANES * form.COLUMN_LANES, tiledBytes(form));
     case "matmul-few-rows":
@@ -59,20 +76,24 @@ export function formNeeds(form: MatmulForm): Needs {
   }
 }
 
+function invocationLimits(invocations: number) {
+  return { maxComputeInvocationsPerWorkgroup: invocations, maxComputeWorkgroupSizeX: invocations };
+}
+
 function workgroupNeeds(invocations: number, bytes: number): Needs {
-  const most = { maxComputeInvocationsPerWorkgroup: invocations, maxComputeWorkgroupSizeX: invocations };
-  return { limits: { ...most, maxComputeWorkgroupStorageSize: bytes } };
+  return { limits: { ...invocationLimits(invocations), maxComputeWorkgroupStorageSize: bytes } };
 }
 
 /** What weights each form multiplies. */
 export const formTypes: Readonly<Record<MatmulForm["shader"], readonly ElementType[]>> = {
+  matmul: ["f32", "f16", "int8", "int4"],
   "matmul-tiled": ["f32", "f16"],
   "matmul-few-rows": ["f32", "f16", "int8", "int4"],
   "matmul-matrix": ["f16"],
 };
 
-/** @throws KernelError for weights that the form does not multiply, where a table chose it for them */
-export function launchForm(k: Recorder, given: MatmulLaunch, form: MatmulForm): void {
+/** The forms that are launched from files of their own. @throws KernelError for weights that the form does not multiply, where a table chose it for them */
+export function launchForm(k: Recorder, given: MatmulLaunch, form: Exclude<MatmulForm, RegisterTile>): void {
   const types = formTypes[form.shader];
   if (!types.includes(given.weight.type)) {
     throw new KernelError(`${form.shader}: expected weights of ${types.join(" or ")}, got ${given.weight.type}`);

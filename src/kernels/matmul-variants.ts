@@ -1,30 +1,8 @@
 // The variants of matmul, and the classes of shapes that choose among them.
 
-import { z } from "zod";
 import type { Operation } from "../gpu/variants.ts";
-import { formNeeds, matmulForms } from "./matmul-forms.ts";
+import { formNeeds, type MatmulForm, matmulForm } from "./matmul-forms.ts";
 import type { WeightType } from "./weights.ts";
-
-const size = z.number().int().min(1);
-
-const powerOfTwo = size.refine((value) => (value & (value - 1)) === 0, "expected a power of two");
-
-/**
- * Constants of shaders/matmul.wgsl: invocations of a workgroup, rows and groups of four columns per invocation; with LANES how
- * many of them load inputs for each other, and how many inputs they take in one step: both at most, inputs permitting.
- */
-const registerTile = z.strictObject({
-  shader: z.literal("matmul"),
-  WORKGROUP: size,
-  ROWS: size,
-  VECS: size,
-  LANES: powerOfTwo.default(1),
-  STEPS: powerOfTwo.default(1),
-});
-
-const variant = z.discriminatedUnion("shader", [registerTile, ...matmulForms]);
-
-export type MatmulVariant = z.infer<typeof variant>;
 
 /** Types of weights that have variants of their own. */
 export const matmulTypes: readonly WeightType[] = ["f32", "f16", "int8", "int4"];
@@ -38,18 +16,11 @@ const rowClasses = [
   { most: Number.POSITIVE_INFINITY, name: "more rows" },
 ] as const;
 
-export const matmulOperation: Operation<MatmulVariant> = {
+export const matmulOperation: Operation<MatmulForm> = {
   name: "matmul",
   classes: matmulTypes.flatMap((type) => rowClasses.map(({ name }) => `${type}, ${name}`)),
-  variant,
-  needs(given) {
-    if (given.shader !== "matmul") return formNeeds(given);
-    const { WORKGROUP, LANES } = given;
-    return {
-      subgroup: LANES,
-      limits: { maxComputeInvocationsPerWorkgroup: WORKGROUP, maxComputeWorkgroupSizeX: WORKGROUP },
-    };
-  },
+  variant: matmulForm,
+  needs: formNeeds,
 };
 
 /** @param type of the weights */

@@ -1,10 +1,10 @@
-// y = activation(x·W + b) * factor + residualScale * residual. Shader: shaders/matmul.wgsl
+// y = activation(x·W + b) * factor + residualScale * residual. Shader: shaders/matmul.wgsl, or another that the tables choose
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { expectShape, groupSize, type Tensor } from "../gpu/tensor.ts";
-import { launchForm } from "./matmul-forms.ts";
-import { weightNumbers } from "./matmul-launch.ts";
+import { expectShape, groupSize, isPacked, type Tensor } from "../gpu/tensor.ts";
+import { launchForm, type RegisterTile } from "./matmul-forms.ts";
+import { type MatmulLaunch, matmulBindings, matmulSizes, weightNumbers } from "./matmul-launch.ts";
 import { matmulClass, matmulOperation } from "./matmul-variants.ts";
 import type { Linear, WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
@@ -16,12 +16,6 @@ import { overTwo } from "./workgroups.ts";
 export type Activation = "none" | "gelu" | "relu" | "quick gelu" | "tanh gelu" | "silu";
 
 const activations = { none: 0, gelu: 1, relu: 2, "quick gelu": 3, "tanh gelu": 4, silu: 5 } as const;
-
-/** A word of int4 takes two fours. One row of f32 or f16 gains nothing by it, and compiles longer. */
-function readsFours(type: WeightType, inputs: number, rows: number): boolean {
-  if (type === "int4") return inputs % 8 === 0;
-  return inputs % 4 === 0 && (type === "int8" || rows > 1);
-}
 
 /** @throws ShapeError */
 function weightTypeOf({ name, type }: Tensor): WeightType {
@@ -58,41 +52,46 @@ export function matmul(
     expectShape("matmul", weight, [inputs, stride]);
     if (from + width > columns) throw new ShapeError(`matmul: expected columns up to ${columns}, got ${from + width}`);
     const choice = k.variants.choose(matmulOperation, matmulClass(type, rows));
+    const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
+    const given = { x, weight, y, firstColumn: from, width, choice, ...epilogue };
     const { variant } = choice;
-    if (variant.shader !== "matmul") {
-      const epilogue = { bias, factor, residual, residualScale, activation: activations[activation] };
-      launchForm(k, { x, weight, y, firstColumn: from, width, choice, ...epilogue }, variant);
-      continue;
-    }
-    const { WORKGROUP, ROWS, VECS, ...most } = variant;
-    const LANES = lanesFor(type, inputs, most.LANES);
-    const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
-    k.launch("matmul", {
-      inputs: { x, weight, bias: bias ?? x, factor: factor ?? x, residual: residual ?? x },
-      outputs: { y },
-      params: { rows, inputs, columns, firstColumn: from, width, stride, residualScale },
-      constants: {
-        WEIGHT: weightNumbers[type],
-        LANES,
-        STEPS: Math.min(most.STEPS, LANES),
-        FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",
-        ACTIVATION: activations[activation],
-        HAS_BIAS: bias ? "true" : "false",
-        HAS_FACTOR: factor ? "true" : "false",
-        HAS_RESIDUAL: residual ? "true" : "false",
-        ...{ WORKGROUP, ROWS, VECS },
-      },
-      workgroups: [tilesOfRows, Math.ceil(stride / (4 * WORKGROUP * VECS)), layers],
-      choice,
-    });
+    if (variant.shader === "matmul") launchRegisterTile(k, given, variant);
+    else launchForm(k, given, variant);
   }
   return y;
+}
+
+/** The form of shaders/matmul.wgsl: a tile in registers, for CPU drivers, and for all that no other form takes. */
+function launchRegisterTile(k: Recorder, given: MatmulLaunch, tile: RegisterTile): void {
+  const { WORKGROUP, ROWS, VECS } = tile;
+  const { rows, inputs, stride } = matmulSizes(given);
+  const { constants, ...bindings } = matmulBindings(given);
+  const type = given.weight.type as WeightType;
+  const LANES = lanesFor(type, inputs, tile.LANES);
+  const [tilesOfRows, layers] = overTwo(Math.ceil(rows / ROWS));
+  k.launch("matmul", {
+    ...bindings,
+    constants: {
+      ...constants,
+      ...{ WORKGROUP, ROWS, VECS, LANES },
+      WEIGHT: weightNumbers[type],
+      STEPS: Math.min(tile.STEPS, LANES),
+      FOURS: LANES === 1 && readsFours(type, inputs, ROWS) ? "true" : "false",
+    },
+    workgroups: [tilesOfRows, Math.ceil(stride / (4 * WORKGROUP * VECS)), layers],
+  });
+}
+
+/** A word of int4 takes two fours. One row of f32 or f16 gains nothing by it, and compiles longer. */
+function readsFours(type: WeightType, inputs: number, rows: number): boolean {
+  if (type === "int4") return inputs % 8 === 0;
+  return inputs % 4 === 0 && (type === "int8" || rows > 1);
 }
 
 /** So many divide the inputs; of whole numbers they take a word at least. */
 function lanesFor(type: WeightType, inputs: number, most: number): number {
   const lanes = Math.min(most, powerOfTwoIn(inputs));
-  if (type === "f32" || type === "f16") return lanes;
+  if (!isPacked(type)) return lanes;
   return lanes < (type === "int4" ? 8 : 4) ? 1 : Math.min(lanes, groupSize);
 }
 

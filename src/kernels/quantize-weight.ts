@@ -2,7 +2,7 @@
 
 import { ShapeError } from "../gpu/errors.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { elementCount, expectShape, groupSize, type Tensor } from "../gpu/tensor.ts";
+import { elementCount, expectShape, groupSize, isPacked, type Tensor } from "../gpu/tensor.ts";
 import { type SourceType, sourceTypes } from "./convert-weight.ts";
 
 /** Rows and groups of a workgroup. */
@@ -30,7 +30,7 @@ export function quantizeWeight(
   const words = Math.ceil((rows * inputs) / (type === "f32" ? 1 : 2));
   expectShape("quantizeWeight", bytes, ["words"], "u32");
   expectShape("quantizeWeight", refused, [1], "u32");
-  if (destination.type !== "int8" && destination.type !== "int4") {
+  if (!isPacked(destination.type)) {
     throw new ShapeError(`quantizeWeight: expected ${destination.name} to be int8 or int4, got ${destination.type}`);
   }
   if (column % 4 !== 0 || stride % 4 !== 0 || column + filled > stride || elementCount(bytes.shape) < words) {

@@ -2,7 +2,7 @@
 
 import type { Gpu } from "../gpu/device.ts";
 import type { Recorder } from "../gpu/recorder.ts";
-import { type ElementType, elementCount, type Tensor } from "../gpu/tensor.ts";
+import { type ElementType, elementCount, isPacked, type Tensor } from "../gpu/tensor.ts";
 import { view } from "../gpu/view.ts";
 import { convertPlain } from "../kernels/convert-plain.ts";
 import { convertWeight, type SourceType } from "../kernels/convert-weight.ts";
@@ -243,7 +243,7 @@ export class WeightLoader {
     const columns = columnsOf(parts);
     const name = parts.map(({ weight }) => weight.name).join(" ");
     const most = segmentColumns(this.#gpu, name, inputs, columns, type);
-    const quantized = type === "int8" || type === "int4";
+    const quantized = isPacked(type);
     const notices = new Map(parts.map((part) => [part, quantized ? this.#noticeFor(part.weight.name) : undefined]));
     const segments: Segment[] = [];
     for (let from = 0; from < columns; from += most) {

@@ -1,8 +1,9 @@
 // Which tiles of matmul are tried, and on what: the products of ViT-g, of the Q-Former and of OPT-2.7b's steps.
 
+import { isPacked } from "../gpu/tensor.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { formTypes, type MatmulForm } from "../kernels/matmul-forms.ts";
-import { type MatmulVariant, matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
+import { matmulOperation, matmulTypes } from "../kernels/matmul-variants.ts";
 import { TrialTensors, valueAt, weightAt } from "./random-tensors.ts";
 import type { Adapter, TunedOperation } from "./tuned-operation.ts";
 
@@ -128,7 +129,7 @@ function lending(LANES: number, quick: boolean): { readonly LANES: number; reado
   return steps.map((STEPS) => ({ LANES, STEPS }));
 }
 
-export const tunedMatmul: TunedOperation<MatmulVariant> = {
+export const tunedMatmul: TunedOperation<MatmulForm> = {
   ...matmulOperation,
   group: (shapeClass) => parts(shapeClass).type,
   candidates(shapeClass, { softwareAdapter, lanes, quick }) {
@@ -139,9 +140,7 @@ export const tunedMatmul: TunedOperation<MatmulVariant> = {
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
     // Lending pays where a load costs as much when all invocations want the same.
     const loads =
-      softwareAdapter && (type === "f32" || type === "f16")
-        ? [1, lanes].flatMap((LANES) => lending(LANES, quick))
-        : lending(1, quick);
+      softwareAdapter && !isPacked(type) ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
         vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),

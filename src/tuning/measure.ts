@@ -2,6 +2,7 @@
 
 import type { Gpu } from "../gpu/device.ts";
 import { KernelError } from "../gpu/errors.ts";
+import { median } from "../gpu/median.ts";
 import type { Recording } from "../gpu/recording.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { missingOf, type Variant, variantName } from "../gpu/variants.ts";
@@ -234,9 +235,4 @@ async function timeOf(gpu: Gpu, { list, runs }: Side, clock: Clock): Promise<num
   const started = now();
   await gpu.submit(new Array(runs).fill(list), { reads: [{ name, type, storage, byteOffset, shape: [4] }] });
   return (now() - started) / runs;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }

@@ -1,7 +1,7 @@
 // Tensors of trials: values that a table of 256 holds, exact in every type of weights, so that answers need no rounding.
 
 import type { Gpu } from "../gpu/device.ts";
-import { byteLength, type ElementType, groupSize, type Tensor } from "../gpu/tensor.ts";
+import { byteLength, type ElementType, groupSize, isPacked, type Tensor } from "../gpu/tensor.ts";
 import { convertWeight } from "../kernels/convert-weight.ts";
 import { quantizeWeight } from "../kernels/quantize-weight.ts";
 import type { Linear, WeightType } from "../kernels/weights.ts";
@@ -27,7 +27,7 @@ export function valueAt(i: number, seed: number): number {
 /** The weight of input k and column c, where `i` is c · inputs + k: of whole numbers those that each group's -1 leaves exact. */
 export function weightAt(i: number, inputs: number, type: WeightType, seed: number): number {
   const value = valueAt(i, seed);
-  if (type === "f32" || type === "f16") return value;
+  if (!isPacked(type)) return value;
   if ((i % inputs) % groupSize === 0) return -1;
   return type === "int8" ? value : Math.floor(8 * value) / 8;
 }
@@ -90,8 +90,8 @@ export class TrialTensors {
         await gpu.upload(bytes, new Uint8Array(words.buffer));
         const list = await gpu.record("fill", (k) => {
           const piece = { bytes, type: "bf16", rows: count, inputs } as const;
-          if (type === "f32" || type === "f16") convertWeight(k, piece, weight, row);
-          else quantizeWeight(k, piece, weight, row, { refused, number: 1 });
+          if (isPacked(type)) quantizeWeight(k, piece, weight, row, { refused, number: 1 });
+          else convertWeight(k, piece, weight, row);
         });
         await gpu.submit([list]);
         list.destroy();
