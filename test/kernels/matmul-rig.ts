@@ -4,10 +4,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
 import type { Tensor } from "../../src/gpu/tensor.ts";
+import { matmul } from "../../src/kernels/matmul.ts";
 import type { MatmulLaunch } from "../../src/kernels/matmul-launch.ts";
 import type { Segment } from "../../src/kernels/weights.ts";
 import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
 import { dequantizeReference, packedWords, packReference, quantizeReference } from "../reference/quantize-weight.ts";
+import { asFamily } from "./families.ts";
 import { expectClose, type Rig, randomValues, roundF16 } from "./harness.ts";
 
 export const weightTypes = ["f32", "f16", "int8", "int4"] as const;
@@ -57,6 +59,14 @@ function packed(
 
 /** One shader with one tile. */
 export type LaunchForm = (k: Recorder, given: MatmulLaunch) => void;
+
+/** matmul.wgsl with the tiles for CPU drivers: x·W + b into y. */
+export const registerForm: LaunchForm = (k, { x, weight, bias, y }) => {
+  const [[inputs = 0], columns] = [weight.shape, y.shape[1] ?? 0];
+  const linear = { segments: [{ weight, from: 0, width: columns }], bias, inputs, columns };
+  const own: typeof k = { ...k, scratch: () => y, launch: k.launch.bind(k) };
+  matmul(asFamily(own, true), x, linear);
+};
 
 export interface Options {
   readonly bias?: boolean;
@@ -251,6 +261,12 @@ export function testHalves(rig: Rig, launch: LaunchForm): void {
         assert.deepEqual([...(y ?? [])], [roundF16(value) + 0], `${value}`);
       }
     }
+    const made = await placeMatmul(rig, [values.length, 1, 1], "f16", { x: values, weight: [1], bias: [0] });
+    const [y] = await rig.run((k) => [made.run(k, launch)]);
+    assert.deepEqual(
+      [...(y ?? [])],
+      values.map((value) => roundF16(value) + 0),
+    );
   });
 
   test("weights may be denormal", async () => {

@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { matmul } from "../../src/kernels/matmul.ts";
 import { launchMatmulTiled, type TiledTile, tiledBytes } from "../../src/kernels/matmul-tiled.ts";
 import { matmulReference } from "../reference/matmul.ts";
-import { asFamily } from "./families.ts";
 import { expectClose, openRig } from "./harness.ts";
 import {
   awkwardShapes,
   type LaunchForm,
   makeMatmul,
+  registerForm,
   sumTolerance,
   testEpilogue,
   testForm,
@@ -38,12 +37,7 @@ test("the bits are those of matmul.wgsl", async () => {
     ["f16", 132, wide],
   ] as const) {
     const made = await makeMatmul(rig, [21, inputs, 50], type, { bias: true });
-    const plain: LaunchForm = (k, { x, weight, bias, y }) => {
-      const linear = { segments: [{ weight, from: 0, width: 50 }], bias, inputs, columns: 50 };
-      const own: typeof k = { ...k, scratch: () => y, launch: k.launch.bind(k) };
-      matmul(asFamily(own, true), x, linear);
-    };
-    const [tiled, untiled] = await rig.run((k) => [made.run(k, launchOf(tile)), made.run(k, plain)]);
+    const [tiled, untiled] = await rig.run((k) => [made.run(k, launchOf(tile)), made.run(k, registerForm)]);
     assert.deepEqual(tiled, untiled, type);
   }
 });

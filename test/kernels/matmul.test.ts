@@ -9,7 +9,7 @@ import { type MatmulCase, matmulReference } from "../reference/matmul.ts";
 import { dequantizeReference, packedWords, packReference } from "../reference/quantize-weight.ts";
 import { asFamily, asVariant } from "./families.ts";
 import { expectClose, openRig, randomValues, roundF16 } from "./harness.ts";
-import { asWeights, type WeightType, weightSegment, weightTypes } from "./matmul-rig.ts";
+import { asWeights, registerForm, testHalves, type WeightType, weightSegment, weightTypes } from "./matmul-rig.ts";
 
 const rig = await openRig();
 
@@ -254,49 +254,7 @@ test("tanh gelu, which is up to 5e-4 away from it, to f32 rounding", () => compa
 test("quick gelu, which is up to 0.02 away from it, to f32 rounding", () => compareActivation("quick gelu"));
 test("silu, which is quick gelu without its slope, to f32 rounding", () => compareActivation("silu"));
 
-test("with f16 weights every x is rounded to the nearest f16, ties to even, above 65504 to inf", async () => {
-  const cases = [
-    1 + 2 ** -11,
-    1 + 3 * 2 ** -11,
-    1 + 2 ** -11 + 2 ** -20,
-    -1 - 3 * 2 ** -11,
-    65504,
-    65519.99,
-    2 ** -14 - 2 ** -26,
-    2 ** -14,
-    2 ** -24,
-    2 ** -25,
-    1.5 * 2 ** -24,
-    2.5 * 2 ** -24,
-    1.0001 * 2 ** -25,
-    -3.5 * 2 ** -24,
-    0.1,
-    -1000.3,
-    1e-30,
-    0,
-  ];
-  const wide = [65520, -65520, 1e10, -1e30, Number.POSITIVE_INFINITY];
-  const values = Float32Array.from([...cases, ...wide]);
-  const weight = await segment(Float32Array.of(1), 1, 1, 0, 1, "f16");
-  for (const rows of [1, values.length]) {
-    for (let at = 0; at < values.length; at += rows) {
-      const x = await rig.tensor("x", [rows, 1], values.subarray(at, at + rows));
-      const [y] = await rig.run((k) => [matmul(k, x, { segments: [weight], bias: null, inputs: 1, columns: 1 })]);
-      assert.deepEqual([...(y ?? [])], [...values.subarray(at, at + rows)].map(roundF16));
-    }
-  }
-});
-
-test("f16 weights may be denormal", async () => {
-  const weight = Float32Array.of(2 ** -24, -3 * 2 ** -24, 2 ** -14 - 2 ** -24, 65504);
-  const linear = { segments: [await segment(weight, 1, 4, 0, 4, "f16")], bias: null, inputs: 1, columns: 4 };
-  const x = await rig.tensor("x", [1, 1], [2]);
-  const [y] = await rig.run((k) => [matmul(k, x, linear)]);
-  assert.deepEqual(
-    [...(y ?? [])],
-    [...weight].map((value) => 2 * value),
-  );
-});
+testHalves(rig, registerForm);
 
 test("whole numbers of every size, the least and the largest scales, groups of zeros", async () => {
   for (const type of ["int8", "int4"] as const) {
