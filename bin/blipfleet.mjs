@@ -6,9 +6,11 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
-import { readEnvironment, variablesFor } from "./environment.mjs";
+import { readAtStart, readEnvironment, variablesFor } from "./environment.mjs";
 
 const oldestNode = [20, 11];
+/** Names the launcher to the child that it started with other variables. */
+const startedBy = "BLIPFLEET_LAUNCHER";
 
 /** @returns {never} wrong use, or not set up */
 function refuse(sentence) {
@@ -26,11 +28,10 @@ if (!existsSync(main)) refuse("expected a built package, found no dist/; run `np
 const { variables, problem } = variablesFor(readEnvironment());
 if (problem) refuse(problem);
 
-const loaderPath = variables.LD_LIBRARY_PATH;
-if (loaderPath !== undefined && loaderPath !== process.env.LD_LIBRARY_PATH) {
-  // the dynamic linker reads this one only when a process starts
+if (readAtStart.some((name) => variables[name] !== undefined && variables[name] !== process.env[name])) {
   runAgain({ ...process.env, ...variables });
 } else {
+  endWithLauncher();
   Object.assign(process.env, variables);
   await import(main.href);
 }
@@ -38,7 +39,9 @@ if (loaderPath !== undefined && loaderPath !== process.env.LD_LIBRARY_PATH) {
 /** Start this launcher as a child with other variables, hand signals on, and end as it ends. */
 function runAgain(env) {
   const args = [...process.execArgv, fileURLToPath(import.meta.url), ...process.argv.slice(2)];
-  const child = spawn(process.execPath, args, { stdio: "inherit", env });
+  // the channel carries nothing: it closes when this process ends, however that happens
+  const stdio = ["inherit", "inherit", "inherit", "ipc"];
+  const child = spawn(process.execPath, args, { stdio, env: { ...env, [startedBy]: String(process.pid) } });
   child.on("error", (error) => refuse(`expected to start ${process.execPath}, got ${error.message}`));
   child.on("exit", (status, signal) => process.exit(status ?? 128 + (constants.signals[signal] ?? 0)));
   process.on("SIGTERM", () => child.kill("SIGTERM"));
@@ -46,4 +49,13 @@ function runAgain(env) {
     // Ctrl-C in a terminal reaches the child by itself, and a second one would end it at once
     if (!process.stdin.isTTY) child.kill("SIGINT");
   });
+}
+
+/** A launcher that is killed cannot hand that on: its child ends by itself then. */
+function endWithLauncher() {
+  const launcher = process.env[startedBy];
+  delete process.env[startedBy];
+  if (launcher !== String(process.ppid) || !process.channel) return;
+  process.once("disconnect", () => process.kill(process.pid, "SIGKILL"));
+  process.channel.unref();
 }

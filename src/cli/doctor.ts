@@ -99,10 +99,11 @@ async function folders(): Promise<Finding> {
 
 /** What the launcher, or the user, told the Vulkan loader. */
 function driverChoice(): Finding {
-  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, BLIPFLEET_DRIVER, LD_LIBRARY_PATH } = process.env;
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, BLIPFLEET_DRIVER, LD_LIBRARY_PATH, GLIBC_TUNABLES } = process.env;
   const files = VK_DRIVER_FILES ?? VK_ICD_FILENAMES ?? "the system's own";
   const loader = LD_LIBRARY_PATH ? `, LD_LIBRARY_PATH ${LD_LIBRARY_PATH}` : "";
-  return present("driver", `${files} (BLIPFLEET_DRIVER=${BLIPFLEET_DRIVER || "auto"}${loader})`);
+  const malloc = GLIBC_TUNABLES ? `, GLIBC_TUNABLES ${GLIBC_TUNABLES}` : "";
+  return present("driver", `${files} (BLIPFLEET_DRIVER=${BLIPFLEET_DRIVER || "auto"}${loader}${malloc})`);
 }
 
 async function* adapter(flags: Flags): AsyncGenerator<Finding> {

@@ -63,6 +63,8 @@ async function tune(flags: Flags): Promise<void> {
     const all = operations.flatMap(({ name, classes: names }) => names.map((each) => `${name}, ${each}`));
     throw new UsageError(`--only: expected a part of one of ${all.join("; ")}, got ${JSON.stringify(flags.only)}`);
   }
+  // Mesa would answer from its cache, and a slow compilation look like a quick one.
+  process.env.MESA_SHADER_CACHE_DISABLE ??= "true";
   const { openGpu } = await import("../gpu/device.ts");
   // The table that is to be replaced does not take part.
   const gpu = await openGpu({ nap: true, tell });

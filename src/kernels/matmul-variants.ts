@@ -11,7 +11,8 @@ export const matmulTypes: readonly WeightType[] = ["f32", "f16", "int8", "int4"]
 const rowClasses = [
   { most: 1, name: "1 row" },
   { most: 4, name: "2 to 4 rows" },
-  { most: 16, name: "5 to 16 rows" },
+  { most: 8, name: "5 to 8 rows" },
+  { most: 16, name: "9 to 16 rows" },
   { most: 64, name: "17 to 64 rows" },
   { most: Number.POSITIVE_INFINITY, name: "more rows" },
 ] as const;
@@ -25,6 +26,6 @@ export const matmulOperation: Operation<MatmulForm> = {
 
 /** @param type of the weights */
 export function matmulClass(type: WeightType, rows: number): string {
-  const { name } = rowClasses.find(({ most }) => rows <= most) ?? rowClasses[4];
+  const { name } = rowClasses.find(({ most }) => rows <= most) ?? rowClasses[5];
   return `${type}, ${name}`;
 }

@@ -17,7 +17,8 @@ interface Shape {
 const shapes: Readonly<Record<string, Shape>> = {
   "1 row": { rows: 1, inputs: 2560, columns: 10240 },
   "2 to 4 rows": { rows: 4, inputs: 2560, columns: 10240 },
-  "5 to 16 rows": { rows: 8, inputs: 2560, columns: 10240 },
+  "5 to 8 rows": { rows: 8, inputs: 2560, columns: 10240 },
+  "9 to 16 rows": { rows: 16, inputs: 2560, columns: 10240 },
   "17 to 64 rows": { rows: 32, inputs: 768, columns: 3072 },
   "more rows": { rows: 257, inputs: 1408, columns: 1408 },
 };
@@ -26,7 +27,8 @@ const shapes: Readonly<Record<string, Shape>> = {
 const tileRows: Readonly<Record<string, readonly number[]>> = {
   "1 row": [1],
   "2 to 4 rows": [4, 2, 8],
-  "5 to 16 rows": [8, 4, 16],
+  "5 to 8 rows": [8, 4],
+  "9 to 16 rows": [16, 8],
   "17 to 64 rows": [8, 16, 4],
   "more rows": [8, 16],
 };
@@ -74,7 +76,8 @@ function gpuForms(rows: string): readonly MatmulForm[] {
         [16, 16, 2],
         [8, 16, 4],
       ]);
-    case "5 to 16 rows":
+    case "5 to 8 rows":
+    case "9 to 16 rows":
       return [
         ...matrix([
           [16, 32, 1, 1, 8, 16],
@@ -123,9 +126,9 @@ function gpuForms(rows: string): readonly MatmulForm[] {
   }
 }
 
-/** Ways to load inputs: in steps of one and, where they are lent, of two. */
-function lending(LANES: number, quick: boolean): { readonly LANES: number; readonly STEPS: number }[] {
-  const steps = LANES === 1 ? [1] : quick ? [2] : [2, 1];
+/** Ways to load inputs: in steps of one and, where they are lent, of two; packed weights are multiplied a word at a time. */
+function lending(LANES: number, quick: boolean, packed: boolean): { readonly LANES: number; readonly STEPS: number }[] {
+  const steps = LANES === 1 || packed ? [1] : quick ? [2] : [2, 1];
   return steps.map((STEPS) => ({ LANES, STEPS }));
 }
 
@@ -139,8 +142,7 @@ export const tunedMatmul: TunedOperation<MatmulForm> = {
     const vecs = !softwareAdapter ? [4, 2, 1] : rows === "1 row" ? [8, 4, 2, 1] : [4, 2];
     const tiles = (tileRows[rows] ?? []).slice(0, quick ? 2 : 3);
     // Lending pays where a load costs as much when all invocations want the same.
-    const loads =
-      softwareAdapter && !isPacked(type) ? [1, lanes].flatMap((LANES) => lending(LANES, quick)) : lending(1, quick);
+    const loads = (softwareAdapter ? [1, lanes] : [1]).flatMap((LANES) => lending(LANES, quick, isPacked(type)));
     const plain = workgroups.flatMap((WORKGROUP) =>
       tiles.flatMap((ROWS) =>
         vecs.flatMap((VECS) => loads.map((load) => ({ shader: "matmul" as const, WORKGROUP, ROWS, VECS, ...load }))),

@@ -33,10 +33,11 @@ const environment = {
   checked: {},
 };
 const servers = { BLIPFLEET_NATS_SERVER: "/cache/bin/nats-server", BLIPFLEET_TEMPORAL: "/cache/bin/temporal" };
+const hugePages = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" };
 
 test("the adapter that set-up chose is used by default", () => {
   assert.deepEqual(variablesFor(environment, {}), {
-    variables: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime", ...servers },
+    variables: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime", ...hugePages, ...servers },
     problem: null,
   });
 });
@@ -66,7 +67,13 @@ test("a driver, a server or a folder that the user named stays", () => {
     BLIPFLEET_NATS_SERVER: "/my/nats-server",
     BLIPFLEET_TEMPORAL: "/my/temporal",
   };
-  assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json" });
+  assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json", ...hugePages });
+});
+
+test("lavapipe's buffers are in huge pages, unless the user says how they are to be", () => {
+  const told = (own?: string) => variablesFor(environment, { GLIBC_TUNABLES: own }).variables.GLIBC_TUNABLES;
+  assert.equal(told("glibc.malloc.check=1"), "glibc.malloc.check=1:glibc.malloc.hugetlb=1");
+  assert.equal(told("glibc.malloc.hugetlb=0"), undefined);
 });
 
 test("a loader's folder goes before the user's own, once", () => {
@@ -115,7 +122,24 @@ test("two set-ups at once: the second waits for the first, and a dead one is pas
   assert.equal(readFileSync(log, "utf8"), "in out in out in out ");
 });
 
-test("where a Vulkan loader must be brought along, the command runs in a child that gets the signals", async () => {
+/** A worker without Temporal and NATS: it waits for them until it is told to stop. */
+function waitingWorker(launcher: string, env: NodeJS.ProcessEnv) {
+  const nowhere = { TEMPORAL_ADDRESS: "127.0.0.1:1", NATS_URL: "nats://127.0.0.1:1", BLIPFLEET_ROOTS: folder };
+  const child = spawn(process.execPath, [launcher, "worker", "--metrics-port", "0"], {
+    env: { ...env, ...nowhere },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  const waits = new Promise<void>((resolve) => {
+    child.stderr.on("data", (data: Buffer) => {
+      log += data.toString("utf8");
+      if (/waiting for NATS/.test(log)) resolve();
+    });
+  });
+  return { child, exit: once(child, "exit"), closed: once(child.stderr, "close"), waits, log: () => log };
+}
+
+test("where a process must start with a variable, the command runs in a child that gets the signals and ends with it", async () => {
   const cache = join(folder, "with-loader");
   mkdirSync(cache);
   const loader = { env: { LD_LIBRARY_PATH: join(folder, "loader") }, description: "s" };
@@ -127,18 +151,14 @@ test("where a Vulkan loader must be brought along, the command runs in a child t
   assert.match(doctor.stdout, new RegExp(`LD_LIBRARY_PATH ${join(folder, "loader")}:/mine`), doctor.stderr);
   assert.equal(spawnSync(process.execPath, [launcher, "caption"], { env }).status, 2);
 
-  // a worker without Temporal and NATS waits for them until it is told to stop
-  const nowhere = { TEMPORAL_ADDRESS: "127.0.0.1:1", NATS_URL: "nats://127.0.0.1:1", BLIPFLEET_ROOTS: folder };
-  const child = spawn(process.execPath, [launcher, "worker", "--metrics-port", "0"], {
-    env: { ...env, ...nowhere },
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let log = "";
-  child.stderr.on("data", (data: Buffer) => {
-    if (/waiting for NATS/.test(data.toString("utf8")) && !/waiting for NATS/.test(log)) child.kill("SIGTERM");
-    log += data.toString("utf8");
-  });
-  const [status] = await once(child, "exit");
-  assert.equal(status, 0, log);
-  assert.match(log, /waiting for NATS/);
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    const { child, exit, closed, waits, log } = waitingWorker(launcher, env);
+    await Promise.race([waits, exit]);
+    child.kill(signal);
+    const [status] = await exit;
+    assert.equal(status, signal === "SIGTERM" ? 0 : null, log());
+    // the worker itself has it open until it ends
+    await closed;
+    assert.match(log(), /waiting for NATS/);
+  }
 });

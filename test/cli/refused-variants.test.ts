@@ -26,8 +26,8 @@ test("faulty variants are refused, told with their line or answer, remembered, a
   // One tile for everything, because the copy is compiled anew.
   const right = { shader: "matmul", WORKGROUP: 8, ROWS: 2, VECS: 1 };
   const wrong = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 3 };
-  const classes = ["1 row", "2 to 4 rows", "5 to 16 rows", "17 to 64 rows", "more rows"].flatMap((rows) =>
-    ["f32", "f16"].map((type) => [`${type}, ${rows}`, [uncompiled, wrong, right]]),
+  const classes = ["1 row", "2 to 4 rows", "5 to 8 rows", "9 to 16 rows", "17 to 64 rows", "more rows"].flatMap(
+    (rows) => ["f32", "f16"].map((type) => [`${type}, ${rows}`, [uncompiled, wrong, right]]),
   );
   const file = await leaveOwnTable(join(root, "cache"), testTable({ matmul: Object.fromEntries(classes) }));
   const env = { ...process.env, BLIPFLEET_CACHE: join(root, "cache"), BLIPFLEET_SHADERS: shaders };
