@@ -6,7 +6,7 @@ import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
-import { readAtStart, readEnvironment, variablesFor } from "./environment.mjs";
+import { readEnvironment, variablesFor } from "./environment.mjs";
 
 const oldestNode = [20, 11];
 /** Names the launcher to the child that it started with other variables. */
@@ -28,7 +28,9 @@ if (!existsSync(main)) refuse("expected a built package, found no dist/; run `np
 const { variables, problem } = variablesFor(readEnvironment());
 if (problem) refuse(problem);
 
-if (readAtStart.some((name) => variables[name] !== undefined && variables[name] !== process.env[name])) {
+const loaderPath = variables.LD_LIBRARY_PATH;
+if (loaderPath !== undefined && loaderPath !== process.env.LD_LIBRARY_PATH) {
+  // the dynamic linker reads this one only when a process starts
   runAgain({ ...process.env, ...variables });
 } else {
   endWithLauncher();

@@ -43,20 +43,6 @@ export function readEnvironment() {
 /** Values of BLIPFLEET_DRIVER. */
 export const driverChoices = ["auto", "gpu", "lavapipe", "swiftshader"];
 
-/** Variables that are read only when a process starts: by the dynamic linker, and by the C library. */
-export const readAtStart = ["LD_LIBRARY_PATH", "GLIBC_TUNABLES"];
-
-const hugePages = "glibc.malloc.hugetlb";
-
-/**
- * A CPU driver's buffers come from malloc. In pages of 4 KiB a column of a large matrix touches more of them than the processor
- * keeps track of: huge ones make the products of ViT-g a third faster (ARCHITECTURE.md). What the user says about them stays.
- */
-function inHugePages(own = "") {
-  if (own.includes(hugePages)) return {};
-  return { GLIBC_TUNABLES: [...(own === "" ? [] : [own]), `${hugePages}=1`].join(":") };
-}
-
 /**
  * Variables for a process that uses the GPU, the NATS server or Temporal. What the user has set himself stays.
  * @param {Environment | null} environment
@@ -73,10 +59,7 @@ export function variablesFor(environment, own = process.env) {
     const ownDriver = choice === "auto" && (own.VK_DRIVER_FILES || own.VK_ICD_FILENAMES);
     const kind = choice === "auto" ? environment.adapter : choice;
     const driver = kind ? environment.adapters[kind] : undefined;
-    if (driver && !ownDriver) {
-      Object.assign(variables, driver.env);
-      if (kind === "lavapipe") Object.assign(variables, inHugePages(own.GLIBC_TUNABLES));
-    }
+    if (driver && !ownDriver) Object.assign(variables, driver.env);
     if (!driver && choice !== "auto") {
       const found = Object.keys(environment.adapters).join(", ") || "none";
       problem = `BLIPFLEET_DRIVER=${choice}: expected a driver that set-up found (${found}); run \`npm run setup -- --tests\` to fetch SwiftShader`;

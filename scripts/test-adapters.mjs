@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { readEnvironment, variablesFor } from "../bin/environment.mjs";
+import { cacheFolder, readEnvironment, variablesFor } from "../bin/environment.mjs";
 import { build } from "./build.mjs";
 import { SetupError } from "./setup/steps.mjs";
 
@@ -50,7 +50,14 @@ async function testOn({ name, driver, env, device }, chosen, environment, folder
       "--test-reporter-destination=stdout",
       ...chosen.map((file) => join("dist", "test", "models", file)),
     ],
-    { ...variables, ...env, BLIPFLEET_TEST_DEVICE: JSON.stringify(device), BLIPFLEET_TEST_COUNTS: countsPath },
+    {
+      ...variables,
+      ...env,
+      // Mesa 25.0 looks up compiled programs without regard to the width of their vectors.
+      MESA_SHADER_CACHE_DIR: join(cacheFolder(), "mesa", env.LP_NATIVE_VECTOR_WIDTH ?? "usual"),
+      BLIPFLEET_TEST_DEVICE: JSON.stringify(device),
+      BLIPFLEET_TEST_COUNTS: countsPath,
+    },
   );
   const seconds = ((Date.now() - started) / 1000).toFixed(0);
   if (!existsSync(countsPath)) return { name, outcome: `cut off after ${seconds} s`, good: false };

@@ -19,9 +19,20 @@
 // limit by less than that rounding, another order of summation (transformers') may keep one id more or fewer.
 const lanes = 64u;
 const block = 64u;
+
+// What an id weighs in a pass: 1, its part of the softmax, or 1 if its key is the limit's.
 const counting = 0u;
 const weighing = 1u;
 const choosing = 2u;
+
+// What a pass is for; searches take eight. One loop over them all: a call for each would be compiled six times over.
+const kth = 0u; // a search for the k-th highest key
+const sum = 1u; // of the softmax above that
+const nucleus = 2u; // a search for the key down to which it sums to p
+const above = 3u; // what lies above that key
+const ties = 4u; // how many ids have that key
+const cut = 5u; // a search for the first of them that is kept
+const done = 6u;
 
 struct Params {
   vocabulary: u32,
@@ -36,7 +47,7 @@ struct Params {
 
 var<workgroup> parts: array<vec4<f32>, 4u * lanes>;
 var<workgroup> totals: array<f32, 16>;
-var<workgroup> agreed: u32;
+var<workgroup> next: u32;
 
 fn keyOf(score: f32) -> u32 {
   let bits = bitcast<u32>(select(score, 0.0, score == 0.0));
@@ -110,24 +121,6 @@ fn weigh(own: Lane, what: u32, at: u32, start: u32, shift: u32) {
   workgroupBarrier();
 }
 
-/// The largest place at or above which the weight is at least `aim`; 0 if there is none.
-fn largest(own: Lane, what: u32, at: u32, aim: f32) -> u32 {
-  var found = 0u;
-  for (var turn = 0u; turn < 8u; turn++) {
-    let shift = 28u - 4u * turn;
-    weigh(own, what, at, found, shift);
-    var digit = 0u;
-    for (var d = 1u; d < 16u; d++) {
-      if (totals[d] >= aim) {
-        digit = d;
-      }
-    }
-    found += digit << shift;
-    workgroupBarrier();
-  }
-  return found;
-}
-
 @compute @workgroup_size(lanes)
 fn sampleLimits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
   let row = group.x;
@@ -140,26 +133,61 @@ fn sampleLimits(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
   let topP = bitcast<f32>(sampling[row * 8u + 2u]);
   var key = 0u;
   var first = 0u;
-  if (topK > 0u) {
-    key = largest(own, counting, 0u, f32(topK));
+  // Of a search: so much is to lie at or above the place, which is found four bits at a time.
+  var aim = f32(topK);
+  var found = 0u;
+  var turn = 0u;
+  var higher = 0.0;
+  if (lane == 0u) {
+    next = select(select(done, sum, topP < 1.0), kth, topK > 0u);
   }
-  if (topP < 1.0) {
-    weigh(own, weighing, 0u, key, 0u);
-    let aim = topP * totals[0];
-    workgroupBarrier();
-    // With p = 0 every key would do; the highest score's is the last that has an id.
-    key = min(largest(own, weighing, 0u, aim), keyOf(high));
-    weigh(own, weighing, 0u, key, 0u);
-    let above = totals[1];
-    workgroupBarrier();
-    weigh(own, counting, 0u, key, 0u);
-    let equal = totals[0] - totals[1];
-    let wanted = clamp(ceil((aim - above) / exp(scoreOf(key) - high)), 1.0, equal);
-    if (lane == 0u) {
-      agreed = select(0u, 1u, wanted < equal);
+  loop {
+    let stage = workgroupUniformLoad(&next);
+    if (stage == done) {
+      break;
     }
-    if (workgroupUniformLoad(&agreed) == 1u) {
-      first = largest(own, choosing, key, wanted);
+    let searching = stage == kth || stage == nucleus || stage == cut;
+    let what = select(select(weighing, choosing, stage == cut), counting, stage == kth || stage == ties);
+    let shift = select(0u, 28u - 4u * turn, searching);
+    weigh(own, what, key, select(key, found, searching), shift);
+    var follows = stage;
+    if (searching) {
+      var digit = 0u;
+      for (var d = 1u; d < 16u; d++) {
+        if (totals[d] >= aim) {
+          digit = d;
+        }
+      }
+      found += digit << shift;
+      turn += 1u;
+      if (turn == 8u) {
+        if (stage == kth) {
+          key = found;
+          follows = select(done, sum, topP < 1.0);
+        } else if (stage == nucleus) {
+          // With p = 0 every key would do; the highest score's is the last that has an id.
+          key = min(found, keyOf(high));
+          follows = above;
+        } else {
+          first = found;
+          follows = done;
+        }
+        found = 0u;
+        turn = 0u;
+      }
+    } else if (stage == sum) {
+      aim = topP * totals[0];
+      follows = nucleus;
+    } else if (stage == above) {
+      higher = totals[1];
+      follows = ties;
+    } else {
+      let equal = totals[0] - totals[1];
+      aim = clamp(ceil((aim - higher) / exp(scoreOf(key) - high)), 1.0, equal);
+      follows = select(done, cut, aim < equal);
+    }
+    if (lane == 0u) {
+      next = follows;
     }
   }
   if (lane == 0u) {

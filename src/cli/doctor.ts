@@ -99,11 +99,10 @@ async function folders(): Promise<Finding> {
 
 /** What the launcher, or the user, told the Vulkan loader. */
 function driverChoice(): Finding {
-  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, BLIPFLEET_DRIVER, LD_LIBRARY_PATH, GLIBC_TUNABLES } = process.env;
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES, BLIPFLEET_DRIVER, LD_LIBRARY_PATH } = process.env;
   const files = VK_DRIVER_FILES ?? VK_ICD_FILENAMES ?? "the system's own";
   const loader = LD_LIBRARY_PATH ? `, LD_LIBRARY_PATH ${LD_LIBRARY_PATH}` : "";
-  const malloc = GLIBC_TUNABLES ? `, GLIBC_TUNABLES ${GLIBC_TUNABLES}` : "";
-  return present("driver", `${files} (BLIPFLEET_DRIVER=${BLIPFLEET_DRIVER || "auto"}${loader}${malloc})`);
+  return present("driver", `${files} (BLIPFLEET_DRIVER=${BLIPFLEET_DRIVER || "auto"}${loader})`);
 }
 
 async function* adapter(flags: Flags): AsyncGenerator<Finding> {

@@ -128,9 +128,9 @@ function questions(k: Recorder, given: Given): Question[] {
     // A row of every class. More than one row of f32 and f16 only long ones: every tile takes a second or more to compile.
     ...(["f32", "f16"] as const).flatMap((type) => [
       askMatmul(k, given, 1, type),
-      ...[1, 3, 9, 17, 65].map((rows) => askLongMatmul(k, given, rows, type)),
+      ...rowsOfEachClass.map((rows) => askLongMatmul(k, given, rows, type)),
     ]),
-    ...(["int8", "int4"] as const).flatMap((type) => [1, 3, 9, 17, 65].map((rows) => askMatmul(k, given, rows, type))),
+    ...(["int8", "int4"] as const).flatMap((type) => rowsOfEachClass.map((rows) => askMatmul(k, given, rows, type))),
     askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
     askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
     askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
@@ -186,6 +186,9 @@ function questions(k: Recorder, given: Given): Question[] {
     ...decodingQuestions(k, given),
   ];
 }
+
+/** One count of rows of every class that chooses a variant of matmul. */
+const rowsOfEachClass = [1, 3, 5, 9, 17, 65];
 
 /** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
 function askMatmul(k: Recorder, given: Given, rows: number, type: WeightType): Question {

@@ -20,7 +20,7 @@ const shapes: Readonly<Record<string, Shape>> = {
   "5 to 8 rows": { rows: 8, inputs: 2560, columns: 10240 },
   "9 to 16 rows": { rows: 16, inputs: 2560, columns: 10240 },
   "17 to 64 rows": { rows: 32, inputs: 768, columns: 3072 },
-  "more rows": { rows: 257, inputs: 1408, columns: 1408 },
+  "more rows": { rows: 257, inputs: 1408, columns: 6144 },
 };
 
 /** By the class of rows: rows of a tile that are worth trying. */
@@ -30,7 +30,7 @@ const tileRows: Readonly<Record<string, readonly number[]>> = {
   "5 to 8 rows": [8, 4],
   "9 to 16 rows": [16, 8],
   "17 to 64 rows": [8, 16, 4],
-  "more rows": [8, 16],
+  "more rows": [16, 8, 22],
 };
 
 /** Of the f32 products every chain of sums is one of `inputs` roundings. */

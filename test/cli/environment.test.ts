@@ -33,11 +33,10 @@ const environment = {
   checked: {},
 };
 const servers = { BLIPFLEET_NATS_SERVER: "/cache/bin/nats-server", BLIPFLEET_TEMPORAL: "/cache/bin/temporal" };
-const hugePages = { GLIBC_TUNABLES: "glibc.malloc.hugetlb=1" };
 
 test("the adapter that set-up chose is used by default", () => {
   assert.deepEqual(variablesFor(environment, {}), {
-    variables: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime", ...hugePages, ...servers },
+    variables: { VK_DRIVER_FILES: "/lvp.json", XDG_RUNTIME_DIR: "/cache/runtime", ...servers },
     problem: null,
   });
 });
@@ -67,13 +66,7 @@ test("a driver, a server or a folder that the user named stays", () => {
     BLIPFLEET_NATS_SERVER: "/my/nats-server",
     BLIPFLEET_TEMPORAL: "/my/temporal",
   };
-  assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json", ...hugePages });
-});
-
-test("lavapipe's buffers are in huge pages, unless the user says how they are to be", () => {
-  const told = (own?: string) => variablesFor(environment, { GLIBC_TUNABLES: own }).variables.GLIBC_TUNABLES;
-  assert.equal(told("glibc.malloc.check=1"), "glibc.malloc.check=1:glibc.malloc.hugetlb=1");
-  assert.equal(told("glibc.malloc.hugetlb=0"), undefined);
+  assert.deepEqual(variablesFor(environment, own).variables, { VK_DRIVER_FILES: "/lvp.json" });
 });
 
 test("a loader's folder goes before the user's own, once", () => {
@@ -139,7 +132,7 @@ function waitingWorker(launcher: string, env: NodeJS.ProcessEnv) {
   return { child, exit: once(child, "exit"), closed: once(child.stderr, "close"), waits, log: () => log };
 }
 
-test("where a process must start with a variable, the command runs in a child that gets the signals and ends with it", async () => {
+test("where a Vulkan loader must be brought along, the command runs in a child that gets the signals and ends with it", async () => {
   const cache = join(folder, "with-loader");
   mkdirSync(cache);
   const loader = { env: { LD_LIBRARY_PATH: join(folder, "loader") }, description: "s" };
