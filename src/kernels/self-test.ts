@@ -13,17 +13,16 @@ import { convertWeight } from "./convert-weight.ts";
 import { embedPatches } from "./embed-patches.ts";
 import { handOver } from "./hand-over.ts";
 import { layerNorm } from "./layer-norm.ts";
-import { type Activation, matmul } from "./matmul.ts";
 import { meanRows } from "./mean-rows.ts";
 import { firstRows } from "./place-rows.ts";
 import { quantizeWeight } from "./quantize-weight.ts";
 import { rmsNorm } from "./rms-norm.ts";
 import { rotary } from "./rotary.ts";
 import { decodingQuestions } from "./self-test-decoding.ts";
+import { matmulQuestions } from "./self-test-matmul.ts";
 import { takeOver } from "./take-over.ts";
 import { unfoldPatches } from "./unfold-patches.ts";
 import { unitRows } from "./unit-rows.ts";
-import type { WeightType } from "./weights.ts";
 
 export interface Question {
   readonly kernel: string;
@@ -125,17 +124,7 @@ function problemWith({ kernel, expected }: Question, got: Float32Array): string 
 
 function questions(k: Recorder, given: Given): Question[] {
   return [
-    // A row of every class. More than one row of f32 and f16 only long ones: every tile takes a second or more to compile.
-    ...(["f32", "f16"] as const).flatMap((type) => [
-      askMatmul(k, given, 1, type),
-      ...rowsOfEachClass.map((rows) => askLongMatmul(k, given, rows, type)),
-    ]),
-    ...(["int8", "int4"] as const).flatMap((type) => rowsOfEachClass.map((rows) => askMatmul(k, given, rows, type))),
-    askActivation(k, given, "gelu", [0.84134475, -0.15865525, 2.9959503, 0]),
-    askActivation(k, given, "quick gelu", [0.84579577, -0.15420423, 2.9819287, -0.00022035355]),
-    askActivation(k, given, "silu", [0.73105858, -0.26894142, 2.8577224, -0.014835739]),
-    askTanhGelu(k, given),
-    askFactor(k, given),
+    ...matmulQuestions(k, given),
     askLayerNorm(k, given),
     askRmsNorm(k, given),
     askRotary(k, given),
@@ -185,112 +174,6 @@ function questions(k: Recorder, given: Given): Question[] {
     askConvertPlain(k, given),
     ...decodingQuestions(k, given),
   ];
-}
-
-/** One count of rows of every class that chooses a variant of matmul. */
-const rowsOfEachClass = [1, 3, 5, 9, 17, 65];
-
-/** x[r, k] = 2049 or small whole numbers, weight[k, c] = 1, 2 or 3: every sum is exact. f16 makes 2048 of 2049. */
-function askMatmul(k: Recorder, given: Given, rows: number, type: WeightType): Question {
-  // Several rows read four inputs at once.
-  const inputs = rows === 1 ? 3 : 4;
-  const x = Array.from({ length: rows }, (_, r) => [2049, r, -1, 4].slice(0, inputs)).flat();
-  const weight = given([inputs, 4], oneTwoThree(inputs, type), type);
-  const linear = { segments: [{ weight, from: 0, width: 3 }], bias: given([3], [0.5, 0.25, 0]), inputs, columns: 3 };
-  const residual = given([rows, 3], Array.from({ length: rows }, () => [0, 0, 100]).flat());
-  const large = type === "f32" ? 2049 : 2048;
-  return {
-    kernel: `matmul of ${rows} rows with ${type} weights`,
-    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
-    expected: Array.from({ length: rows }, (_, r) => {
-      const sum = large + r - 1 + (inputs === 4 ? 4 : 0);
-      return [sum + 0.5, 2 * sum + 0.25, 3 * sum + 100];
-    }).flat(),
-  };
-}
-
-/**
- * 2049, of which f16 makes 2048, and small whole numbers, more inputs and columns than one step of a tile takes, and no tile divides them, but eight invocations
- * may lend them to each other: every sum is exact.
- */
-function askLongMatmul(k: Recorder, given: Given, rows: number, type: "f32" | "f16"): Question {
-  const [inputs, columns] = [216, 70]; // in bindings of 64 KiB, which tests make do with
-  const stride = 72;
-  const xAt = (r: number, i: number) => (i === 0 ? 2049 : ((3 * r + i) % 5) - 2);
-  const weightAt = (i: number, c: number) => (c < columns ? ((2 * i + c) % 3) - 1 : 0);
-  const halves = [0xbc00, 0, 0x3c00]; // -1, 0 and 1
-  const half = (i: number, c: number) => halves[weightAt(i, c) + 1] ?? 0;
-  const weights = Array.from({ length: inputs }, (_, i) =>
-    type === "f32"
-      ? Array.from({ length: stride }, (_, c) => weightAt(i, c))
-      : Array.from({ length: stride / 2 }, (_, pair) => half(i, 2 * pair) | (half(i, 2 * pair + 1) << 16)),
-  );
-  const linear = {
-    segments: [{ weight: given([inputs, stride], weights.flat(), type), from: 0, width: columns }],
-    bias: given([columns], new Array(columns).fill(2500)),
-    ...{ inputs, columns },
-  };
-  const residual = given([rows, columns], new Array(rows * columns).fill(0));
-  const x = Array.from({ length: rows * inputs }, (_, at) => xAt(Math.floor(at / inputs), at % inputs));
-  const sum = (r: number, c: number) => {
-    let total = 2500;
-    for (let i = 0; i < inputs; i++) total += (i === 0 && type === "f16" ? 2048 : xAt(r, i)) * weightAt(i, c);
-    return total;
-  };
-  return {
-    kernel: `matmul of ${rows} long rows with ${type} weights`,
-    answer: matmul(k, given([rows, inputs], x), linear, { activation: "relu", residual }),
-    expected: Array.from({ length: rows * columns }, (_, at) => sum(Math.floor(at / columns), at % columns)),
-  };
-}
-
-/** Rows of 1, 2, 3, 0: values of f32, else words. As whole numbers all are the least, times a negative scale. */
-function oneTwoThree(inputs: number, type: WeightType): number[] {
-  const rows = Array.from({ length: inputs });
-  if (type === "f32") return rows.flatMap(() => [1, 2, 3, 0]);
-  if (type === "f16") return rows.flatMap(() => [0x40003c00, 0x4200]);
-  const [word, count] = type === "int8" ? [0x80808080, 8] : [0x8888, 4];
-  const bits = type === "int8" ? 8 : 4;
-  const first = word % 2 ** (bits * inputs);
-  const scales = type === "int8" ? [0xbc80bc00, 0xbcc0] : [0xbe80be00, 0xbec0];
-  return [...new Array<number>(3).fill(first), ...new Array<number>(4 * count - 3).fill(0), ...scales];
-}
-
-/** Of 1, -1, 3 and -6. */
-function askActivation(k: Recorder, given: Given, activation: Activation, expected: readonly number[]): Question {
-  const segments = [{ weight: given([1, 4], [1, -1, 3, -6]), from: 0, width: 4 }];
-  return {
-    kernel: `matmul with ${activation}`,
-    answer: matmul(k, given([1, 1], [1]), { segments, bias: null, inputs: 1, columns: 4 }, { activation }),
-    expected,
-  };
-}
-
-/** Of 1, -1, 3 and -2; at -6 nothing but exp's rounding would be left. */
-function askTanhGelu(k: Recorder, given: Given): Question {
-  const segments = [{ weight: given([1, 4], [1, -1, 3, -2]), from: 0, width: 4 }];
-  const linear = { segments, bias: null, inputs: 1, columns: 4 };
-  return {
-    kernel: "matmul with tanh gelu",
-    answer: matmul(k, given([1, 1], [1]), linear, { activation: "tanh gelu" }),
-    expected: [0.84119199, -0.15880801, 2.9963626, -0.045402306],
-  };
-}
-
-/** (2 + 1) * factor + 0.25 * residual */
-function askFactor(k: Recorder, given: Given): Question {
-  const segments = [{ weight: given([1, 4], [2, 2, 2, 0]), from: 0, width: 3 }];
-  const linear = { segments, bias: given([3], [1, 1, 1]), inputs: 1, columns: 3 };
-  const factor = given([1, 3], [4, -5, 0.5]);
-  return {
-    kernel: "matmul with a factor",
-    answer: matmul(k, given([1, 1], [1]), linear, {
-      factor,
-      residual: given([1, 3], [400, 400, 400]),
-      residualScale: 0.25,
-    }),
-    expected: [112, 85, 101.5],
-  };
 }
 
 /** Mean 2.5, variance 1.25, and 0.75 makes the root sqrt(2); the second row is far from 0. */
