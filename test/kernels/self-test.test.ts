@@ -120,7 +120,7 @@ const faults = [
   ["take-over", "0x1p-24f", "0x1p-25f", "hand-over and take-over"],
   ["convert-weight", "low = converted(row, input)", "low = converted(row, 0u)", "convert-weight"],
   ["quantize-weight", "<< (i * BITS)", "<< (32u - BITS - i * BITS)", "quantize-weight to int8"],
-  ["matmul", "words << vec4<u32>(28u", "words << vec4<u32>(24u", "matmul of 1 rows with int4 weights"],
+  ["matmul", "words << vec4<u32>(28u", "words << vec4<u32>(24u", "matmul of 1 long rows with int4 weights"],
   ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],
   ["embed-tokens", "token - params.firstId;", "token;", "embed-tokens and embed-prompt"],
   ["embed-prompt", "(t + params.offset)", "t", "embed-tokens and embed-prompt"],
