@@ -2,22 +2,19 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
-import { type AttentionSizes, attentionForm, type Columns, rowStride } from "./attention-sizes.ts";
+import { type AttentionLaunch, attentionForm, rowStride } from "./attention-sizes.ts";
 import { subgroupSize } from "./subgroups.ts";
 
 /**
  * See attention. The adapter has subgroups of one size.
  * q: (batch · queryTokens, any), key, value: (batch · keyTokens, any) f32 -> (batch · queryTokens, heads · headWidth).
- * @param queries of each invocation
+ * @param form.QUERIES of each invocation
  * @throws ShapeError
  */
 export function attentionLanes(
   k: Recorder,
-  q: Columns,
-  key: Columns,
-  value: Columns,
-  sizes: AttentionSizes,
-  queries: number,
+  { q, key, value, sizes, choice }: AttentionLaunch,
+  { QUERIES }: { readonly QUERIES: number },
 ): Tensor {
   const { batch, queryTokens, keyTokens, heads, headWidth } = sizes;
   const { params, inputs, constants } = attentionForm(q, key, sizes);
@@ -33,11 +30,12 @@ export function attentionLanes(
     constants: {
       ...constants,
       LANES: lanes,
-      QUERIES: queries,
+      QUERIES,
       HEAD_WIDTH: headWidth,
       ALIGNED: `${places.every((place) => place % 4 === 0)}`,
     },
-    workgroups: [Math.ceil(queryTokens / (lanes * queries)), heads, batch],
+    workgroups: [Math.ceil(queryTokens / (lanes * QUERIES)), heads, batch],
+    ...(choice && { choice }),
   });
   return y;
 }

@@ -2,6 +2,7 @@
 
 import { ShapeError } from "../gpu/errors.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import type { Choice } from "../gpu/variants.ts";
 
 /** The heads · headWidth columns of `rows` from `column` on: a part of a fused product, or all of its own. */
 export interface Columns {
@@ -26,6 +27,16 @@ export interface AttentionSizes {
   readonly positionBias?: Tensor;
   /** A query token sees the key tokens up to its own; there are as many of both. Left out: all that count. */
   readonly causal?: boolean;
+}
+
+/** What a kernel of attention is launched with, whatever its variant. Parameters are those of attention. */
+export interface AttentionLaunch {
+  readonly q: Columns;
+  readonly key: Columns;
+  readonly value: Columns;
+  readonly sizes: AttentionSizes;
+  /** The variant that this is a launch of; a launch without one cannot be refused. */
+  readonly choice?: Choice;
 }
 
 /** The farthest distance that a position bias (2 · reach + 1, heads) tells apart. @throws ShapeError */

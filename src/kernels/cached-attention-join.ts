@@ -15,7 +15,7 @@ export interface CachedParts {
 /** Write those rows of attended (all rows, heads * headDim). @throws ShapeError */
 export function cachedAttentionJoin(
   k: Recorder,
-  { heads, headDim, inputs, constants }: CachedForm,
+  { heads, headDim, inputs, constants, choice }: CachedForm,
   { partial, firstRow, span }: CachedParts,
   attended: Tensor,
 ): void {
@@ -27,5 +27,6 @@ export function cachedAttentionJoin(
     params: { heads, spans, firstRow },
     constants: { lanes: 64, headDim, span, hasContexts: constants.hasContexts },
     workgroups: [heads, rows],
+    ...(choice && { choice }),
   });
 }

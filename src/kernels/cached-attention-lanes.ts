@@ -2,16 +2,15 @@
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
+import type { CachedLanes } from "./cached-attention-variants.ts";
 import type { CachedForm } from "./cached-form.ts";
 import { subgroupSize } from "./subgroups.ts";
 
-/** Positions of a block. */
-const tile = 64;
-
-/** See cachedAttention. The adapter has subgroups of one size, at most `tile`. @returns (rows, heads * headDim) f32 */
+/** See cachedAttention. The adapter has subgroups of one size, which divides TILE. @returns (rows, heads * headDim) f32 */
 export function cachedAttentionLanes(
   k: Recorder,
-  { rows, heads, headDim, inputs, params, constants }: CachedForm,
+  { rows, heads, headDim, inputs, params, constants, choice }: CachedForm,
+  { TILE }: Pick<CachedLanes, "TILE">,
 ): Tensor {
   const attended = k.scratch("attended", [rows, heads * headDim]);
   const elements = constants.half === "true" ? 8 : 4;
@@ -19,8 +18,9 @@ export function cachedAttentionLanes(
     inputs,
     outputs: { attended },
     params: { ...params, groups: constants.fours === "true" ? headDim / elements : headDim },
-    constants: { ...constants, tile, lanes: subgroupSize(k) },
+    constants: { ...constants, tile: TILE, lanes: subgroupSize(k) },
     workgroups: [heads, rows],
+    ...(choice && { choice }),
   });
   return attended;
 }

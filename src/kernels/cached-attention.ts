@@ -1,15 +1,14 @@
 // Attention of rows over the cached positions of their sequences, causal but for a context: prefill and decoding alike.
+// Shader: shaders/cached-attention.wgsl or shaders/cached-attention-lanes.wgsl, as the tables choose
 
 import type { Recorder } from "../gpu/recorder.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerCache } from "./append-cache.ts";
 import { cachedAttentionJoin } from "./cached-attention-join.ts";
 import { cachedAttentionLanes } from "./cached-attention-lanes.ts";
+import { type CachedSpans, cachedAttentionOperation, cachedClass } from "./cached-attention-variants.ts";
 import { type CachedForm, type CachedMore, cachedForm } from "./cached-form.ts";
-import { subgroupSize } from "./subgroups.ts";
 
-/** Positions of a span: those that one workgroup reads on a GPU. */
-const span = 128;
 /** Bytes of what the spans of some rows leave; below the binding limit of every adapter. */
 const mostPartial = 32 * 1024 * 1024;
 
@@ -35,22 +34,25 @@ export function cachedAttention(
   scale: number,
   more: CachedMore = {},
 ): Tensor {
-  const form = cachedForm(queries, cache, table, cursors, heads, scale, more);
-  return hasLanes(k) ? cachedAttentionLanes(k, form) : cachedAttentionSpans(k, form);
+  const choice = k.variants.choose(cachedAttentionOperation, cachedClass);
+  const form = { ...cachedForm(queries, cache, table, cursors, heads, scale, more), choice };
+  const { variant } = choice;
+  return variant.shader === "cached-attention-lanes"
+    ? cachedAttentionLanes(k, form, variant)
+    : cachedAttentionSpans(k, form, variant);
 }
 
 /**
- * Processor time on lavapipe 25.0 for one row of 32 heads of 80 in f16 over 64, 256 and 1024 positions: with lanes 0.5, 1.8
- * and 4.9 ms, with workgroup memory and 8 invocations 1.2, 7.2 and 25.
+ * For GPUs; some rows at a time where what their spans leave would be too much.
+ * @param spanForm.SPAN positions that one workgroup reads, with LANES invocations
+ * @returns (rows, heads * headDim) f32
  */
-function hasLanes(k: Pick<Recorder, "softwareAdapter" | "variants">): boolean {
-  const lanes = subgroupSize(k);
-  return k.softwareAdapter && lanes > 0 && lanes <= 64;
-}
-
-/** For GPUs; some rows at a time where what their spans leave would be too much. @returns (rows, heads * headDim) f32 */
-export function cachedAttentionSpans(k: Recorder, form: CachedForm): Tensor {
-  const { rows, heads, headDim, inputs, params, constants } = form;
+export function cachedAttentionSpans(
+  k: Recorder,
+  form: CachedForm,
+  { LANES, SPAN: span }: Pick<CachedSpans, "LANES" | "SPAN">,
+): Tensor {
+  const { rows, heads, headDim, inputs, params, constants, choice } = form;
   const attended = k.scratch("attended", [rows, heads * headDim]);
   const spans = Math.ceil(params.positions / span);
   const launch = (result: Tensor, firstRow: number, count: number) =>
@@ -58,8 +60,9 @@ export function cachedAttentionSpans(k: Recorder, form: CachedForm): Tensor {
       inputs,
       outputs: { result },
       params: { ...params, firstRow, spans },
-      constants: { ...constants, lanes: 64, span, joined: `${spans > 1}` },
+      constants: { ...constants, lanes: LANES, span, joined: `${spans > 1}` },
       workgroups: [heads, count, spans],
+      ...(choice && { choice }),
     });
   if (spans === 1) {
     launch(attended, 0, rows);

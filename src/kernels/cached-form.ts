@@ -2,6 +2,7 @@
 
 import { ShapeError } from "../gpu/errors.ts";
 import { expectShape, type Tensor } from "../gpu/tensor.ts";
+import type { Choice } from "../gpu/variants.ts";
 import type { LayerCache } from "./append-cache.ts";
 import { reachOf } from "./attention-sizes.ts";
 
@@ -28,6 +29,8 @@ export interface CachedForm {
     readonly hasPositionBias: string;
     readonly hasContexts: string;
   };
+  /** The variant that launches are of; one without cannot be refused. */
+  readonly choice?: Choice;
 }
 
 /** Checked. Parameters are those of cachedAttention. @throws ShapeError */

@@ -25,8 +25,9 @@ import type { Given, Question } from "./self-test.ts";
 export function decodingQuestions(k: Recorder, given: Given): Question[] {
   return [
     askEmbeddings(k, given),
-    askCache(k, given, "f32"),
-    askCache(k, given, "f16"),
+    ...askCache(k, given, "f32"),
+    ...askCache(k, given, "f16"),
+    askManyPositions(k, given),
     askPositionBias(k, given),
     askContext(k, given),
     askBlockPositions(k, given),
@@ -64,26 +65,53 @@ function askEmbeddings(k: Recorder, given: Given): Question {
   return { kernel: "embed-tokens and embed-prompt", answer: x, expected: [10.5, 20.25, 32, 44, 55, 66, 0, 0] };
 }
 
-/** Two rows of one sequence: the first sees itself; the second has weights 1/4 and 3/4. f16 makes 2048 of 2049. */
-function askCache(k: Recorder, given: Given, type: "f32" | "f16"): Question {
+/**
+ * Two rows of one sequence: the first sees itself; the second has weights 1/4 and 3/4. f16 makes 2048 of 2049. What is in the
+ * cache is asked for itself, too: it is no fault of a variant that reads it.
+ */
+function askCache(k: Recorder, given: Given, type: "f32" | "f16"): Question[] {
   const nothing = new Array(type === "f16" ? 4 : 8).fill(0);
   const cache = { keys: given([2, 4], nothing, type), values: given([2, 4], nothing, type) };
   const cursors = u32(given, [2, 4], [7, 0, 1, 0, 7, 1, 0, 0]);
   const table = u32(given, [1, 2], [1, 0]);
-  const [first, second] = [2049, 4];
-  appendCache(
-    k,
-    given([2, 4], [0, 0, 0, 0, 1, 0, 0, 0]),
-    given([2, 4], [first, 1, 2, 3, second, 5, 6, 7]),
-    cursors,
-    cache,
-  );
+  const first = 2049;
+  appendCache(k, given([2, 4], [0, 0, 0, 0, 1, 0, 0, 0]), given([2, 4], [1, first, 2, 3, 4, 5, 6, 7]), cursors, cache);
   const queries = given([2, 4], [1, 0, 0, 0, 2 * Math.log(3), 0, 0, 0]);
   const large = type === "f16" ? 2048 : first;
+  // Slot 0 is the second row's. As f16: 4 and 5, 6 and 7, 1 and 2048 (whose last bit a float of both keeps), 2 and 3.
+  const halves = asFloats([0x45004400, 0x47004600, 0x68003c00, 0x42004000]);
+  return [
+    {
+      kernel: `append-cache in ${type}`,
+      answer: cache.values,
+      expected: type === "f16" ? halves : [4, 5, 6, 7, 1, first, 2, 3],
+    },
+    {
+      kernel: `cached-attention in ${type}`,
+      answer: cachedAttention(k, queries, cache, table, cursors, 1, 0.5),
+      expected: [1, large, 2, 3, 3.25, large / 4 + 3.75, 5, 6],
+    },
+  ];
+}
+
+/** More positions than a span or a block has: 320 of weight 1, and behind them one of 320. The second row sees two of them. */
+function askManyPositions(k: Recorder, given: Given): Question {
+  const before = 320;
+  const lines = (line: readonly number[], last: readonly number[]) => [...new Array(before).fill(line).flat(), ...last];
+  const cache = {
+    keys: given([before + 1, 4], lines([0, 0, 0, 0], [0, Math.log(before), 0, 0])),
+    values: given([before + 1, 4], lines([4, 1, -2, 0], [8, 3, 2, 16])),
+  };
+  const table = u32(
+    given,
+    [1, before + 1],
+    Array.from({ length: before + 1 }, (_, position) => position),
+  );
+  const cursors = u32(given, [2, 4], [7, before, 0, 0, 7, 1, 0, 0]);
   return {
-    kernel: `append-cache and cached-attention in ${type}`,
-    answer: cachedAttention(k, queries, cache, table, cursors, 1, 0.5),
-    expected: [large, 1, 2, 3, large / 4 + (second * 3) / 4, 4, 5, 6],
+    kernel: "cached-attention over many positions",
+    answer: cachedAttention(k, given([2, 4], [0, 2, 0, 0, 1, 1, 1, 1]), cache, table, cursors, 1, 0.5),
+    expected: [6, 2, 0, 8, 4, 1, -2, 0],
   };
 }
 

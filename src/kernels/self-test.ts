@@ -128,8 +128,9 @@ function questions(k: Recorder, given: Given): Question[] {
     askLayerNorm(k, given),
     askRmsNorm(k, given),
     askRotary(k, given),
-    askAttention(k, given, false),
-    askAttention(k, given, true),
+    askAttention(k, given, { queryTokens: 9, padded: false }),
+    askAttention(k, given, { queryTokens: 65, padded: false }),
+    askAttention(k, given, { queryTokens: 9, padded: true }),
     askPositionBias(k, given),
     askWeights(k, given),
     askCausal(k, given),
@@ -218,7 +219,11 @@ function askPositionBias(k: Recorder, given: Given): Question {
 }
 
 /** Scores ln 3, 0, and -200 four times: weights 3/4, 1/4 and nothing. With lengths, what follows two keys is padding. */
-function askAttention(k: Recorder, given: Given, padded: boolean): Question {
+function askAttention(
+  k: Recorder,
+  given: Given,
+  { queryTokens, padded }: { readonly queryTokens: number; readonly padded: boolean },
+): Question {
   const headWidth = 8;
   const firsts = (values: readonly number[]) => values.flatMap((value) => [value, ...new Array(headWidth - 1).fill(0)]);
   const rest = padded ? 400 : -400;
@@ -227,17 +232,17 @@ function askAttention(k: Recorder, given: Given, padded: boolean): Question {
   const values = [4, 8, past, past, past, past].flatMap((value) => new Array(headWidth).fill(value));
   const part = (rows: Tensor) => ({ rows, column: 0 });
   const lengths = padded ? { keyLengths: given([1], [2], "u32") } : {};
-  const sizes = { batch: 1, queryTokens: 9, keyTokens: 6, heads: 1, headWidth, scale: 0.5, ...lengths };
+  const sizes = { batch: 1, queryTokens, keyTokens: 6, heads: 1, headWidth, scale: 0.5, ...lengths };
   return {
-    kernel: padded ? "attention with padding" : "attention",
+    kernel: `attention of ${queryTokens} queries${padded ? " with padding" : ""}`,
     answer: attention(
       k,
-      part(given([9, headWidth], firsts(new Array(9).fill(1)))),
+      part(given([queryTokens, headWidth], firsts(new Array(queryTokens).fill(1)))),
       part(given([6, headWidth], keys)),
       part(given([6, headWidth], values)),
       sizes,
     ),
-    expected: new Array(9 * headWidth).fill(5),
+    expected: new Array(queryTokens * headWidth).fill(5),
   };
 }
 

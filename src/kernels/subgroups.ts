@@ -1,9 +1,15 @@
 // Subgroups, where a kernel relies on how large they are.
 
+import type { AdapterReport } from "../gpu/adapter.ts";
 import type { Recorder } from "../gpu/recorder.ts";
 
-/** Invocations of a subgroup, where the adapter gives subgroups to kernels and all of them are this large; otherwise 0. */
+/** Why a kernel whose workgroup is one subgroup does not fit an adapter, or null where all subgroups are of one size. */
+export function unequalSubgroups({ subgroupMinSize, subgroupMaxSize }: AdapterReport): string | null {
+  if (subgroupMinSize === subgroupMaxSize) return null;
+  return `needs subgroups of one size, got ${subgroupMinSize} to ${subgroupMaxSize}`;
+}
+
+/** Invocations of a subgroup, on an adapter where all are of one size. */
 export function subgroupSize({ variants: { report } }: Pick<Recorder, "variants">): number {
-  const { features, subgroupMinSize, subgroupMaxSize } = report;
-  return features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+  return report.subgroupMinSize;
 }

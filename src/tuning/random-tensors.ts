@@ -9,6 +9,10 @@ import type { Linear, WeightType } from "../kernels/weights.ts";
 /** Whole 128ths in [-1, 1): eight bits, as many as bf16 has. */
 const values = Float32Array.from({ length: 256 }, (_, i) => (i - 128) / 128);
 const halfWords = Uint16Array.from(new Uint32Array(values.buffer), (bits) => bits >>> 16);
+/** The same as f16: an exponent of five bits in place of eight. All but 0 are large enough to be normal. */
+const f16Words = Uint16Array.from(new Uint32Array(values.buffer), (bits) =>
+  bits === 0 ? 0 : ((bits >>> 16) & 0x8000) | (((bits & 0x7fffffff) >>> 13) - (112 << 10)),
+);
 
 /** Bytes of a matrix that are on their way at a time. */
 const pieceBytes = 16 * 1024 * 1024;
@@ -41,11 +45,21 @@ export class TrialTensors {
     this.#gpu = gpu;
   }
 
-  /** f32, element i of it valueAt(i, seed). */
-  async random(name: string, shape: readonly number[], seed: number): Promise<Tensor> {
-    const tensor = this.#alloc(name, shape, "f32");
-    const data = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => valueAt(i, seed));
+  /** Element i of it valueAt(i, seed); of f16 an even number of them. */
+  async random(name: string, shape: readonly number[], seed: number, type: "f32" | "f16" = "f32"): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, type);
+    const length = shape.reduce((a, b) => a * b, 1);
+    const data =
+      type === "f16"
+        ? Uint16Array.from({ length }, (_, i) => f16Words[pick(i, seed)] as number)
+        : Float32Array.from({ length }, (_, i) => valueAt(i, seed));
     await this.#gpu.upload(tensor, new Uint8Array(data.buffer));
+    return tensor;
+  }
+
+  async integers(name: string, shape: readonly number[], data: readonly number[]): Promise<Tensor> {
+    const tensor = this.#alloc(name, shape, "u32");
+    await this.#gpu.upload(tensor, new Uint8Array(Uint32Array.from(data).buffer));
     return tensor;
   }
 

@@ -8,9 +8,9 @@ import { expectClose, openRig } from "./harness.ts";
 const rig = await openRig();
 
 const withQueries =
-  (queries: number): Attend =>
+  (QUERIES: number): Attend =>
   (k, q, key, value, sizes) =>
-    attentionLanes(k, q, key, value, sizes, queries);
+    attentionLanes(k, { q, key, value, sizes }, { QUERIES });
 
 testAttention(rig, withQueries(2), [33, 88]);
 

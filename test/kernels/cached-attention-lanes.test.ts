@@ -1,5 +1,10 @@
 import { cachedAttentionLanes } from "../../src/kernels/cached-attention-lanes.ts";
-import { testCached } from "./cached-attention-rig.ts";
+import { type AttendCached, testCached } from "./cached-attention-rig.ts";
 import { openRig } from "./harness.ts";
 
-testCached(await openRig(), cachedAttentionLanes, [1, 5, 8, 9, 63, 80]);
+const inBlocks =
+  (TILE: number): AttendCached =>
+  (k, form) =>
+    cachedAttentionLanes(k, form, { TILE });
+
+testCached(await openRig(), inBlocks(64), [1, 5, 8, 9, 63, 80], [inBlocks(32), inBlocks(128)]);

@@ -93,8 +93,17 @@ const rounding = {
   reason: "f32 exp and sums of up to a few hundred weights that add to 1",
 };
 
-/** Declares the tests. @param widths of heads, each to be compiled */
-export function testCached(rig: Rig, attend: AttendCached, widths: readonly number[]): void {
+/**
+ * Declares the tests.
+ * @param widths of heads, each to be compiled
+ * @param others variants of the same kernel, each asked once
+ */
+export function testCached(
+  rig: Rig,
+  attend: AttendCached,
+  widths: readonly number[],
+  others: readonly AttendCached[],
+): void {
   const run = (given: Case) => compute(rig, attend, given);
 
   for (const headDim of widths) {
@@ -117,6 +126,15 @@ export function testCached(rig: Rig, attend: AttendCached, widths: readonly numb
     } as const;
     const { got, expected } = await run({ ...given, spread: 3 });
     expectClose(got, expected, { ...rounding, absolute: 2e-5 });
+  });
+
+  test("so do other variants", async () => {
+    const visible = [31, 33, 65, 0, 129, 300];
+    const given = { heads: 2, headDim: 10, type: "f16", visible, positions: 300, spread: 3 } as const;
+    for (const other of others) {
+      const { got, expected } = await compute(rig, other, given);
+      expectClose(got, expected, { ...rounding, absolute: 2e-5 });
+    }
   });
 
   test("scores of thousands do not overflow", async () => {

@@ -1,14 +1,22 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Recorder } from "../../src/gpu/recorder.ts";
+import { missingOf } from "../../src/gpu/variants.ts";
 import { cachedAttention, cachedAttentionSpans } from "../../src/kernels/cached-attention.ts";
-import { testCached } from "./cached-attention-rig.ts";
+import { cachedAttentionOperation } from "../../src/kernels/cached-attention-variants.ts";
+import { type AttendCached, testCached } from "./cached-attention-rig.ts";
 import { asFamily, families } from "./families.ts";
 import { openRig } from "./harness.ts";
 
 const rig = await openRig();
 
-testCached(rig, cachedAttentionSpans, [5, 80, 131]);
+const inSpans =
+  (LANES: number, SPAN: number): AttendCached =>
+  (k, form) =>
+    cachedAttentionSpans(k, form, { LANES, SPAN });
+
+// The last has spans of no whole tiles.
+testCached(rig, inSpans(64, 128), [5, 80, 131], [inSpans(32, 64), inSpans(8, 100)]);
 
 /** The shaders and workgroups that some rows over a table of so many positions launch. */
 async function launched(softwareAdapter: boolean, rows: number, positions: number): Promise<string[]> {
@@ -40,6 +48,19 @@ test("one workgroup per head and row on a CPU driver; on a GPU one per span, who
   assert.deepEqual(await launched(true, 5, 300), ["cached-attention-lanes 64 5"]);
   assert.deepEqual(await launched(false, 5, 128), ["cached-attention 64 5 1"]);
   assert.deepEqual(await launched(false, 5, 129), ["cached-attention 64 5 2", "cached-attention-join 64 5"]);
+});
+
+test("blocks need subgroups of one size that divides them", () => {
+  const of = (subgroupMinSize: number, subgroupMaxSize = subgroupMinSize) => ({
+    ...{ ...rig.gpu.report, features: ["subgroups"] },
+    ...{ subgroupMinSize, subgroupMaxSize },
+  });
+  const needs = cachedAttentionOperation.needs?.({ shader: "cached-attention-lanes", TILE: 64 }) ?? {};
+  assert.equal(missingOf(of(64), needs), null);
+  assert.equal(missingOf(of(128), needs), "needs subgroups that divide a block of 64 positions, got 128");
+  assert.equal(missingOf(of(8, 16), needs), "needs subgroups of one size, got 8 to 16");
+  const many = cachedAttentionOperation.needs?.({ shader: "cached-attention", LANES: 4096, SPAN: 128 }) ?? {};
+  assert.match(missingOf(of(8), many) ?? "", /^needs maxComputeInvocationsPerWorkgroup of 4096, got/);
 });
 
 test("rows whose parts would be too much are taken some at a time", async () => {

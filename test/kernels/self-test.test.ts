@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { openGpu } from "../../src/gpu/device.ts";
-import { shaderFolder } from "../../src/gpu/package-root.ts";
+import { attentionOperation } from "../../src/kernels/attention-variants.ts";
 import { matmulOperation } from "../../src/kernels/matmul-variants.ts";
 import { selfTest } from "../../src/kernels/self-test.ts";
 import { operations } from "../../src/tuning/operations.ts";
 import { openWithTable, testTable } from "../gpu/own-table.ts";
+import { breakShaders } from "./broken-shader.ts";
 import { refuseNothing } from "./families.ts";
 
 test("this adapter passes, and nothing stays allocated", async () => {
@@ -31,23 +32,6 @@ test("it meets every class of every operation that comes in variants", async () 
   gpu.close();
 });
 
-/** The package's shaders, with `right` in one of them replaced by `wrong`, until the returned function is called. */
-function breakShader(shader: string, right: string, wrong: string): () => void {
-  const original = shaderFolder();
-  const folder = mkdtempSync(join(tmpdir(), "self-test-"));
-  for (const file of readdirSync(original)) {
-    const text = readFileSync(join(original, file), "utf8");
-    const broken = file === `${shader}.wgsl` ? text.replace(right, wrong) : text;
-    if (file === `${shader}.wgsl`) assert.notEqual(broken, text);
-    writeFileSync(join(folder, file), broken);
-  }
-  process.env.BLIPFLEET_SHADERS = folder;
-  return () => {
-    process.env.BLIPFLEET_SHADERS = original;
-    rmSync(folder, { recursive: true });
-  };
-}
-
 /** One tile of matmul for everything, because every fault compiles it anew. */
 const tile = { shader: "matmul", WORKGROUP: 8, ROWS: 2, VECS: 1 };
 const tiles = Object.fromEntries(matmulOperation.classes.map((name) => [name, [tile]]));
@@ -55,28 +39,53 @@ const small = testTable({ matmul: tiles });
 const smallFolder = mkdtempSync(join(tmpdir(), "self-test-"));
 after(() => rmSync(smallFolder, { recursive: true }));
 
-test("a variant that computes wrongly is refused, and the next one passes", async () => {
-  // As a driver that gets one tile wrong would seem.
-  const mend = breakShader("matmul", "= finish(sums", "= select(0.0, 1.0, VECS == 3u) + finish(sums");
+test("variants that compute wrongly are refused, and the next ones pass", async () => {
+  // As a driver that gets one tile wrong would seem, one number of queries, and one shader whatever its constants.
+  const mend = breakShaders([
+    ["matmul", "= finish(sums", "= select(0.0, 1.0, VECS == 3u) + finish(sums"],
+    ["attention-lanes", "sums[i][c] / totals[i]", "select(1.0, 2.0, QUERIES == 2u) * sums[i][c] / totals[i]"],
+    ["cached-attention-lanes", "select(vec2f(), sums[part] / whole", "select(vec2f(), sums[part]"],
+  ]);
   const folder = mkdtempSync(join(tmpdir(), "self-test-"));
   const broken = { shader: "matmul", WORKGROUP: 8, ROWS: 1, VECS: 3, LANES: 1, STEPS: 1 };
-  const table = testTable({ matmul: { ...tiles, "f32, 1 row": [broken, tile], "f16, more rows": [broken, tile] } });
+  const [two, one] = [
+    { shader: "attention-lanes", QUERIES: 2 },
+    { shader: "attention-lanes", QUERIES: 1 },
+  ];
+  const block = { shader: "cached-attention-lanes", TILE: 64 };
+  const spans = { shader: "cached-attention", LANES: 8, SPAN: 128 };
+  const table = testTable({
+    matmul: { ...tiles, "f32, 1 row": [broken, tile], "f16, more rows": [broken, tile] },
+    attention: Object.fromEntries(attentionOperation.classes.map((name) => [name, [two, one]])),
+    "cached-attention": { "any rows": [block, spans] },
+  });
   const told: string[] = [];
   const gpu = await openWithTable(folder, table, (line) => told.push(line));
   try {
     await selfTest(gpu);
     assert.deepEqual(
       gpu.variants.refused.map(({ variant }) => variant),
-      [broken],
+      [broken, two, block],
     );
-    assert.equal(told.length, 1, told.join("\n"));
+    assert.equal(told.length, 3, told.join("\n"));
     assert.match(
       told[0] ?? "",
       /^kernels: matmul \(.*VECS=3.*\) is refused .*: self-test of matmul of 1 rows with f32 weights: expected /,
     );
+    assert.match(
+      told[1] ?? "",
+      /^kernels: attention \(.*QUERIES=2.*\) is refused .*: self-test of attention of 9 queries: /,
+    );
+    assert.match(
+      told[2] ?? "",
+      /^kernels: cached-attention \(.*TILE=64.*\) is refused .*: self-test of cached-attention in /,
+    );
     const { choices } = gpu.variants.describe();
     assert.equal(choices.length, operations.flatMap(({ classes }) => classes).length);
-    for (const { variant } of choices) assert.notDeepEqual(variant, broken);
+    const of = (name: string) => choices.flatMap(({ operation, variant }) => (operation === name ? [variant] : []));
+    for (const variant of of("matmul")) assert.notDeepEqual(variant, broken);
+    assert.deepEqual(of("attention"), [one, one, one]);
+    assert.deepEqual(of("cached-attention"), [spans]);
   } finally {
     gpu.close();
     mend();
@@ -97,8 +106,13 @@ const faults = [
   ["matmul", "gated(value, 1.0)", "gated(value, 1.001)", "matmul with silu"],
   ["rotary", "b * turn.x + a * turn.y", "b * turn.x - a * turn.y", "rotary"],
   ["layer-norm", "variance + params.eps", "variance", "layer-norm"],
-  ["attention-lanes", "sums[i][c] / totals[i]", "sums[i][c] * totals[i]", "attention"],
-  ["attention-lanes", "min(lengths[item], params.keyTokens)", "params.keyTokens", "attention with padding"],
+  ["attention-lanes", "sums[i][c] / totals[i]", "sums[i][c] * totals[i]", "attention of 9 queries"],
+  [
+    "attention-lanes",
+    "min(lengths[item], params.keyTokens)",
+    "params.keyTokens",
+    "attention of 9 queries with padding",
+  ],
   ["attention-lanes", "i32(first + t) - i32(token)", "0", "attention with position bias"],
   [
     "attention-lanes",
@@ -124,13 +138,9 @@ const faults = [
   ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],
   ["embed-tokens", "token - params.firstId;", "token;", "embed-tokens and embed-prompt"],
   ["embed-prompt", "(t + params.offset)", "t", "embed-tokens and embed-prompt"],
-  ["append-cache", "shifted + 0xfffu +", "shifted + 0x1000u +", "append-cache and cached-attention in f16"],
-  [
-    "cached-attention-lanes",
-    "headDim - 1u)] * params.scale",
-    "headDim - 1u)]",
-    "append-cache and cached-attention in f32",
-  ],
+  ["append-cache", "shifted + 0xfffu +", "shifted + 0x1000u +", "append-cache in f16"],
+  ["cached-attention-lanes", "headDim - 1u)] * params.scale", "headDim - 1u)]", "cached-attention in f32"],
+  ["cached-attention-lanes", "total *= shrink", "total *= 1.0", "cached-attention over many positions"],
   ["select-rows", "picks[item]", "item", "select-rows"],
   ["greedy-scores", "score < 0.0", "score > 0.0", "greedy-scores and greedy-step"],
   [
@@ -152,7 +162,7 @@ const faults = [
 
 for (const [shader, right, wrong, kernel] of faults) {
   test(`a fault in ${shader} (\`${wrong}\`) is found and named`, async () => {
-    const mend = breakShader(shader, right, wrong);
+    const mend = breakShaders([[shader, right, wrong]]);
     // The first refusal is told, and this ends the test.
     const gpu = await openWithTable(smallFolder, small, refuseNothing);
     try {
