@@ -100,7 +100,7 @@ function askManyPositions(k: Recorder, given: Given): Question {
   const lines = (line: readonly number[], last: readonly number[]) => [...new Array(before).fill(line).flat(), ...last];
   const cache = {
     keys: given([before + 1, 4], lines([0, 0, 0, 0], [0, Math.log(before), 0, 0])),
-    values: given([before + 1, 4], lines([4, 1, -2, 0], [8, 3, 2, 16])),
+    values: given([before + 1, 4], lines([4, 1, 2, 0], [8, 3, 4, 16])),
   };
   const table = u32(
     given,
@@ -111,7 +111,7 @@ function askManyPositions(k: Recorder, given: Given): Question {
   return {
     kernel: "cached-attention over many positions",
     answer: cachedAttention(k, given([2, 4], [0, 2, 0, 0, 1, 1, 1, 1]), cache, table, cursors, 1, 0.5),
-    expected: [6, 2, 0, 8, 4, 1, -2, 0],
+    expected: [6, 2, 3, 8, 4, 1, 2, 0],
   };
 }
 
