@@ -16,8 +16,9 @@ for (const [operation, shapeClass] of [
   [tunedCachedAttention, "any rows"],
 ] as const) {
   test(`${operation.name}, ${shapeClass}`, async () => {
-    const before = gpu.allocatedBytes;
+    const closed = gpu.allocatedBytes;
     const trial = await operation.trial(shapeClass, adapter).open(gpu);
+    const bytesOfTrial = gpu.allocatedBytes - closed;
     const list = await gpu.record("trial", trial.forward);
     const [bytes = new ArrayBuffer(0)] = await gpu.submit([list], { reads: [list.result] });
     const got = new Float32Array(bytes);
@@ -28,9 +29,10 @@ for (const [operation, shapeClass] of [
       const other = got[(i + 1) % got.length] ?? value;
       assert.ok(Math.abs(other - value) > tolerance, `element ${i} could be its neighbour, ${other}`);
     }
+    const open = gpu.allocatedBytes;
     trial.close();
+    assert.equal(gpu.allocatedBytes, open - bytesOfTrial);
     list.destroy();
-    assert.ok(gpu.allocatedBytes - before < 1 << 20, `${gpu.allocatedBytes - before} bytes stay`);
   });
 }
 
