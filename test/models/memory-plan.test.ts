@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { totalmem } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
-import { writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
+import { type LikeSettings, type RandomCheckpoint, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
 import { quickForm, trueShapes } from "../../bench/true-shapes.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
@@ -105,6 +105,27 @@ test("a refusal names the smaller types that fit and what they take, or the leas
   assert.equal(await refusal("f16", int4 - 1), least);
   assert.ok((await refusal("int4", int4 - 1)).endsWith(`; use ${others}`));
   assert.doesNotMatch(await refusal("int4", int4 - 1), /fits/);
+});
+
+test("a type that the model cannot have is not named", async () => {
+  const quick = quickForm(trueShapes["blip2-opt-2.7b"]);
+  const odd: RandomCheckpoint = {
+    ...quick,
+    config(like) {
+      const config = quick.config(like) as LikeSettings;
+      return {
+        ...config,
+        vision_config: { ...config.vision_config, hidden_size: 33, num_attention_heads: 3 },
+        qformer_config: { ...config.qformer_config, encoder_hidden_size: 33 },
+      };
+    },
+  };
+  const checkpoint = await writeRandomCheckpoint(path.join(await temporaryFolder(), "odd"), odd);
+  const load = loadModel(gpu, checkpoint, { dtype: "f32", environment: { BLIPFLEET_MEMORY: "1MB" } });
+  await assert.rejects(load, {
+    name: "OutOfMemoryError",
+    message: /under --dtype f32: .* MB; use workers for one of its stages each \(--stages\), or a smaller model$/,
+  });
 });
 
 /** A text as it stands in a regular expression. */
