@@ -3,9 +3,9 @@
 import type { Gpu } from "../src/gpu/device.ts";
 import { median } from "../src/gpu/median.ts";
 import { RowScheduler } from "../src/gpu/scheduler.ts";
-import { byteLength, elementCount, type Tensor } from "../src/gpu/tensor.ts";
+import { byteLength, elementCount, isPacked, type Tensor } from "../src/gpu/tensor.ts";
 import { matmul } from "../src/kernels/matmul.ts";
-import type { Linear } from "../src/kernels/weights.ts";
+import type { Linear, WeightType } from "../src/kernels/weights.ts";
 import { generateProgram } from "../src/models/generate.ts";
 import { defaultGeneration } from "../src/stages.ts";
 import { attentionWork, productWork, type Type } from "./kernels/comparisons.ts";
@@ -144,12 +144,20 @@ function kernel(
 }
 
 /** A product over as many copies of its weights as no cache holds. */
-function product(name: string, type: Type, rows: number, inputs: number, columns: number, coldBytes: number): GpuCase {
+function product(
+  name: string,
+  type: WeightType,
+  rows: number,
+  inputs: number,
+  columns: number,
+  coldBytes: number,
+): GpuCase {
   const bytes = byteLength([inputs, columns], type);
   const copies = Math.max(1, Math.ceil(coldBytes / bytes));
   const prepare = async (weights: Weights): Promise<Forward> => {
     const linears: Linear[] = [];
-    for (let i = 0; i < copies; i++) linears.push(await weights.linear({ inputs, columns, seed: 10 + i }, type));
+    if (isPacked(type)) linears.push(...(await weights.quantizedCopies({ inputs, columns, seed: 10 }, type, copies)));
+    else for (let i = 0; i < copies; i++) linears.push(await weights.linear({ inputs, columns, seed: 10 + i }, type));
     return (k, x) => linears.map((linear) => matmul(k, x, linear)).at(-1) ?? x;
   };
   const work = productWork(type, rows, inputs, columns);
@@ -167,13 +175,17 @@ export function kernelCases(sizes: Sizes, types: readonly Type[]): GpuCase[] {
     [width, mlpWidth],
     [mlpWidth, width],
   ] as const;
-  const optProducts = [
+  const optBlock = [
     [opt.width, 3 * opt.width],
     [opt.width, opt.width],
     [opt.width, opt.ffnWidth],
     [opt.ffnWidth, opt.width],
-    [opt.width, vocabulary],
   ] as const;
+  const head = [opt.width, vocabulary] as const;
+  const optProducts = (type: WeightType, shapes: readonly (readonly [number, number])[]) =>
+    sizes.batches.flatMap((rows) =>
+      shapes.map(([inputs, columns]) => product("opt-2.7b", type, rows, inputs, columns, coldBytes)),
+    );
   const attended = (name: string, tokens: number, keyTokens: number, heads: number, headWidth: number) => {
     const shape = { queryTokens: tokens, keyTokens, heads, headWidth };
     const prepare = attentionForward(shape, 1);
@@ -195,9 +207,7 @@ export function kernelCases(sizes: Sizes, types: readonly Type[]): GpuCase[] {
         [qFormer.mlpWidth, qFormer.width],
       ].map(([inputs = 0, columns = 0]) => product("q-former", type, qFormer.queries, inputs, columns, coldBytes)),
       product("q-former keys", type, vit.tokens, width, qFormer.width, coldBytes),
-      ...sizes.batches.flatMap((rows) =>
-        optProducts.map(([inputs, columns]) => product("opt-2.7b", type, rows, inputs, columns, coldBytes)),
-      ),
+      ...optProducts(type, [...optBlock, head]),
       ...[
         [t5.width, t5.width],
         [t5.width, t5.ffnWidth],
@@ -205,6 +215,8 @@ export function kernelCases(sizes: Sizes, types: readonly Type[]): GpuCase[] {
       ].map(([inputs = 0, columns = 0]) => product("t5-xl", type, 1, inputs, columns, coldBytes)),
     ])
     .concat([
+      // The head keeps f16 under both.
+      ...(["int8", "int4"] as const).flatMap((type) => optProducts(type, optBlock)),
       attended(`attention vit-g ${vit.tokens}x${vit.heads}`, vit.tokens, vit.tokens, vit.heads, width / vit.heads),
       ...sizes.cached.map((keyTokens) => {
         const shape = { queryTokens: 1, keyTokens, heads: opt.heads, headWidth: opt.width / opt.heads };
@@ -248,15 +260,16 @@ export function towerCases({ vit, vitLayers, patchSize, batches }: Sizes, type: 
 }
 
 /** Greedy decoding behind a prompt, as jobs do it: from the scheduler to ids on the host. Blocks share one set of weights. */
-export function decodeCases(sizes: Sizes, type: "f16"): GpuCase[] {
+export function decodeCases(sizes: Sizes, type: "f16" | "int8" | "int4"): GpuCase[] {
   const { opt, optLayers, vocabulary, qFormer, batches, newTokens } = sizes;
+  const { width, ffnWidth } = opt;
   return batches.map((batch) => ({
     name: `opt-2.7b decode, batch ${batch}, ${type}`,
     async measure({ gpu, limits }) {
       const weights = new Weights(gpu);
       const program = generateProgram(
         gpu,
-        await optModel(weights, opt, optLayers, { vocabulary, queries: qFormer.queries }),
+        await optModel(weights, opt, optLayers, { vocabulary, queries: qFormer.queries, type }),
       );
       try {
         const shape = [qFormer.queries, opt.width] as const;
@@ -282,8 +295,16 @@ export function decodeCases(sizes: Sizes, type: "f16"): GpuCase[] {
         }
         const step = (median(times.many) - median(times.few)) / (many - few);
         if (!(step > 0)) throw new Error(`expected ${many} tokens to take longer than ${few}, got other work's noise`);
-        const inBlock = 4 * opt.width ** 2 + 2 * opt.width * opt.ffnWidth;
-        const read = 2 * (optLayers * inBlock + opt.width * vocabulary);
+        const inBlock = (
+          [
+            [width, 4 * width],
+            [width, ffnWidth],
+            [ffnWidth, width],
+          ] as const
+        )
+          .map((shape) => byteLength(shape, type))
+          .reduce((sum, bytes) => sum + bytes);
+        const read = optLayers * inBlock + byteLength([width, vocabulary], "f16");
         return {
           ...{ name: this.name, value: (1000 * batch) / step, unit: "tokens/s" },
           gigabytes: read / step / 1e6,

@@ -47,7 +47,7 @@ const tinySizes: Sizes = {
   vit: vitShape(5, 16, 2, 32),
   vitLayers: 2,
   patchSize: 2,
-  opt: optShape(16, 2, 32, 63),
+  opt: optShape(32, 2, 64, 63),
   optLayers: 2,
   vocabulary: 64,
   qFormer: { queries: 4, width: 16, mlpWidth: 32 },
@@ -118,7 +118,7 @@ async function main(): Promise<number> {
     const cases: Readonly<Record<Exclude<Part, "hugging-face">, readonly GpuCase[]>> = {
       kernels: [dispatchGap(), ...kernelCases(sizes, ["f16"])],
       images: towerCases(sizes, "f16"),
-      decode: decodeCases(sizes, "f16"),
+      decode: (["f16", "int8", "int4"] as const).flatMap((type) => decodeCases(sizes, type)),
     };
     // What matters most comes first: a short loan may end before the rest.
     for (const part of ["decode", "images", "kernels"] as const) {

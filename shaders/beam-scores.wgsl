@@ -11,7 +11,8 @@
 // progress: (items, 2 + beams) of (generated, done, running scores as f32 bits).
 // scores: (rows, vocabulary) f32. best: (rows, chunks) of (score as f32 bits, id); ids of chunk c: [c * chunk, (c + 1) * chunk).
 // One workgroup per (chunk, row). The best is taken after the running score is added, because the addition can make
-// scores equal. Not a number never wins: a chunk with nothing else has the id 0xffffffff.
+// scores equal. Not a number never wins, nor where it is an end that comes too early: a chunk with nothing else has the id
+// 0xffffffff.
 const lanes = 64u;
 const chunk = 1024u;
 const lowest = -3.4028234e38f;
@@ -79,7 +80,7 @@ fn beamScores(
       score = select(score / penalty, score * penalty, score < 0.0);
     }
     score += running;
-    if (tooShort && ends(i)) {
+    if (tooShort && score >= lowest && ends(i)) {
       score = lowest;
     }
     scores[row * params.vocabulary + i] = score;

@@ -3,8 +3,9 @@
 // source: (rows, inputs) row-major as it lies in the checkpoint: f32, or f16 or bf16 two in a u32
 // destination: (inputs, stride) f32, or with F16 two halves in a u32 along the row; column, filled and stride are
 // multiples of 4.
-// Columns from column + rows on up to column + filled become 0. One invocation writes two neighbouring columns of one
-// row; a workgroup covers 16 columns of 8 rows, so that reads and writes both stay close together.
+// Columns from column + rows on up to column + filled become 0. One invocation writes four neighbouring columns of two
+// rows, so that a word of two elements is read once; a workgroup covers 32 columns of 16 rows, so that reads and writes
+// both stay close together.
 //
 // Numerical choice: f16 and bf16 become f32 exactly; f32 and bf16 become f16 to nearest, ties to even, inf from 65520
 // on; f16 to f16 copies bits. Integer arithmetic throughout, so that denormals, inf and NaN pass on every driver.
@@ -52,37 +53,53 @@ fn toHalf(bits: u32) -> u32 {
   return sign | ((size + 0xfffu + ((size >> 13u) & 1u) - 0x38000000u) >> 13u);
 }
 
-/// The bits of one element in the destination's type; 0 past the last row.
-fn converted(row: u32, input: u32) -> u32 {
-  if (row >= params.rows) {
-    return 0u;
-  }
-  let element = row * params.inputs + input;
+/// The bits of one element in the destination's type, from the word that it lies in.
+fn converted(element: u32, word: u32) -> u32 {
   if (SOURCE == 0u) {
-    let bits = source[element];
-    return select(bits, toHalf(bits), F16);
+    return select(word, toHalf(word), F16);
   }
-  let half = (source[element / 2u] >> (element % 2u * 16u)) & 0xffffu;
+  let half = (word >> (element % 2u * 16u)) & 0xffffu;
   if (SOURCE == 1u) {
     return select(fromHalf(half), half, F16);
   }
   return select(half << 16u, toHalf(half << 16u), F16);
 }
 
+/// Two neighbouring elements of a row; 0 past the last row.
+fn pair(row: u32, input: u32) -> vec2<u32> {
+  if (row >= params.rows) {
+    return vec2(0u);
+  }
+  let element = row * params.inputs + input;
+  let first = select(element / 2u, element, SOURCE == 0u);
+  let second = select((element + 1u) / 2u, element + 1u, SOURCE == 0u);
+  let word = source[first];
+  var next = word;
+  if (second != first) {
+    next = source[second];
+  }
+  return vec2(converted(element, word), converted(element + 1u, next));
+}
+
 @compute @workgroup_size(8, 8)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let row = 2u * id.x;
-  let input = id.y;
+  let row = 4u * id.x;
+  let input = 2u * id.y;
   if (row >= params.filled || input >= params.inputs) {
     return;
   }
-  let at = input * params.stride + params.column + row;
-  let low = converted(row, input);
-  let high = converted(row + 1u, input);
-  if (F16) {
-    destination[at / 2u] = low | (high << 16u);
-  } else {
-    destination[at] = low;
-    destination[at + 1u] = high;
+  let pairs = array(pair(row, input), pair(row + 1u, input), pair(row + 2u, input), pair(row + 3u, input));
+  let inputs = min(params.inputs - input, 2u);
+  for (var i = 0u; i < inputs; i++) {
+    let at = (input + i) * params.stride + params.column + row;
+    if (F16) {
+      destination[at / 2u] = pairs[0][i] | (pairs[1][i] << 16u);
+      destination[at / 2u + 1u] = pairs[2][i] | (pairs[3][i] << 16u);
+    } else {
+      destination[at] = pairs[0][i];
+      destination[at + 1u] = pairs[1][i];
+      destination[at + 2u] = pairs[2][i];
+      destination[at + 3u] = pairs[3][i];
+    }
   }
 }

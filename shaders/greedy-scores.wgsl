@@ -7,8 +7,8 @@
 // settings: (rows, settingsWidth) of (maxNew, minNew, penalty as f32 bits, promptLength, …).
 // progress: (rows, 3) of (generated, done, unused). stopIds: the ids that end a sequence, `stopCount` of them.
 // best: (rows, chunks) of (score as f32 bits, id). Chunk c holds the ids [c * chunk, (c + 1) * chunk).
-// One workgroup per (chunk, row): lanes stride over the chunk, lane 0 compares theirs. Not a number never wins: a chunk
-// with nothing else has the id 0xffffffff.
+// One workgroup per (chunk, row): lanes stride over the chunk, lane 0 compares theirs. Not a number never wins, nor where it is
+// an end that comes too early: a chunk with nothing else has the id 0xffffffff.
 const lanes = 64u;
 const chunk = 1024u;
 const lowest = -3.4028234e38f;
@@ -58,7 +58,7 @@ fn greedyScores(
     if (((seen[row * params.seenWords + (i >> 5u)] >> (i & 31u)) & 1u) == 1u) {
       score = select(score / penalty, score * penalty, score < 0.0);
     }
-    if (tooShort && ends(i)) {
+    if (tooShort && score >= lowest && ends(i)) {
       score = lowest;
     }
     if (score > value || (score == value && i < id)) {

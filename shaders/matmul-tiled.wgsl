@@ -1,7 +1,8 @@
 // y[r, j] = activation(sum_k x[r, k] * weight[k, c] + bias[j]) * factor[r, j] + scale * residual[r, j]
 //     with j = firstColumn + c and scale = residualScale, for many rows on a GPU
 //
-// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row; stride is a multiple of 4
+// x: (rows, inputs) f32   weight: (inputs, stride) f32, or f16 packed in pairs along a row, or whole numbers of 8 or 4 bits
+// with scales, as quantize-weight.wgsl writes them; stride is a multiple of 4
 // bias: (columns)   factor, residual, y: (rows, columns) f32; all row-major. One launch fills `width` columns from `firstColumn` on.
 //
 // A workgroup of ROW_LANES x COLUMN_LANES computes a tile of ROWS rows and VECS groups of four columns for each lane. Step by
@@ -9,10 +10,10 @@
 // lane reads from there: an x serves all columns of the tile, a weight all its rows.
 //
 // Numerical choice: as in matmul.wgsl every element is one chain of fma over ascending k in f32, so that a row's bits depend
-// neither on the other rows nor on the tile; what is filled up with zeros adds nothing. With F16 each x is rounded to f16
-// first, by integer arithmetic.
+// neither on the other rows nor on the tile; what is filled up with zeros adds nothing. A whole number times its scale is
+// exact. With weights other than f32 each x is rounded to f16 first, by integer arithmetic.
 
-const F16 = false;
+const WEIGHT = 0u; // 0 f32, 1 f16, 2 int8, 3 int4
 const FOURS = false;
 const ACTIVATION = 0u; // 0 none, 1 gelu, 2 relu, 3 quick gelu, 4 tanh gelu, 5 silu
 const HAS_BIAS = true;
@@ -77,7 +78,7 @@ fn fourInputs(row: u32, four: u32) -> vec4f {
       values[i] = x[at / 4u][at % 4u];
     }
   }
-  if (F16) {
+  if (WEIGHT != 0u) {
     return vec4f(roundToHalf(values.x), roundToHalf(values.y), roundToHalf(values.z), roundToHalf(values.w));
   }
   return values;
@@ -90,11 +91,38 @@ fn fourWeights(row: u32, group: u32) -> vec4f {
     return vec4f();
   }
   let at = row * groups + group;
-  if (F16) {
+  if (WEIGHT == 1u) {
     let pairs = weight[at];
     return vec4f(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
   }
   return vec4f(bitcast<vec2f>(weight[2u * at]), bitcast<vec2f>(weight[2u * at + 1u]));
+}
+
+/// Inputs of a column that share a scale, and words of whole numbers that these are.
+const GROUP = 32u;
+const WORDS = select(4u, 8u, WEIGHT == 2u);
+
+/// The weights of four inputs of four neighbouring columns, a column of the matrix for each input; zeros past the last ones.
+fn packedWeights(four: u32, group: u32) -> mat4x4f {
+  let groups = params.stride / 4u;
+  if (4u * four >= params.inputs || group >= groups) {
+    return mat4x4f();
+  }
+  let start = 4u * four / GROUP * groups * (2u * WORDS + 1u);
+  let at = start + 2u * (4u * four % GROUP / (GROUP / WORDS) * groups + group);
+  var words = vec4<u32>(weight[at], weight[at + 1u]);
+  if (WEIGHT == 3u && four % 2u == 1u) {
+    words >>= vec4<u32>(16u);
+  }
+  let pairs = weight[start + 2u * WORDS * groups + group];
+  let scales = bitcast<vec4f>(vec4<u32>(pairs.x << 16u, pairs.x & 0xffff0000u, pairs.y << 16u, pairs.y & 0xffff0000u));
+  let bits = select(4u, 8u, WEIGHT == 2u);
+  var weights: mat4x4f;
+  for (var i = 0u; i < 4u; i++) {
+    let whole = bitcast<vec4<i32>>(words << vec4<u32>(32u - bits - bits * i)) >> vec4<u32>(32u - bits);
+    weights[i] = vec4f(whole) * scales;
+  }
+  return weights;
 }
 
 /// v / 2 * (1 + erf(v / sqrt(2))), written as max(v, 0) - |v| / 2 * erfc(t) with t = |v| / sqrt(2) and
@@ -178,8 +206,18 @@ fn main(@builtin(workgroup_id) tile: vec3u, @builtin(local_invocation_index) lan
         tileX[(4u * four + k) * (TILE_ROWS / 4u) + rowFour] = block[k];
       }
     }
-    for (var i = lane; i < DEPTH * TILE_GROUPS; i += LANES) {
-      tileWeights[i] = fourWeights(first + i / TILE_GROUPS, firstGroup + i % TILE_GROUPS);
+    if (WEIGHT >= 2u) {
+      for (var i = lane; i < DEPTH / 4u * TILE_GROUPS; i += LANES) {
+        let four = i / TILE_GROUPS;
+        let weights = packedWeights(first / 4u + four, firstGroup + i % TILE_GROUPS);
+        for (var k = 0u; k < 4u; k++) {
+          tileWeights[(4u * four + k) * TILE_GROUPS + i % TILE_GROUPS] = weights[k];
+        }
+      }
+    } else {
+      for (var i = lane; i < DEPTH * TILE_GROUPS; i += LANES) {
+        tileWeights[i] = fourWeights(first + i / TILE_GROUPS, firstGroup + i % TILE_GROUPS);
+      }
     }
     workgroupBarrier();
     for (var k = 0u; k < DEPTH; k++) {

@@ -48,29 +48,44 @@ fn fromHalf(half: u32) -> u32 {
   return bits | ((half & 0x8000u) << 16u);
 }
 
-/// The bits of one element as f32; 0 past the last row or input.
-fn valueAt(row: u32, input: u32) -> u32 {
-  if (row >= params.rows || input >= params.inputs) {
-    return 0u;
-  }
-  let element = row * params.inputs + input;
+/// The bits of an element as f32, from the word that it lies in.
+fn fromWord(element: u32, word: u32) -> u32 {
   if (SOURCE == 0u) {
-    return source[element];
+    return word;
   }
-  let half = (source[element / 2u] >> (element % 2u * 16u)) & 0xffffu;
+  let half = (word >> (element % 2u * 16u)) & 0xffffu;
   if (SOURCE == 1u) {
     return fromHalf(half);
   }
   return half << 16u;
 }
 
+/// The bits of two neighbouring elements of a row as f32; 0 past the last row or input.
+fn pair(row: u32, input: u32) -> vec2<u32> {
+  if (row >= params.rows || input >= params.inputs) {
+    return vec2(0u);
+  }
+  let element = row * params.inputs + input;
+  let first = select(element / 2u, element, SOURCE == 0u);
+  let second = select((element + 1u) / 2u, element + 1u, SOURCE == 0u);
+  let word = source[first];
+  var next = word;
+  if (second != first) {
+    next = source[second];
+  }
+  let isInside = input + 1u < params.inputs;
+  return vec2(fromWord(element, word), select(0u, fromWord(element + 1u, next), isInside));
+}
+
 /// The bits of the value with the largest size.
 fn largest(row: u32, first: u32) -> u32 {
   var found = 0u;
-  for (var i = 0u; i < GROUP; i++) {
-    let bits = valueAt(row, first + i);
-    if ((bits & 0x7fffffffu) > (found & 0x7fffffffu)) {
-      found = bits;
+  for (var i = 0u; i < GROUP; i += 2u) {
+    let both = pair(row, first + i);
+    for (var j = 0u; j < 2u; j++) {
+      if ((both[j] & 0x7fffffffu) > (found & 0x7fffffffu)) {
+        found = both[j];
+      }
     }
   }
   if ((found & 0x7fffffffu) >= 0x7f800000u) {
@@ -116,8 +131,9 @@ fn quantizeGroup(row: u32, group: u32, start: u32) -> u32 {
   for (var w = 0u; w < WORDS; w++) {
     var word = 0u;
     if (bits != 0u) {
-      for (var i = 0u; i < IN_WORD; i++) {
-        word |= quantized(valueAt(row, first + w * IN_WORD + i), scale) << (i * BITS);
+      for (var i = 0u; i < IN_WORD; i += 2u) {
+        let both = pair(row, first + w * IN_WORD + i);
+        word |= (quantized(both.x, scale) | (quantized(both.y, scale) << BITS)) << (i * BITS);
       }
     }
     destination[start + w * params.stride + params.column + row] = word;

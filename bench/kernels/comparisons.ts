@@ -2,6 +2,7 @@
 
 import type { Gpu } from "../../src/gpu/device.ts";
 import { byteLength } from "../../src/gpu/tensor.ts";
+import type { WeightType } from "../../src/kernels/weights.ts";
 import { attentionForms, linearForms, normForms, optLayerForms, quantizedForms, vitLayerForms } from "./graphs.ts";
 import type { Work } from "./limits.ts";
 import type { Comparison } from "./measure.ts";
@@ -108,10 +109,7 @@ export function quantized(gpu: Gpu, what: string, type: "int8" | "int4", inputs:
   const name = `${what} ${type} ${inputs}x${columns}`;
   return {
     name,
-    work: {
-      flops: 2 * inputs * columns,
-      bytes: byteLength([inputs, columns], type) + 4 * (inputs + columns),
-    },
+    work: productWork(type, 1, inputs, columns),
     repeats: 1,
     ours: () => openSide(gpu, name, [1, inputs], quantizedForward(shape, type)),
     forms: quantizedForms(shape, type),
@@ -191,8 +189,8 @@ function optLayerWork({ width, heads, cached, linears }: OptShape, batch: number
   return sumOf([...products, ...new Array<Work>(batch).fill(attentionWork(shape, "f16"))]);
 }
 
-export function productWork(type: Type, rows: number, inputs: number, columns: number): Work {
-  const weightBytes = inputs * columns * (type === "f16" ? 2 : 4);
+export function productWork(type: WeightType, rows: number, inputs: number, columns: number): Work {
+  const weightBytes = byteLength([inputs, columns], type);
   return { flops: 2 * rows * inputs * columns, bytes: weightBytes + 4 * rows * (inputs + columns) };
 }
 

@@ -27,6 +27,7 @@ import {
 } from "./shapes.ts";
 
 type Type = "f32" | "f16";
+type Quantized = "int8" | "int4";
 
 /** What a side of a comparison can do; times are in milliseconds. */
 export interface Side {
@@ -108,7 +109,14 @@ export class Weights {
    * The peer's whole numbers as ours: it stores them with 2^(bits - 1) added, a column's group behind the other, and words of
    * neighbouring inputs as ours are. Inputs are a multiple of 32, columns of 4.
    */
-  async quantized({ inputs, columns, seed }: LinearShape, type: "int8" | "int4"): Promise<Linear> {
+  async quantized(shape: LinearShape, type: Quantized): Promise<Linear> {
+    const [linear] = await this.quantizedCopies(shape, type, 1);
+    if (linear === undefined) throw new RangeError("quantized: expected one matrix, got none");
+    return linear;
+  }
+
+  /** The same matrix so many times, each in buffers of its own. */
+  async quantizedCopies({ inputs, columns, seed }: LinearShape, type: Quantized, copies: number): Promise<Linear[]> {
     const bits = type === "int8" ? 8 : 4;
     const groups = inputs / groupSize;
     const inGroup = bits;
@@ -116,10 +124,13 @@ export class Weights {
     const sign = type === "int8" ? 0x80808080 : 0x88888888;
     const [scale = 0] = new Uint32Array(Float32Array.of(quantizedScale(inputs, bits)).buffer);
     const most = Math.floor(this.#gpu.bindingLimit / byteLength([inputs, 4], type)) * 4;
-    const segments: Linear["segments"][number][] = [];
+    const linears = [];
+    for (let i = 0; i < copies; i++) {
+      const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
+      linears.push({ segments: [] as Linear["segments"][number][], bias, inputs, columns });
+    }
     for (let from = 0; from < columns; from += most) {
       const width = Math.min(most, columns - from);
-      const weight = this.#alloc("weight", [inputs, width], type);
       const words = new Uint32Array(byteLength([inputs, width], type) / 4).fill(scale | (scale >>> 16));
       for (let g = 0; g < groups; g++) {
         const start = g * width * (inGroup + 0.5);
@@ -129,11 +140,13 @@ export class Weights {
           }
         }
       }
-      await this.#gpu.upload(weight, new Uint8Array(words.buffer));
-      segments.push({ weight, from, width });
+      for (const { segments } of linears) {
+        const weight = this.#alloc("weight", [inputs, width], type);
+        await this.#gpu.upload(weight, new Uint8Array(words.buffer));
+        segments.push({ weight, from, width });
+      }
     }
-    const bias = await this.tensor("bias", [columns], { seed: seed + 1, scale: seeds.biasScale });
-    return { segments, bias, inputs, columns };
+    return linears;
   }
 
   async norm(width: number, seed: number): Promise<Norm> {
@@ -199,7 +212,7 @@ export function linearForward(shape: LinearShape, type: Type) {
   };
 }
 
-export function quantizedForward(shape: LinearShape, type: "int8" | "int4") {
+export function quantizedForward(shape: LinearShape, type: Quantized) {
   return async (weights: Weights): Promise<Forward> => {
     const linear = await weights.quantized(shape, type);
     return (k, x) => matmul(k, x, linear);
@@ -317,19 +330,25 @@ export function optStepForward(shape: OptShape, layers: number) {
   };
 }
 
-/** Blocks share one set of weights. */
+/** Blocks share one set of weights, of `type`; the head is f16 in any case, as loaded models have it. */
 export async function optModel(
   weights: Weights,
   shape: OptShape,
   layers: number,
-  { vocabulary = 64, queries = 0 }: { readonly vocabulary?: number; readonly queries?: number } = {},
+  {
+    vocabulary = 64,
+    queries = 0,
+    type = "f16",
+  }: { readonly vocabulary?: number; readonly queries?: number; readonly type?: "f16" | Quantized } = {},
 ): Promise<LanguageModel> {
   const { width, heads, ffnWidth, linears, cached } = shape;
-  const linear = (name: keyof OptShape["linears"]) => weights.linear(linears[name], "f16");
+  const made = (given: LinearShape) => (type === "f16" ? weights.linear(given, type) : weights.quantized(given, type));
+  const linear = (name: keyof OptShape["linears"]) => made(linears[name]);
+  const { query, key, value } = linears;
   const layer: OptLayer = {
     attentionNorm: await weights.norm(width, seeds.norm),
     mlpNorm: await weights.norm(width, seeds.norm + 10),
-    qkv: await weights.stacked([linears.query, linears.key, linears.value], "f16"),
+    qkv: await (type === "f16" ? weights.stacked([query, key, value], type) : made({ ...query, columns: 3 * width })),
     out: await linear("out"),
     fc1: await linear("fc1"),
     fc2: await linear("fc2"),

@@ -38,6 +38,6 @@ export function convertWeight(
     outputs: { destination },
     params: { rows, inputs, column, filled, stride },
     constants: { SOURCE: sourceTypes[type], F16: destination.type === "f16" ? "true" : "false" },
-    workgroups: [Math.ceil(filled / 16), Math.ceil(inputs / 8)],
+    workgroups: [Math.ceil(filled / 32), Math.ceil(inputs / 16)],
   });
 }

@@ -87,7 +87,7 @@ function workgroupNeeds(invocations: number, bytes: number): Needs {
 /** What weights each form multiplies. */
 export const formTypes: Readonly<Record<MatmulForm["shader"], readonly ElementType[]>> = {
   matmul: ["f32", "f16", "int8", "int4"],
-  "matmul-tiled": ["f32", "f16"],
+  "matmul-tiled": ["f32", "f16", "int8", "int4"],
   "matmul-few-rows": ["f32", "f16", "int8", "int4"],
   "matmul-matrix": ["f16"],
 };

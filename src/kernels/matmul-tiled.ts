@@ -1,7 +1,8 @@
 // matmul for many rows on a GPU. Shader: shaders/matmul-tiled.wgsl
 
 import type { Recorder } from "../gpu/recorder.ts";
-import { type MatmulLaunch, matmulBindings, matmulSizes } from "./matmul-launch.ts";
+import { type MatmulLaunch, matmulBindings, matmulSizes, weightNumbers } from "./matmul-launch.ts";
+import type { WeightType } from "./weights.ts";
 import { overTwo } from "./workgroups.ts";
 
 /** Constants of the shader. ROWS is a multiple of 4, DEPTH too. */
@@ -22,7 +23,7 @@ export function launchMatmulTiled(k: Recorder, given: MatmulLaunch, tile: TiledT
     constants: {
       ...constants,
       ...{ ROW_LANES, COLUMN_LANES, ROWS, VECS, DEPTH },
-      F16: given.weight.type === "f16" ? "true" : "false",
+      WEIGHT: weightNumbers[given.weight.type as WeightType],
       FOURS: inputs % 4 === 0 ? "true" : "false",
     },
     workgroups: [Math.ceil(stride / (4 * COLUMN_LANES * VECS)), ...overTwo(Math.ceil(rows / (ROW_LANES * ROWS)))],

@@ -219,8 +219,10 @@ class GenerateBatch {
       }
       this.#leave(item);
       if (ended[record] !== 1 || ids.some((id) => id >= this.#plan.vocabulary)) {
+        const step = progress[item * (2 + state.beams)];
         const error = new GenerationError(
-          "generate: expected logits that are numbers, got NaN; the weights may be broken",
+          `generate: expected finite logits, got NaN at step ${step}; the weights may be broken, ` +
+            "or too large for their type: try --dtype f32",
         );
         results.push({ row: place, error });
       } else {

@@ -8,6 +8,7 @@ import { type Checkpoint, openCheckpoint } from "../weights/checkpoint.ts";
 import { checkpointDigest } from "../weights/digest.ts";
 import type { WeightsProgress } from "../weights/repository.ts";
 import type { OpenedPrograms } from "./checked-model.ts";
+import { UnsupportedModelError } from "./errors.ts";
 import type { Purpose } from "./families.ts";
 import { WeightLoader } from "./load.ts";
 import { expectRoom, type MemoryPlan, weightsTotal } from "./memory-plan.ts";
@@ -54,7 +55,15 @@ export async function loadModel<P extends Purpose = "texts">(
   // Hashing begins once it is known that the checkpoint can be loaded, and goes on beside that.
   const checked = await checkModel(checkpoint, dtype, { ...options, digest: "" });
   const plan = checked.plan(gpu, stages);
-  expectRoom(gpu, checked.card, plan, options.environment);
+  const planUnder = async (other: Dtype) => {
+    try {
+      return (await checkModel(checkpoint, other, { ...options, digest: "" })).plan(gpu, stages);
+    } catch (error) {
+      if (error instanceof UnsupportedModelError) return null;
+      throw error;
+    }
+  };
+  await expectRoom(gpu, checked.card, plan, planUnder, options.environment);
   const { weights: memory, row: rowBytes } = plan;
   const total = weightsTotal(plan);
   let done = 0;

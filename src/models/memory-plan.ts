@@ -9,7 +9,7 @@ import { OutOfMemoryError } from "../gpu/errors.ts";
 import type { RowProgram, WorkingBytes } from "../gpu/row-program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { Stage } from "../messages/job.ts";
-import { type CheckpointCard, dtypes } from "../stages.ts";
+import { type CheckpointCard, type Dtype, dtypes } from "../stages.ts";
 import { columnsOf, formOf } from "../weights/names/stacked-rows.ts";
 import { isLeaf, type NameLeaf, type NameTree, type StackedNames } from "../weights/names/tensor-names.ts";
 import { MemorySettingError } from "./errors.ts";
@@ -152,32 +152,52 @@ export function weightsTotal({ weights }: Pick<ModelPlan, "weights">): number {
   return Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
 }
 
-/** What takes less memory. The user chooses it: texts may change. */
-function narrower(dtype: CheckpointCard["dtype"]): string[] {
-  const others = dtypes.slice(dtypes.indexOf(dtype) + 1);
-  return others.length === 0 ? [] : [`--dtype ${others.join(" or ")}`];
+/** Bytes that a plan takes at least. */
+export function planBytes(plan: ModelPlan): number {
+  return weightsTotal(plan) + plan.row.caches + plan.row.scratch;
+}
+
+/** The types that take less memory and fit into so much, e.g. "--dtype int8 (4.39 GB) or int4 (2.62 GB)". The user chooses: texts may change. */
+async function narrower(
+  dtype: Dtype,
+  planUnder: (dtype: Dtype) => Promise<ModelPlan | null>,
+  available: number,
+): Promise<{ readonly fitting: string | null; readonly least: string | null }> {
+  const sizes: { readonly name: string; readonly bytes: number }[] = [];
+  for (const other of dtypes.slice(dtypes.indexOf(dtype) + 1)) {
+    const plan = await planUnder(other);
+    if (plan !== null) sizes.push({ name: other, bytes: planBytes(plan) });
+  }
+  const text = ({ name, bytes }: { readonly name: string; readonly bytes: number }) => `${name} (${bytesText(bytes)})`;
+  const fitting = sizes.filter(({ bytes }) => bytes <= available).map(text);
+  const [least] = sizes.sort((a, b) => a.bytes - b.bytes).map(text);
+  return { fitting: fitting.length === 0 ? null : `--dtype ${fitting.join(" or ")}`, least: least ?? null };
 }
 
 /**
  * Refuse what cannot fit before it is tried.
- * @throws OutOfMemoryError with the plan's numbers, and what to do; MemorySettingError
+ * @param planUnder the plan of the same model under another type; null where it cannot have that type
+ * @throws OutOfMemoryError with the plan's numbers, and what to do: which types would fit, and what they take; MemorySettingError
  */
-export function expectRoom(
+export async function expectRoom(
   gpu: Pick<Gpu, "report" | "allocatedBytes">,
   { ref, dtype }: Pick<CheckpointCard, "ref" | "dtype">,
   plan: ModelPlan,
+  planUnder: (dtype: Dtype) => Promise<ModelPlan | null>,
   environment?: Environment,
-): void {
+): Promise<void> {
   const available = availableMemory(gpu, environment);
-  const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
+  const needed = planBytes(plan);
   if (available === null || needed <= available.bytes) return;
+  const { fitting, least } = await narrower(dtype, planUnder, available.bytes);
   const ways = [
-    ...narrower(dtype),
+    ...(fitting === null ? [] : [fitting]),
     ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
     "a smaller model",
   ];
+  const none = fitting === null && least !== null ? `no smaller --dtype fits, the least is ${least}; ` : "";
   throw new OutOfMemoryError(
     `${ref}: expected at most ${bytesText(Math.max(0, available.bytes))} on ${adapterLine(gpu.report)} (${available.source}), ` +
-      `got ${bytesText(needed)} under --dtype ${dtype}: ${planText(plan)}; use ${ways.join(", or ")}`,
+      `got ${bytesText(needed)} under --dtype ${dtype}: ${planText(plan)}; ${none}use ${ways.join(", or ")}`,
   );
 }

@@ -206,7 +206,7 @@ function startRank(
         const sums = [...all.subarray(from, from + (ranking.group ?? []).length)];
         if (sums.some(Number.isNaN)) {
           const error = new GenerationError(
-            "rank: expected logits that are numbers, got NaN; the weights may be broken",
+            "rank: expected finite logits, got NaN; the weights may be broken, or too large for their type: try --dtype f32",
           );
           results.push({ row, error });
         } else {

@@ -120,12 +120,13 @@ export function operationsPerSubmit(gpu: Gpu): number {
   return gpu.softwareAdapter ? submitCost.software : submitCost.gpu;
 }
 
-/** Most rows, a power of two, whose activations fit a binding and whose costliest part fits a submit; at least 1. */
-function maxRows(gpu: Gpu, plan: StagePlan<never, unknown>): number {
-  const costliest = Math.max(...plan.parts.map(({ cost }) => cost));
+/** Most rows, a power of two, whose tensors each fit a binding and whose costliest part fits a submit; at least 1. */
+function maxRows(gpu: Gpu, { parts, inputs, output, widest }: StagePlan<never, unknown>): number {
+  const costliest = Math.max(...parts.map(({ cost }) => cost));
+  const blocks = [...inputs, output].map(({ shape, type }) => byteLength(shape, type));
+  const largest = Math.max(byteLength([widest], "f32"), ...blocks);
   let rows: number = gpu.softwareAdapter ? mostRows.software : mostRows.gpu;
-  while (rows > 1 && (rows * costliest > operationsPerSubmit(gpu) || rows * plan.widest * 4 > gpu.bindingLimit))
-    rows /= 2;
+  while (rows > 1 && (rows * costliest > operationsPerSubmit(gpu) || rows * largest > gpu.bindingLimit)) rows /= 2;
   return rows;
 }
 

@@ -27,15 +27,21 @@ test("every part gives figures, on the screen and in the file", () => {
     assert.ok(adapter.vendor !== "" && limits.bytesPerSecond > 0 && limits.flopsPerSecond > 0);
     const named = (part: RegExp) => rows.filter(({ name }: { name: string }) => part.test(name));
     assert.deepEqual(
-      [/^dependent/, /^vit-g images, batch/, /^opt-2\.7b decode, batch/, /^attention/, /^layer norm/].map(
-        (part) => named(part).length,
-      ),
-      [1, 2, 2, 2, 2],
+      [/^dependent/, /^vit-g images, batch/, /^attention/, /^layer norm/].map((part) => named(part).length),
+      [1, 2, 2, 2],
     );
+    for (const [type, products] of [
+      ["f16", 10],
+      ["int8", 8],
+      ["int4", 8],
+    ] as const) {
+      assert.equal(named(new RegExp(`^opt-2\\.7b decode, batch \\d, ${type}$`)).length, 2, type);
+      assert.equal(named(new RegExp(`^opt-2\\.7b ${type} \\d+x\\d+x\\d+$`)).length, products, type);
+    }
     for (const { name, value, teraflops, ofBandwidth } of rows) {
       assert.ok(value > 0, name);
       assert.ok(stdout.includes(name), name);
-      if (/ f16 \d+x/.test(name)) assert.ok(teraflops > 0 && ofBandwidth > 0, name);
+      if (/ (f16|int8|int4) \d+x/.test(name)) assert.ok(teraflops > 0 && ofBandwidth > 0, name);
     }
   } finally {
     rmSync(folder, { recursive: true });

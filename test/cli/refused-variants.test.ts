@@ -3,6 +3,7 @@
 // driver's part, a copy of the shaders in which one tile is wrong.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +14,31 @@ import { type Case, commandOf, expectedLine, model, runCli } from "./run-cli.ts"
 
 const root = mkdtempSync(join(tmpdir(), "refused-"));
 after(() => rmSync(root, { recursive: true }));
+
+interface LogLine {
+  readonly level: string;
+  readonly msg: string;
+  readonly [field: string]: unknown;
+}
+
+/** What a worker logs until it waits for servers that are not there. */
+async function logOfWorker(name: string, env: NodeJS.ProcessEnv): Promise<LogLine[]> {
+  const command = ["worker", "--model", model(name), "--dtype", "f32", "--metrics-port", "0"];
+  const worker = spawn(process.execPath, [join(import.meta.dirname, "../../src/cli/main.js"), ...command], {
+    env,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let log = "";
+  worker.stderr.setEncoding("utf8").on("data", (text: string) => {
+    const waited = log.includes("waiting for NATS");
+    log += text;
+    if (!waited && log.includes("waiting for NATS")) worker.kill("SIGTERM");
+  });
+  const status = await new Promise((resolve) => worker.on("close", resolve));
+  assert.equal(status, 0, log);
+  const lines = log.split("\n").filter((line) => line.startsWith("{"));
+  return lines.map((line) => JSON.parse(line));
+}
 
 test("faulty variants are refused, told with their line or answer, remembered, and the ids stay right", async () => {
   const shaders = join(root, "shaders");
@@ -52,11 +78,8 @@ test("faulty variants are refused, told with their line or answer, remembered, a
     );
   }
 
-  const doctor = await runCli(["doctor", "--format", "jsonl"], {
-    ...env,
-    TEMPORAL_ADDRESS: "127.0.0.1:9",
-    NATS_URL: "127.0.0.1:9",
-  });
+  const alone = { ...env, TEMPORAL_ADDRESS: "127.0.0.1:9", NATS_URL: "127.0.0.1:9" };
+  const doctor = await runCli(["doctor", "--format", "jsonl"], alone);
   assert.equal(doctor.status, 0, doctor.stdout + doctor.stderr);
   const findings: { check: string; ok: boolean; detail: string }[] = doctor.stdout
     .trimEnd()
@@ -68,4 +91,24 @@ test("faulty variants are refused, told with their line or answer, remembered, a
   assert.ok(about("tuning tables")[0]?.startsWith(file), about("tuning tables")[0]);
   assert.match(about("tuning tables")[0] ?? "", /, then .*tuning\/software\.json \(not measured\)$/);
   assert.match(about("variants")[0] ?? "", /matmul .* for f32, 1 row/);
+
+  const logged = await logOfWorker(name, alone);
+  const warned = logged.filter(({ level, msg }) => level === "warn" && msg.includes("is refused"));
+  assert.equal(warned.length, 2, JSON.stringify(logged));
+  assert.match(
+    warned[0]?.msg ?? "",
+    /^kernels: matmul \(.*VECS=5000000000.*\) is refused .*: shaders\/matmul\.wgsl:\d+:\d+ \S/,
+  );
+  assert.match(warned[1]?.msg ?? "", /^kernels: matmul \(.*VECS=3 .*\) is refused .*: expected .*, got /);
+  const opened = logged.find(({ msg }) => msg === "adapter opened");
+  assert.match(String(opened?.tables), /software\.json$/);
+  const refused = opened?.refused as { operation: string; variant: { VECS: number }; reason: string }[];
+  assert.deepEqual(
+    refused.map(({ operation, variant }) => [operation, variant.VECS]),
+    [
+      ["matmul", 5_000_000_000],
+      ["matmul", 3],
+    ],
+  );
+  for (const [i, { reason }] of refused.entries()) assert.ok(warned[i]?.msg.endsWith(reason), reason);
 });

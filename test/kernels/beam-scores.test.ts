@@ -100,6 +100,25 @@ for (const { softwareAdapter, family } of families) {
     await compare(given, logits, 8, softwareAdapter);
   });
 
+  test(`not a number: no id, nor an end that comes too early, ${family}`, async () => {
+    const vocabulary = 4;
+    const given: DecodeCase = {
+      ...{ beams: 2, newRows: 4, vocabulary, stopIds: [2, 3] },
+      items: [{ settings: { ...plain, minNew: 2 } }],
+    };
+    const state = await decodeState(rig, given);
+    const logits = await rig.tensor("logits", [2, vocabulary], new Float32Array(8).fill(Number.NaN));
+    const cut = { chunk: 2, chunks: 2 };
+    const [best] = await rig.run((recorder) => {
+      const k = asFamily(recorder, softwareAdapter);
+      return [beamScores(k, logits, logSumExp(k, logits, cut), state, cut).best];
+    });
+    assert.deepEqual(
+      [1, 3, 5, 7].map((at) => best?.[at]),
+      new Array(4).fill(0xffffffff),
+    );
+  });
+
   test(`scores that the running score makes equal: the lowest id, ${family}`, async () => {
     // 1e9 leaves nothing of log-probabilities in f32, so all ids of beam 1 score the same.
     const given: DecodeCase = { beams: 2, newRows: 4, vocabulary: 200, stopIds: [], items: [{ settings: plain }] };

@@ -125,5 +125,10 @@ for (const { softwareAdapter, family } of families) {
     );
     assert.equal(broken?.id, 0xffffffff);
     assert.deepEqual(partly, { score: -7, id: 3 });
+    const ends = await bestOf(forbidden, new Float32Array(4).fill(Number.NaN), 2, softwareAdapter);
+    assert.deepEqual(
+      ends.map(({ id }) => id),
+      [0xffffffff, 0xffffffff],
+    );
   });
 }

@@ -28,6 +28,8 @@ const launchOf =
 
 testForm(rig, "8x64 tile, f16 weights", launchOf(wide), { type: "f16", shapes: awkwardShapes, largest: 67 });
 testForm(rig, "64x8 tile, f32 weights", launchOf(tall), { type: "f32", shapes: awkwardShapes, largest: 67 });
+testForm(rig, "8x64 tile, int8 weights", launchOf(wide), { type: "int8", shapes: awkwardShapes, largest: 67 });
+testForm(rig, "64x8 tile, int4 weights", launchOf(tall), { type: "int4", shapes: awkwardShapes, largest: 67 });
 testEpilogue(rig, launchOf({ ROW_LANES: 2, COLUMN_LANES: 8, ROWS: 4, VECS: 1, DEPTH: 4 }), "f32");
 testHalves(rig, launchOf(wide));
 
@@ -35,6 +37,8 @@ test("the bits are those of matmul.wgsl", async () => {
   for (const [type, inputs, tile] of [
     ["f32", 130, tall],
     ["f16", 132, wide],
+    ["int8", 131, wide],
+    ["int4", 130, tall],
   ] as const) {
     const made = await makeMatmul(rig, [21, inputs, 50], type, { bias: true });
     const [tiled, untiled] = await rig.run((k) => [made.run(k, launchOf(tile)), made.run(k, registerForm)]);

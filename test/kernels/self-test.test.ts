@@ -132,7 +132,7 @@ const faults = [
   ["add", "+ addend[element", "- addend[element", "add"],
   ["hand-over", "0xfffu +", "0x1000u +", "hand-over and take-over"],
   ["take-over", "0x1p-24f", "0x1p-25f", "hand-over and take-over"],
-  ["convert-weight", "low = converted(row, input)", "low = converted(row, 0u)", "convert-weight"],
+  ["convert-weight", "pair(row + 1u, input)", "pair(row, input)", "convert-weight"],
   ["quantize-weight", "<< (i * BITS)", "<< (32u - BITS - i * BITS)", "quantize-weight to int8"],
   ["matmul", "words << vec4<u32>(28u", "words << vec4<u32>(24u", "matmul of 1 long rows with int4 weights"],
   ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],

@@ -72,6 +72,8 @@ test("every field changes the key", () => {
     { ...input, vision: { normEps: [1e-5, 1e-6] } },
     { ...input, preprocessing: 2 },
     { ...input, dtype: "f16" },
+    { ...input, dtype: "int8" },
+    { ...input, dtype: "int4" },
     { ...input, instruction: "" },
     { ...input, instruction: "what is it?" },
     { ...input, instruction: "été" },

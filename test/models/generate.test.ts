@@ -200,17 +200,19 @@ test("weights that are not numbers: an error per row, not an answer", async () =
   const tiny = await loadTinyOpt(gpu, "one-end");
   const { bytes } = tiny.prompt(0);
   const broken = new Uint8Array(new Float32Array(bytes.length / 4).fill(Number.NaN).buffer);
-  for (const numBeams of [1, 3]) {
-    const generation: Generation = { ...defaultGeneration, numBeams, maxNewTokens: 5 };
-    const rows = [
-      tiny.row(0, generation),
-      { ...tiny.row(0, generation), prompt: { ...tiny.prompt(0), bytes: broken } },
-    ];
+  const ways: Partial<Generation>[] = [{}, { numBeams: 3 }, { doSample: true, seed: 1 }];
+  // An end that comes too early must not be taken for the best of numbers.
+  for (const way of ways.flatMap((each) => [each, { ...each, minNewTokens: 3 }])) {
+    const generation: Generation = { ...defaultGeneration, ...way, maxNewTokens: 5 };
+    const row = { ...tiny.row(0, generation), image: "ab".repeat(32) };
     const program = generateProgram(gpu, tiny.model);
+    const rows = [row, { ...row, prompt: { ...row.prompt, bytes: broken } }];
     const [good, bad] = await generateAll(program, rows);
     program.close();
     assert.ok(Array.isArray(good));
-    assert.ok(bad instanceof GenerationError && /got NaN/.test(bad.message), `${numBeams} beams: ${bad}`);
+    const told = JSON.stringify(way);
+    assert.ok(bad instanceof GenerationError, `${told}: ${bad}`);
+    assert.match(bad.message, /^generate: expected finite logits, got NaN at step 1; .* try --dtype f32$/, told);
   }
 });
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { totalmem } from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
-import { writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
+import { type LikeSettings, type RandomCheckpoint, writeRandomCheckpoint } from "../../bench/random-checkpoint.ts";
 import { quickForm, trueShapes } from "../../bench/true-shapes.ts";
 import { adapterLine } from "../../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../../src/gpu/device.ts";
@@ -13,7 +13,14 @@ import type { RowProgram } from "../../src/gpu/row-program.ts";
 import { MemorySettingError } from "../../src/models/errors.ts";
 import type { Purpose } from "../../src/models/families.ts";
 import { loadModel } from "../../src/models/load-model.ts";
-import { availableMemory, expectRoom, planText, weightsTotal } from "../../src/models/memory-plan.ts";
+import {
+  availableMemory,
+  bytesText,
+  expectRoom,
+  planBytes,
+  planText,
+  weightsTotal,
+} from "../../src/models/memory-plan.ts";
 import { checkModel } from "../../src/models/model-card.ts";
 import { type Dtype, defaultGeneration } from "../../src/stages.ts";
 import { openCheckpoint } from "../../src/weights/checkpoint.ts";
@@ -51,19 +58,17 @@ for (const [folder, purpose, stages] of families) {
     const writes = stages.endsWith("generate");
     assert.equal(plan.row.caches > 0, writes, `caches of ${plan.row.caches} bytes`);
     assert.ok(plan.row.scratch > 0);
-    const needed = weightsTotal(plan) + plan.row.caches + plan.row.scratch;
+    const needed = planBytes(plan);
     const within = (bytes: number) => ({ BLIPFLEET_MEMORY: String(bytes + gpu.allocatedBytes) });
-    expectRoom(gpu, card, plan, within(needed));
-    assert.throws(
-      () => expectRoom(gpu, card, plan, within(needed - 1)),
-      (error: Error) => {
-        assert.ok(error instanceof OutOfMemoryError, String(error));
-        assert.ok(error.message.includes(planText(plan)), error.message);
-        return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16 or int8 or int4, or workers/.test(
-          error.message,
-        );
-      },
-    );
+    const planUnder = async (dtype: Dtype) => (await planOf(folder, purpose, dtype)).plan;
+    await expectRoom(gpu, card, plan, planUnder, within(needed));
+    await assert.rejects(expectRoom(gpu, card, plan, planUnder, within(needed - 1)), (error: Error) => {
+      assert.ok(error instanceof OutOfMemoryError, String(error));
+      assert.ok(error.message.includes(planText(plan)), error.message);
+      return /expected at most [\d.]+ MB on .* \(BLIPFLEET_MEMORY \d+, .* in use\), got [\d.]+ MB under --dtype f32: weights encode .*; use --dtype f16 \([\d.]+ MB\) or int8 \([\d.]+ MB\) or int4 \([\d.]+ MB\), or workers/.test(
+        error.message,
+      );
+    });
     const load = loadModel(gpu, path.join(fixtures, folder), {
       ...{ dtype: "f32", purpose },
       environment: { BLIPFLEET_MEMORY: "1kB" },
@@ -71,6 +76,61 @@ for (const [folder, purpose, stages] of families) {
     await assert.rejects(load, OutOfMemoryError);
     assert.equal(gpu.allocatedBytes, before, "nothing was allocated");
   });
+}
+
+test("a refusal names the smaller types that fit and what they take, or the least that does not", async () => {
+  const folder = path.join(await temporaryFolder(), "opt");
+  const checkpoint = await writeRandomCheckpoint(folder, quickForm(trueShapes["blip2-opt-2.7b"]));
+  const bytes = async (dtype: Dtype) => {
+    return planBytes((await checkModel(await openCheckpoint(checkpoint), dtype, { purpose: "texts" })).plan(gpu));
+  };
+  const [f16, int8, int4] = [await bytes("f16"), await bytes("int8"), await bytes("int4")];
+  assert.ok(f16 > int8 && int8 > int4, `${[f16, int8, int4]}`);
+  const refusal = async (dtype: Dtype, room: number) => {
+    const environment = { BLIPFLEET_MEMORY: String(room + gpu.allocatedBytes) };
+    const load = loadModel(gpu, checkpoint, { dtype, environment });
+    return load.then(
+      () => assert.fail("it fits"),
+      (error: Error) => error.message.split("; ").slice(-2).join("; "),
+    );
+  };
+  const others = "workers for one of its stages each (--stages), or a smaller model";
+  const both = `int8 (${bytesText(int8)}) or int4 (${bytesText(int4)})`;
+  assert.match(await refusal("f32", f16), new RegExp(`use --dtype f16 .*${quoted(both)}, or ${quoted(others)}$`));
+  for (const dtype of ["f32", "f16"] as const) {
+    assert.ok((await refusal(dtype, f16 - 1)).endsWith(`use --dtype ${both}, or ${others}`), dtype);
+  }
+  assert.ok((await refusal("f16", int8 - 1)).endsWith(`use --dtype int4 (${bytesText(int4)}), or ${others}`));
+  const least = `no smaller --dtype fits, the least is int4 (${bytesText(int4)}); use ${others}`;
+  assert.equal(await refusal("f16", int4 - 1), least);
+  assert.ok((await refusal("int4", int4 - 1)).endsWith(`; use ${others}`));
+  assert.doesNotMatch(await refusal("int4", int4 - 1), /fits/);
+});
+
+test("a type that the model cannot have is not named", async () => {
+  const quick = quickForm(trueShapes["blip2-opt-2.7b"]);
+  const odd: RandomCheckpoint = {
+    ...quick,
+    config(like) {
+      const config = quick.config(like) as LikeSettings;
+      return {
+        ...config,
+        vision_config: { ...config.vision_config, hidden_size: 33, num_attention_heads: 3 },
+        qformer_config: { ...config.qformer_config, encoder_hidden_size: 33 },
+      };
+    },
+  };
+  const checkpoint = await writeRandomCheckpoint(path.join(await temporaryFolder(), "odd"), odd);
+  const load = loadModel(gpu, checkpoint, { dtype: "f32", environment: { BLIPFLEET_MEMORY: "1MB" } });
+  await assert.rejects(load, {
+    name: "OutOfMemoryError",
+    message: /under --dtype f32: .* MB; use workers for one of its stages each \(--stages\), or a smaller model$/,
+  });
+});
+
+/** A text as it stands in a regular expression. */
+function quoted(text: string): string {
+  return text.replace(/[().-]/g, "\\$&");
 }
 
 test("caches of an encoder-decoder model count what its cross-attention reads, too", async () => {

@@ -44,14 +44,15 @@ function mixedRows(tiny: TinyOpt): GenerateRow[] {
   ];
 }
 
-/** The ids of rows, `atOnce` in a batch. */
+/** The ids of rows, `mostAtOnce` in a batch, or as many as fit the adapter's bindings. */
 async function idsOf(
   tiny: TinyOpt,
   rows: readonly GenerateRow[],
-  atOnce: number,
+  mostAtOnce: number,
   options: GenerateOptions = {},
 ): Promise<number[][]> {
   const program = generateProgram(gpu, tiny.model, options);
+  const atOnce = Math.min(mostAtOnce, ...rows.map((row) => program.maxRows(program.key(row))));
   const ids: number[][] = [];
   for (let from = 0; from < rows.length; from += atOnce) {
     const part = rows.slice(from, from + atOnce);

@@ -1,13 +1,22 @@
 // One answer wherever it is made: in this process, by a fused worker, and by three workers with one stage each.
 
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { jetstreamManager } from "@nats-io/jetstream";
+import { answer } from "../../src/answer.ts";
+import { requestFor } from "../../src/cli/job-submit.ts";
 import { packageRoot } from "../../src/gpu/package-root.ts";
+import { cacheFolder, jobFolderUri } from "../../src/jobs/roots.ts";
 import { connectNats } from "../../src/messages/connect.ts";
+import { defaultGeneration, type Stages } from "../../src/stages.ts";
+import { questionText } from "../../src/text/prompts.ts";
+import { connectJobs } from "../../src/workers/job-client.ts";
+import { openStagesGroup, type StagesGroup } from "../../src/workers/stages.ts";
+import { runWorker } from "../../src/workers/worker.ts";
+import { workerLog } from "../../src/workers/worker-log.ts";
 import { Fleet, runCommand } from "./fleet.ts";
 import { writeManifest, writePictures } from "./pictures.ts";
 
@@ -130,6 +139,87 @@ test("a Q-Former that reads the question: in this process, fused and split give 
   }
   assert.equal(await worker.stop(), 0, worker.log);
   assert.ok(new Set(local).size > pictures.length, "expected answers that depend on the question");
+});
+
+/** A worker of this process, on the GPU that the test has. @returns its metrics, and how to stop it */
+async function workerHere(group: StagesGroup, dtype: "int8" | "int4") {
+  const stop = new AbortController();
+  let ended: Promise<void> = Promise.resolve();
+  const port = await new Promise<number | null>((ready, failed) => {
+    ended = runWorker({
+      models: [{ ref: model, dtype }],
+      metricsPort: 0,
+      environment: fleet.environment,
+      stop: stop.signal,
+      log: workerLog("silent"),
+      openGroup: async () => ({ ...group, close: async () => {} }),
+      onReady: ({ metricsPort }) => ready(metricsPort),
+    });
+    ended.catch(failed);
+  });
+  return {
+    /** Items by stage and outcome. */
+    async items(): Promise<string[]> {
+      const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      return [...metrics.matchAll(/^blipfleet_items_total\{stage="(\w+)",outcome="(\w+)"\} (\d+)$/gm)]
+        .map(([, stage, outcome, count]) => `${stage} ${outcome} ${count}`)
+        .sort();
+    },
+    async stop(): Promise<void> {
+      stop.abort();
+      await ended;
+    },
+  };
+}
+
+test("int8 and int4: a worker of each type does its type's job alone, and says what this process says", async () => {
+  const count = 6;
+  const source = join(images, "few");
+  const pictures = await Promise.all((await writePictures(source, count)).map((path) => readFile(path)));
+  const generation = { ...defaultGeneration, maxNewTokens: 8 };
+  const question = "how many cats are there?";
+  const saying = (stages: Stages, text: string | null) =>
+    Promise.all(pictures.map(async (bytes) => (await answer(stages, bytes, text, generation)).text));
+  const group = await openStagesGroup({ cacheFolder: cacheFolder(), ioThreads: 1 });
+  const jobs = await connectJobs(fleet.environment);
+  const stops: (() => Promise<void>)[] = [];
+  try {
+    const [int8, int4] = await Promise.all(
+      (["int8", "int4"] as const).map((dtype) => group.open({ ref: model, dtype, purpose: "captions" })),
+    );
+    assert.ok(int8 && int4);
+    const expected = { int8: await saying(int8, null), int4: await saying(int4, questionText(int4.card, question)) };
+    assert.notDeepEqual(await saying(int8, questionText(int8.card, question)), expected.int4, "the types show");
+
+    const asked = { generation, chunkSize: 4, window: 2 };
+    const submit = async (dtype: "int8" | "int4", more: Parameters<typeof requestFor>[3]) => {
+      const request = await requestFor(dtype, source, { ref: model, dtype }, { ...asked, ...more });
+      await jobs.submit({ ...request, folder: jobFolderUri(dtype, fleet.environment) });
+    };
+    await submit("int4", { task: "ask", prompt: question, topology: "split" });
+    await submit("int8", {});
+    const texts = async (jobId: string) => {
+      await fleet.until(jobId, "to end", ({ state }) => state === "done");
+      const lines = (await fleet.must(["job", "export", jobId])).trimEnd().split("\n");
+      return lines.map((line) => JSON.parse(line).text);
+    };
+    const first = await workerHere(group, "int8");
+    stops.push(first.stop);
+    assert.deepEqual(await texts("int8"), expected.int8);
+    assert.equal((await fleet.progress("int4"))?.done, 0, "int4 waits for a worker of its own");
+    const second = await workerHere(group, "int4");
+    stops.push(second.stop);
+    assert.deepEqual(await texts("int4"), expected.int4);
+    assert.deepEqual(await first.items(), [`encode made ${count}`, `generate made ${count}`]);
+    assert.deepEqual(
+      await second.items(),
+      ["encode", "generate", "query"].map((stage) => `${stage} made ${count}`),
+    );
+  } finally {
+    await Promise.all(stops.map((stop) => stop()));
+    await jobs.close();
+    await group.close();
+  }
 });
 
 /** The part of a line that is the same for `caption` and a job. */

@@ -16,13 +16,14 @@ import { openStore, sha256 } from "../../src/jobs/store.ts";
 import { PromptStoreError, PromptStoreUnavailableError } from "../../src/messages/errors.ts";
 import type { Asked, ChunkIdentity, GenerateInput } from "../../src/messages/job.ts";
 import { type MemoryPromptStore, memoryPromptStore } from "../../src/messages/memory-prompt-store.ts";
-import { defaultGeneration } from "../../src/stages.ts";
+import { defaultGeneration, dtypes } from "../../src/stages.ts";
 import { encodeOne, generateOne, queryOne } from "../../src/workers/activities/answer.ts";
 import { encode, query } from "../../src/workers/activities/encode.ts";
 import { generate } from "../../src/workers/activities/generate.ts";
 import { InFlight } from "../../src/workers/activities/in-flight.ts";
 import { fold, plan } from "../../src/workers/activities/jobs.ts";
 import { toFailure } from "../../src/workers/activities/mistakes.ts";
+import { featuresName, promptNames } from "../../src/workers/activities/prompt-names.ts";
 import type { Serving } from "../../src/workers/activities/serving.ts";
 import { WorkerMetrics } from "../../src/workers/metrics.ts";
 import { temporaryFolder } from "../jobs/temporary-folder.ts";
@@ -86,6 +87,16 @@ async function generated(served: Bench, chunk: ChunkIdentity, more: Partial<Gene
   const input = { ...chunk, asked: asked(), round: 0, prompts: [encoded.committed], last: false, ...more };
   return { input, outcome: await run(() => generate(served, input)) };
 }
+
+test("one image under every type: a prompt and features of its own, so that no worker reads what another type made", () => {
+  const cards = dtypes.map((dtype) => ({ ...fakeCard, dtype }));
+  const keys = cards.flatMap((card) => {
+    const { prompt, features, image } = promptNames(Buffer.from("image"), card, undefined);
+    assert.deepEqual(featuresName(image, card), features);
+    return [prompt.key, features.key];
+  });
+  assert.equal(new Set(keys).size, 2 * dtypes.length);
+});
 
 test("encode resumes by asking the prompt store", async () => {
   const chunk = await aChunk();

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { rootCheck } from "../../src/jobs/roots.ts";
@@ -65,4 +65,33 @@ test("a large index is read in many turns", async () => {
   const { most, known } = await mostInTurn(await writeIndex("many", images));
   assert.equal(known.size, images);
   assert.ok(most > 0 && most <= 2048, `${most} of ${images} lines in one turn`);
+});
+
+test("while a large index is read, every activity that waits for it heartbeats, and none does after", async () => {
+  const known = pathToFileURL(await writeIndex("slow", 3000)).href;
+  const asked = { known, model: identity } as unknown as Asked;
+  const plain = ImageList.prototype.at;
+  const [beats, others]: [unknown[], unknown[]] = [[], []];
+  mock.timers.enable({ apis: ["setInterval"] });
+  // Half a second passes with the first line of each turn.
+  ImageList.prototype.at = function (place) {
+    if (place % 1024 === 0) mock.timers.tick(500);
+    return plain.call(this, place);
+  };
+  const beating = (told: unknown[]) => {
+    const environment = new MockActivityEnvironment();
+    environment.on("heartbeat", (details: unknown) => told.push(details));
+    return environment.run(() => knownImages(asked, rootCheck([folder]))) as Promise<ReadonlySet<string>>;
+  };
+  try {
+    const [first, second] = await Promise.all([beating(beats), beating(others)]);
+    assert.equal(first, second, "read once");
+    assert.equal(first.size, 3000);
+    mock.timers.tick(5000);
+  } finally {
+    ImageList.prototype.at = plain;
+    mock.timers.reset();
+  }
+  assert.deepEqual(beats, [{ reads: known }, { reads: known }, { reads: known }]);
+  assert.deepEqual(others, beats);
 });
