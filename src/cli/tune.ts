@@ -42,7 +42,7 @@ export function addTuneCommand(program: Command): void {
       "after",
       `
 Every variant's answer is compared with one in double precision before it is timed. Of variants that are equally fast up to
-noise (10 %), or up to 35 % slower but compiled in half the time, classes share one, so that little is compiled. The rest of the
+noise (5 %), or up to 25 % slower but compiled in half the time, classes share one, so that little is compiled. The rest of the
 machine should be idle; on a CPU driver it takes some minutes. \`blipfleet doctor\` shows what is in use. To go back, delete the file.
 
 Examples:

@@ -41,12 +41,12 @@ export interface MeasureOptions {
 }
 
 /** A gain that is not worth another pipeline, and may be noise. */
-export const noise = 0.1;
+export const noise = 0.05;
 /**
  * What a variant may be slower that compiles in half the time and `seconds` less: a CPU driver takes a second or two for one
  * pipeline, and a model has dozens.
  */
-export const quickly = { slower: 0.35, seconds: 0.5 };
+export const quickly = { slower: 0.25, seconds: 0.5 };
 /** Candidates this much slower than the best are timed no more after the first rounds. */
 const hopeless = 1.5;
 const roundsForAll = 2;
