@@ -30,7 +30,7 @@ const longFileLimit = 900;
 
 /** What runs on the second driver too, by the start of its path below test/. */
 const onBothDrivers = ["gpu/", "kernels/", "models/small", "models/demo-examples.test"];
-const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local"];
+const onBothDriversWithAll = [...onBothDrivers, "models/", "answer", "cli/local", "self-test-faults"];
 
 /** What needs subgroup matrices, by the start of its path below test/: it runs on an adapter that has them, and nowhere else. */
 const onMatrices = ["kernels/matmul-matrix", "models/ids-on-matrices"];
