@@ -1,7 +1,7 @@
 // A checkpoint in the shapes of BLIP-2 with OPT-2.7b, 7.5 GB in f16, from its files to a caption: how fast it loads, how much
 // memory that takes, and what an image and a token cost. Weights are random, so that the caption means nothing.
 
-import { mkdtemp, readFile, rm, stat, statfs } from "node:fs/promises";
+import { readFile, stat, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
@@ -12,6 +12,7 @@ import { type Activation, defaultGeneration, type Stages } from "../src/stages.t
 import { openCheckpoint } from "../src/weights/checkpoint.ts";
 import { type OpenedStages, openStagesGroup, type StagesGroup } from "../src/workers/stages.ts";
 import { writeRandomCheckpoint } from "./random-checkpoint.ts";
+import { inTemporaryFolder } from "./temporary-folder.ts";
 import { trueShapes } from "./true-shapes.ts";
 
 const shapes = "blip2-opt-2.7b";
@@ -23,8 +24,7 @@ const newTokens = 12;
 
 /** @param options `checkpoint`: one that is there already, of any BLIP-2 with OPT */
 export async function rows({ checkpoint, about }: BenchOptions): Promise<readonly BenchRow[]> {
-  const folder = await mkdtemp(join(tmpdir(), "blipfleet-full-size-"));
-  try {
+  return inTemporaryFolder("blipfleet-full-size-", async (folder) => {
     const ref = checkpoint ?? (await write(join(folder, "model")));
     const files = await weightFileBytes(ref);
     // Hashes of files are remembered in this folder, and it is empty: the first load is that of a new checkpoint.
@@ -52,9 +52,7 @@ export async function rows({ checkpoint, about }: BenchOptions): Promise<readonl
       figure("full-size query", run.query, "s/image"),
       figure("full-size decode", run.perToken, "s/token"),
     ];
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 function figure(name: string, ours: number, unit: string): BenchRow {

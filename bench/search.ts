@@ -7,8 +7,7 @@
 // BLIP-2 gives; the demo model's fewer and shorter ones are repeated and turned into more dimensions, which changes no cosine.
 
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm, stat, statfs } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, rm, stat, statfs } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { readSceneSet, retrievalSet } from "../evaluation/scene-sets.ts";
 import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
@@ -31,6 +30,7 @@ import { type ImageIndex, openImageIndex } from "../src/search/vector-file.ts";
 import type { IndexModel } from "../src/search/vector-file-format.ts";
 import { ImageIndexWriter } from "../src/search/vector-file-writer.ts";
 import { openStages } from "../src/workers/stages.ts";
+import { inTemporaryFolder } from "./temporary-folder.ts";
 
 const defaultImages = 1_000_000;
 /** Of each image. */
@@ -57,8 +57,7 @@ interface VectorSet {
 }
 
 export async function rows({ images = defaultImages }: BenchOptions): Promise<readonly BenchRow[]> {
-  const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
-  try {
+  return inTemporaryFolder("blipfleet-bench-", async (folder) => {
     await expectRoom(folder, images);
     const all: BenchRow[] = [];
     for (const set of [await modelVectors(), randomVectors(), oneCluster()]) {
@@ -67,9 +66,7 @@ export async function rows({ images = defaultImages }: BenchOptions): Promise<re
       await rm(join(folder, "photos.index"));
     }
     return all;
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 /** @throws UsageError when the disk of the temporary folder is too small for an index */

@@ -139,12 +139,20 @@ function* describeAdapter(report: AdapterReport): Generator<Finding> {
 }
 
 /** Which tables chose the kernels' variants, what they chose, and what this adapter refused. */
-function* describeVariants(report: VariantReport): Generator<Finding> {
+async function* describeVariants(report: VariantReport): AsyncGenerator<Finding> {
   const tables = report.tables.map(({ file, measured }) => {
     const when = measured ? `measured ${measured.date} on ${measured.device}, ${measured.driver}` : "not measured";
     return `${file} (${when})`;
   });
   yield present("tuning tables", tables.join(", then "), report.tables);
+  const { operations } = await import("../tuning/operations.ts");
+  const known = new Set(operations.flatMap(({ name, classes }) => classes.map((each) => `${name}, ${each}`)));
+  for (const { file, classes: named } of report.tables) {
+    const unknown = named.filter((each) => !known.has(each));
+    if (unknown.length === 0) continue;
+    const detail = `${file}: expected classes of shapes that this version knows, got ${unknown.join("; ")}, which nothing reads; run \`blipfleet tune\`, or delete the file`;
+    yield { check: "tuning table", ok: false, needed: false, detail, data: { file, unknown } };
+  }
   const classes = new Map<string, string[]>();
   for (const { operation, shapeClass, variant } of report.choices) {
     const key = `${operation} ${variantName(variant)}`;

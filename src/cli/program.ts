@@ -92,6 +92,7 @@ const callerMistakes = new Set([
   "ConfigError",
   "ImageIndexError",
   "ManifestError",
+  "MemorySettingError",
   "MetricsPortError",
   "NatsConfigError",
   "PathError",

@@ -50,8 +50,12 @@ export interface Refusal {
 
 /** What is in use, for doctor and logs; plain JSON. */
 export interface VariantReport {
-  /** Files of the tables in the order in which they are asked, and with what they were measured. */
-  readonly tables: readonly { readonly file: string; readonly measured: TableFile["table"]["measured"] }[];
+  /** The tables in the order in which they are asked: their files, with what they were measured, and "operation, class" of each entry. */
+  readonly tables: readonly {
+    readonly file: string;
+    readonly measured: TableFile["table"]["measured"];
+    readonly classes: readonly string[];
+  }[];
   /** What was chosen so far. */
   readonly choices: readonly Omit<Choice, "refuse">[];
   readonly refused: readonly Refusal[];
@@ -168,7 +172,12 @@ export class Variants {
 
   describe(): VariantReport {
     return {
-      tables: this.tables.map(({ file, table }) => ({ file, measured: table.measured })),
+      tables: this.tables.map(({ file, table: { measured, operations } }) => {
+        const classes = Object.entries(operations).flatMap(([name, of]) =>
+          Object.keys(of).map((each) => `${name}, ${each}`),
+        );
+        return { file, measured, classes };
+      }),
       choices: [...this.#chosen.values()].map(({ refuse: _, ...choice }) => choice),
       refused: this.refused,
     };

@@ -55,7 +55,8 @@ test("faulty variants are refused, told with their line or answer, remembered, a
   const classes = ["1 row", "2 to 4 rows", "5 to 8 rows", "9 to 16 rows", "17 to 64 rows", "more rows"].flatMap(
     (rows) => ["f32", "f16"].map((type) => [`${type}, ${rows}`, [uncompiled, wrong, right]]),
   );
-  const file = await leaveOwnTable(join(root, "cache"), testTable({ matmul: Object.fromEntries(classes) }));
+  const named = { matmul: Object.fromEntries(classes), attention: { "no such queries": [right] } };
+  const file = await leaveOwnTable(join(root, "cache"), testTable(named));
   const env = { ...process.env, BLIPFLEET_CACHE: join(root, "cache"), BLIPFLEET_SHADERS: shaders };
 
   const name = "blip2-opt-tiny";
@@ -90,6 +91,9 @@ test("faulty variants are refused, told with their line or answer, remembered, a
   assert.match(about("refused variant")[1] ?? "", /VECS=3 .* is refused/);
   assert.ok(about("tuning tables")[0]?.startsWith(file), about("tuning tables")[0]);
   assert.match(about("tuning tables")[0] ?? "", /, then .*tuning\/software\.json \(not measured\)$/);
+  assert.deepEqual(about("tuning table"), [
+    `${file}: expected classes of shapes that this version knows, got attention, no such queries, which nothing reads; run \`blipfleet tune\`, or delete the file`,
+  ]);
   assert.match(about("variants")[0] ?? "", /matmul .* for f32, 1 row/);
 
   const logged = await logOfWorker(name, alone);
