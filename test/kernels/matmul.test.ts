@@ -89,7 +89,8 @@ function asTiles(k: Recorder, softwareAdapter: boolean): Recorder {
 /** As the tables say, but packed weights in a small tile: the large ones are compiled for seconds. */
 function asSmallTile(k: Recorder, type: WeightType): Recorder {
   if (type === "f32" || type === "f16") return k;
-  return asVariant(k, matmulOperation, { shader: "matmul", WORKGROUP: 8, ROWS: 4, VECS: 1, LANES: 8, STEPS: 1 });
+  const LANES = Math.min(8, k.variants.report.subgroupMaxSize);
+  return asVariant(k, matmulOperation, { shader: "matmul", WORKGROUP: 8, ROWS: 4, VECS: 1, LANES, STEPS: 1 });
 }
 
 /** A chain of `inputs` f32 roundings of a sum whose terms lie in [-1, 1]. */
