@@ -4,9 +4,6 @@
 // Beside tokens per second stand tokens per second of processor time, which other work on the machine does not change much on
 // a CPU driver, and the steps that all rows took, which nothing but the order of their ends changes.
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { BenchOptions, BenchRow } from "../src/cli/bench.ts";
 import { adapterLine } from "../src/gpu/adapter.ts";
 import { type Gpu, openGpu } from "../src/gpu/device.ts";
@@ -23,6 +20,7 @@ import { defaultGeneration } from "../src/stages.ts";
 import { openCheckpoint, readSettings } from "../src/weights/checkpoint.ts";
 import { optNames } from "../src/weights/names/blip-2-opt.ts";
 import { heavy, type RandomCheckpoint, writeRandomCheckpoint } from "./random-checkpoint.ts";
+import { inTemporaryFolder } from "./temporary-folder.ts";
 
 /** A language model whose step is work enough that launching it is not all of it: 11 million weights. */
 const language: RandomCheckpoint = {
@@ -54,22 +52,24 @@ interface Figures {
 export async function rows({ about }: BenchOptions): Promise<readonly BenchRow[]> {
   const gpu = await openGpu({ nap: true, validation: false });
   about?.({ adapter: adapterLine(gpu.report) });
-  const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
   try {
-    const { model, loader } = await loadLanguage(gpu, await writeRandomCheckpoint(folder, language));
-    const mixed = await compare(gpu, model, mixedLengths, { isJoined: true }, { isJoined: false });
-    const equal = await compare(gpu, model, equalLengths, { isJoined: true }, { isJoined: false });
-    const flights = await compare(gpu, model, mixedLengths, { inFlight: 2 }, { inFlight: 1 });
-    loader.release();
-    return [
-      ...rowsOf("batching mixed lengths, joined; beside: waiting for the slowest", mixed),
-      ...rowsOf("batching equal lengths, joined; beside: waiting for the slowest", equal),
-      ...rowsOf("batching mixed lengths, two submits in flight; beside: one", flights),
-    ];
+    return await inTemporaryFolder("blipfleet-bench-", (folder) => measured(gpu, folder));
   } finally {
     gpu.close();
-    await rm(folder, { recursive: true, force: true });
   }
+}
+
+async function measured(gpu: Gpu, folder: string): Promise<BenchRow[]> {
+  const { model, loader } = await loadLanguage(gpu, await writeRandomCheckpoint(folder, language));
+  const mixed = await compare(gpu, model, mixedLengths, { isJoined: true }, { isJoined: false });
+  const equal = await compare(gpu, model, equalLengths, { isJoined: true }, { isJoined: false });
+  const flights = await compare(gpu, model, mixedLengths, { inFlight: 2 }, { inFlight: 1 });
+  loader.release();
+  return [
+    ...rowsOf("batching mixed lengths, joined; beside: waiting for the slowest", mixed),
+    ...rowsOf("batching equal lengths, joined; beside: waiting for the slowest", equal),
+    ...rowsOf("batching mixed lengths, two submits in flight; beside: one", flights),
+  ];
 }
 
 function rowsOf(name: string, { ours, peer }: { readonly ours: Figures; readonly peer: Figures }): BenchRow[] {

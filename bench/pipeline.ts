@@ -1,7 +1,6 @@
 // Images per second in this process, and through Temporal and NATS with one worker, at the same batch size.
 
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { BenchRow } from "../src/cli/bench.ts";
 import { inOrder } from "../src/cli/in-order.ts";
@@ -15,6 +14,7 @@ import { openStagesGroup } from "../src/workers/stages.ts";
 import { Fleet } from "../test/whole/fleet.ts";
 import { writeManifest, writePictures } from "../test/whole/pictures.ts";
 import { heavy, writeRandomCheckpoint } from "./random-checkpoint.ts";
+import { inTemporaryFolder } from "./temporary-folder.ts";
 
 const dtype = "f32";
 const images = 500;
@@ -23,32 +23,32 @@ const rounds = 5;
 const warmUp = 64;
 
 export async function rows(): Promise<readonly BenchRow[]> {
-  const folder = await mkdtemp(join(tmpdir(), "blipfleet-bench-"));
-  const model = await writeRandomCheckpoint(join(folder, "model"), heavy);
-  const paths = await writePictures(folder, images, heavy.imageSize);
-  const manifest = await writeManifest(folder, paths);
-  const fleet = await Fleet.open(folder);
-  const distributed: number[] = [];
-  const inProcess: number[] = [];
-  try {
-    for (let round = 0; round < rounds; round += 1) {
-      inProcess.push(await runInProcess(model, paths));
-      distributed.push(await runDistributed(fleet, model, folder, manifest, round));
-      process.stderr.write(
-        `bench: pipeline: round ${round + 1} of ${rounds}: in-process ${inProcess.at(-1)?.toFixed(2)} images/s, ` +
-          `distributed ${distributed.at(-1)?.toFixed(2)} images/s\n`,
-      );
+  return inTemporaryFolder("blipfleet-bench-", async (folder) => {
+    const model = await writeRandomCheckpoint(join(folder, "model"), heavy);
+    const paths = await writePictures(folder, images, heavy.imageSize);
+    const manifest = await writeManifest(folder, paths);
+    const fleet = await Fleet.open(folder);
+    const distributed: number[] = [];
+    const inProcess: number[] = [];
+    try {
+      for (let round = 0; round < rounds; round += 1) {
+        inProcess.push(await runInProcess(model, paths));
+        distributed.push(await runDistributed(fleet, model, folder, manifest, round));
+        process.stderr.write(
+          `bench: pipeline: round ${round + 1} of ${rounds}: in-process ${inProcess.at(-1)?.toFixed(2)} images/s, ` +
+            `distributed ${distributed.at(-1)?.toFixed(2)} images/s\n`,
+        );
+      }
+    } finally {
+      await fleet.close();
     }
-  } finally {
-    await fleet.close();
-    await rm(folder, { recursive: true, force: true });
-  }
-  const ours = median(distributed);
-  const peer = median(inProcess);
-  return [
-    { name: "distributed-vs-in-process", ours, peer, unit: "images/s", ratio: ours / peer },
-    { name: "in-process time an image", ours: 1000 / peer, peer: null, unit: "ms", ratio: null },
-  ];
+    const ours = median(distributed);
+    const peer = median(inProcess);
+    return [
+      { name: "distributed-vs-in-process", ours, peer, unit: "images/s", ratio: ours / peer },
+      { name: "in-process time an image", ours: 1000 / peer, peer: null, unit: "ms", ratio: null },
+    ];
+  });
 }
 
 /** Images per second of the local data flow, everything warm. */

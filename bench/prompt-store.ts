@@ -2,8 +2,6 @@
 // alone: the same bytes without headers, checksum and verification.
 
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
@@ -14,6 +12,7 @@ import { openJetStreamPromptStore } from "../src/messages/jetstream-prompt-store
 import type { PromptKey, PromptStore } from "../src/messages/prompt-store.ts";
 import type { Activation } from "../src/stages.ts";
 import { startNats } from "../src/workers/servers/nats.ts";
+import { inTemporaryFolder } from "./temporary-folder.ts";
 
 /** What BLIP-2 with OPT-2.7B passes between stages in f16. */
 const forms = [
@@ -36,22 +35,22 @@ interface Plain {
 
 /** Rates of put, get and has, and those of the plain client beside them. */
 export async function rows(): Promise<readonly BenchRow[]> {
-  const folder = mkdtempSync(join(tmpdir(), "blipfleet-bench-"));
-  const server = await startNats({ storeDir: join(folder, "nats") });
-  const connection = await connectNats({ NATS_URL: server.url });
-  try {
-    const store = await openJetStreamPromptStore(connection, { maxBytes: 4 * 1024 ** 3 });
-    const plain = await plainClient(connection);
-    const all: BenchRow[] = [];
-    for (const form of forms) {
-      for (const concurrency of concurrencies) all.push(...(await measure(store, plain, form, concurrency)));
+  return inTemporaryFolder("blipfleet-bench-", async (folder) => {
+    const server = await startNats({ storeDir: join(folder, "nats") });
+    const connection = await connectNats({ NATS_URL: server.url });
+    try {
+      const store = await openJetStreamPromptStore(connection, { maxBytes: 4 * 1024 ** 3 });
+      const plain = await plainClient(connection);
+      const all: BenchRow[] = [];
+      for (const form of forms) {
+        for (const concurrency of concurrencies) all.push(...(await measure(store, plain, form, concurrency)));
+      }
+      return all;
+    } finally {
+      await connection.close();
+      await server.stop();
     }
-    return all;
-  } finally {
-    await connection.close();
-    await server.stop();
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 async function plainClient(connection: NatsConnection): Promise<Plain> {

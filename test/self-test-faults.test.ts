@@ -59,6 +59,8 @@ const faults = [
   ["convert-weight", "pair(row + 1u, input)", "pair(row, input)", "convert-weight"],
   ["quantize-weight", "<< (i * BITS)", "<< (32u - BITS - i * BITS)", "quantize-weight to int8"],
   ["matmul", "words << vec4<u32>(28u", "words << vec4<u32>(24u", "matmul of 1 long rows with int4 weights"],
+  ["matmul", "pairs.x << 16u, pairs.x &", "pairs.x << 16u, pairs.y &", "matmul of 1 long rows with int8 weights"],
+  ["matmul", "let start = first / GROUP", "let start = 0u * first", "matmul of 1 long rows with int8 weights"],
   ["convert-plain", "0x1p-24f", "0x1p-25f", "convert-plain"],
   ["embed-tokens", "token - params.firstId;", "token;", "embed-tokens and embed-prompt"],
   ["embed-prompt", "(t + params.offset)", "t", "embed-tokens and embed-prompt"],

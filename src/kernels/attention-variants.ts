@@ -3,6 +3,7 @@
 import { z } from "zod";
 import type { Needs, Operation } from "../gpu/variants.ts";
 import { tiledAttentionBytes, tiledInvocations } from "./attention-tiled.ts";
+import { type CountClass, classOfCount } from "./count-classes.ts";
 import { unequalSubgroups } from "./subgroups.ts";
 
 /** Constant of shaders/attention-lanes.wgsl: queries of each invocation. Their number changes no bits. */
@@ -15,11 +16,11 @@ const attentionForm = z.discriminatedUnion("shader", [lanes, tiled]);
 export type AttentionForm = z.infer<typeof attentionForm>;
 
 /** The most query tokens of each class, and its name. */
-const queryClasses = [
+const queryClasses: readonly CountClass[] = [
   { most: 8, name: "up to 8 queries" },
   { most: 64, name: "9 to 64 queries" },
   { most: Number.POSITIVE_INFINITY, name: "more queries" },
-] as const;
+];
 
 export const attentionOperation: Operation<AttentionForm> = {
   name: "attention",
@@ -42,6 +43,5 @@ function attentionNeeds(form: AttentionForm): Needs {
 
 /** @param queryTokens of one item */
 export function attentionClass(queryTokens: number): string {
-  const { name } = queryClasses.find(({ most }) => queryTokens <= most) ?? queryClasses[2];
-  return name;
+  return classOfCount(queryClasses, queryTokens);
 }

@@ -1,6 +1,7 @@
 // The variants of matmul, and the classes of shapes that choose among them.
 
 import type { Operation } from "../gpu/variants.ts";
+import { type CountClass, classOfCount } from "./count-classes.ts";
 import { formNeeds, type MatmulForm, matmulForm } from "./matmul-forms.ts";
 import type { WeightType } from "./weights.ts";
 
@@ -8,14 +9,14 @@ import type { WeightType } from "./weights.ts";
 export const matmulTypes: readonly WeightType[] = ["f32", "f16", "int8", "int4"];
 
 /** The most rows of each class, and its name. */
-const rowClasses = [
+const rowClasses: readonly CountClass[] = [
   { most: 1, name: "1 row" },
   { most: 4, name: "2 to 4 rows" },
   { most: 8, name: "5 to 8 rows" },
   { most: 16, name: "9 to 16 rows" },
   { most: 64, name: "17 to 64 rows" },
   { most: Number.POSITIVE_INFINITY, name: "more rows" },
-] as const;
+];
 
 export const matmulOperation: Operation<MatmulForm> = {
   name: "matmul",
@@ -26,6 +27,5 @@ export const matmulOperation: Operation<MatmulForm> = {
 
 /** @param type of the weights */
 export function matmulClass(type: WeightType, rows: number): string {
-  const { name } = rowClasses.find(({ most }) => rows <= most) ?? rowClasses[5];
-  return `${type}, ${name}`;
+  return `${type}, ${classOfCount(rowClasses, rows)}`;
 }

@@ -67,7 +67,18 @@ function askLongMatmul(k: Recorder, given: Given, rows: number, type: WeightType
   };
 }
 
-/** -1, 0 and 1 as weights of a type: values of f32, else words. Whole numbers have scales of 1. */
+/** Scales of whole numbers, as bf16: those of neighbouring columns and groups differ, and so do those of the next four columns. */
+const scales = [
+  { value: 1, bits: 0x3f80 },
+  { value: -1, bits: 0xbf80 },
+  { value: 0.5, bits: 0x3f00 },
+] as const;
+
+function scaleAt(input: number, column: number) {
+  return scales[(column + Math.floor(input / groupSize)) % 3] ?? scales[0];
+}
+
+/** -1, 0 and 1 as weights of a type: values of f32, else words. */
 function wordsOf(
   weightAt: (input: number, column: number) => number,
   inputs: number,
@@ -88,7 +99,8 @@ function wordsOf(
   const word = (first: number, column: number) => {
     let packed = 0;
     for (let i = 0; i < 32 / bits && first + i < inputs; i++) {
-      packed |= (weightAt(first + i, column) & mask) << (bits * i);
+      const whole = weightAt(first + i, column) / scaleAt(first + i, column).value;
+      packed |= (whole & mask) << (bits * i);
     }
     return packed >>> 0;
   };
@@ -98,7 +110,7 @@ function wordsOf(
       ...Array.from({ length: bits }, (_, w) => group + (32 / bits) * w).flatMap((first) =>
         columns.map((column) => word(first, column)),
       ),
-      ...pairs.map(() => 0x3f803f80),
+      ...pairs.map((column) => (scaleAt(group, column).bits | (scaleAt(group, column + 1).bits << 16)) >>> 0),
     ]);
 }
 

@@ -190,9 +190,12 @@ export async function expectRoom(
   const needed = planBytes(plan);
   if (available === null || needed <= available.bytes) return;
   const { fitting, least } = await narrower(dtype, planUnder, available.bytes);
+  const stages = Object.values(plan.weights);
   const ways = [
     ...(fitting === null ? [] : [fitting]),
-    ...(Object.keys(plan.weights).length > 1 ? ["workers for one of its stages each (--stages)"] : []),
+    ...(stages.length > 1 && Math.max(...stages) <= available.bytes
+      ? ["workers for one of its stages each (--stages)"]
+      : []),
     "a smaller model",
   ];
   const none = fitting === null && least !== null ? `no smaller --dtype fits, the least is ${least}; ` : "";
